@@ -1,0 +1,55 @@
+# The two commands: `make demo` and `make test`. Each makes its virtual environment on first use;
+# a stamp file inside it that is newer than pyproject.toml means there is nothing to install.
+
+PYTHON ?= python3
+WORKERS ?= 2
+
+BIN := .venv/bin
+OLDEST := .venv-oldest/bin
+BENCH := .venv-bench/bin
+
+.PHONY: demo test test-oldest bench lint clean
+
+demo: .venv/.demo
+	$(BIN)/python -m node_jax demo
+
+test: lint
+	$(BIN)/python -m pytest -n $(WORKERS)
+
+test-oldest: .venv-oldest/.test
+	$(OLDEST)/python -m pytest -n $(WORKERS)
+
+bench: .venv-bench/.bench
+	$(BENCH)/python -m benchmarks
+
+lint: .venv/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf .venv .venv-oldest .venv-bench build dist .pytest_cache .ruff_cache .import_linter_cache
+	find node_jax tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/.demo: pyproject.toml | .venv/.made
+	$(BIN)/python -m pip install --quiet --editable ".[demo]"
+	touch $@
+
+.venv/.dev: pyproject.toml | .venv/.made
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	touch .venv/.demo $@
+
+.venv-oldest/.test: pyproject.toml tests/oldest.txt | .venv-oldest/.made
+	$(OLDEST)/python -m pip install --quiet --constraint tests/oldest.txt --editable ".[test]"
+	touch $@
+
+.venv-bench/.bench: pyproject.toml | .venv-bench/.made
+	$(BENCH)/python -m pip install --quiet --editable ".[bench]"
+	touch $@
+
+%/.made:
+	@echo "Making $* and installing into it: once, a minute or two."
+	$(PYTHON) -m venv $* || { rm -rf $*; exit 1; }
+	touch $@
+.PRECIOUS: %/.made

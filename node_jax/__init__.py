@@ -1,0 +1,23 @@
+"""Neural ordinary differential equations in JAX."""
+
+from node_jax.adjoints.checkpointed import Checkpointed
+from node_jax.control import Adaptive, Fixed, Grid
+from node_jax.methods import (
+    ExplicitRK,
+    bosh3,
+    dopri5,
+    dopri8,
+    euler,
+    heun,
+    midpoint,
+    ralston,
+    rk4,
+    rk38,
+    tsit5,
+)
+from node_jax.odesolve import from_diffrax, from_torchdiffeq, odeint, odesolve
+from node_jax.save import Dense, SaveAt, SaveEnd, SaveSteps
+from node_jax.solution import Solution, SolveError
+from node_jax.types import Stats, Status
+
+__version__ = "0.1.0"

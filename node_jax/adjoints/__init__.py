@@ -1,0 +1,1 @@
+"""Gradient strategies, one a file."""

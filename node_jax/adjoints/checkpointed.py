@@ -1,0 +1,336 @@
+"""The exact gradient of the discrete solve, from stored step sizes and checkpoints.
+
+The forward pass records every accepted step size and the states at checkpoints. The way back replays accepted steps
+only, without error estimates or controller, and transposes each.
+"""
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from node_jax import tree
+from node_jax.adjoints.boundary import Cotangents, arrival_slope, departure_slope, settle, split
+from node_jax.control import add_time
+from node_jax.integrate import Each, Inputs, Outcome, Problem, visible
+from node_jax.save import Trial
+from node_jax.types import PyTree, Status, Time
+
+
+class Checkpointed(eqx.Module):
+    """Differentiate the steps that were taken, exactly, within a memory budget.
+
+    States are kept at every `s`-th recorded step; `s` starts at 1 and doubles, dropping every second state, when the
+    slots are full. The way back replays each segment once: at most `slots + 2 max_steps / slots` states and one extra
+    replay (Griewank and Walther, Evaluating Derivatives, ch. 12, for the general law). Step sizes are constants of the
+    gradient under `Adaptive`, an error of the order of the tolerance; under `Fixed` and `Grid` they are differentiated.
+
+    Args:
+        memory: budget for the slots, in bytes.
+        checkpoints: number of slots instead of a budget.
+
+    Raises:
+        ValueError: if `memory` or `checkpoints` is not positive.
+
+    Example:
+        >>> Checkpointed(checkpoints=64).checkpoints
+        64
+    """
+
+    memory: int = eqx.field(static=True, default=256 * 2**20)
+    checkpoints: int | None = eqx.field(static=True, default=None)
+
+    def __check_init__(self):
+        """Refuse a budget that holds nothing."""
+        for name in ("memory", "checkpoints"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise ValueError(f"Checkpointed({name}=...) must be a positive integer, got {value!r}")
+
+    def recorder(self, problem: Problem, inputs: Inputs) -> "Slots":
+        """Return what writes the history of a solve."""
+        limit = inputs.steps.trials(problem.max_steps)
+        if limit is None:
+            raise ValueError("max_steps=None: a gradient needs a bound on the steps it records; pass max_steps=4096")
+        return Slots(self.memory, self.checkpoints, limit, inputs.steps.exact_times)
+
+    def lane_axes(self, history: "History") -> list[int | None]:
+        """Where the lane axes begin in each leaf of a history; None where there are none."""
+        inner = jax.tree.map(lambda _: 1, history._replace(rounds=0, n=0, stride=0))
+        return jax.tree.leaves(inner._replace(rounds=None, n=None, stride=None), is_leaf=lambda x: x is None)
+
+    def backward(self, each: Each, outcome: Outcome, history: "History", bar: Cotangents) -> list:
+        """Return a cotangent for every leaf of the inputs (None where there is none)."""
+        return _backward(each, outcome, history, bar)
+
+    def replay(self, each: Each, outcome: Outcome, history: "History") -> tuple[PyTree, PyTree, PyTree]:
+        """Return the state at `t1`, the saved rows and the checkpoints, differentiable in the inputs."""
+        return _replay(each, outcome, history, self.recorder(each.problem, each.problem.unflatten(each.leaves)))
+
+
+class History(NamedTuple):
+    """Step sizes of all recorded steps (zero for a lane that did not step), states of some; no lanes in the last three."""
+
+    h: jax.Array
+    t: Time
+    z: PyTree
+    rounds: jax.Array
+    n: jax.Array
+    stride: jax.Array
+
+
+class Slots(NamedTuple):
+    """Write a history into a fixed number of slots."""
+
+    memory: int
+    checkpoints: int | None
+    limit: int
+    prescribed: bool
+
+    def count(self, z: PyTree) -> int:
+        """Slots for states shaped like `z` (all lanes together); even where there are fewer than steps."""
+        size = max(1, sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(z)))
+        wanted = self.checkpoints or self.memory // size
+        return self.limit if wanted >= self.limit else max(2, wanted - wanted % 2)
+
+    def blank(self, z: PyTree, t: jax.Array) -> History:
+        """Set the buffers apart; one slot more takes what need not be kept."""
+        count = self.count(z)
+        rows = self.limit if count == self.limit else count + 1
+        h = jnp.zeros((0 if self.prescribed else self.limit, *t.shape), t.dtype)
+        zero = jnp.zeros((), jnp.int32)
+        times = tree.buffer(Time(t, t), rows)
+        return History(h, times, tree.buffer(z, rows), jnp.zeros(self.limit, jnp.int32), zero, zero + 1)
+
+    def write(self, history: History, before_t: Time, before_z: PyTree, trial: Trial, rounds: jax.Array) -> History:
+        """Record one trial; the index moves on only if some lane accepted it."""
+        h, t, z, _, n, stride = history
+        count = self.count(before_z)
+        if count == self.limit:
+            slot = n
+        else:
+            slot = jnp.where(n % stride == 0, n // stride, count)
+        if not self.prescribed:
+            h = tree.put(h, jnp.where(trial.accepted, trial.h, 0.0), n)
+        t, z = tree.put(t, before_t, slot), tree.put(z, before_z, slot)
+        n = n + jnp.any(trial.accepted)
+        if count < self.limit:
+            (t, z), stride = _thin((t, z), n, stride, count)
+        return History(h, t, z, tree.put(history.rounds, rounds, history.n), n, stride)
+
+
+def _thin(slots: PyTree, n: jax.Array, stride: jax.Array, count: int) -> tuple[PyTree, jax.Array]:
+    """Drop every second state when the slots are full."""
+    full = n >= count * stride
+    # a loop of no or count / 2 moves stays in place, where a conditional would copy the buffers
+    slots = lax.fori_loop(0, jnp.where(full, count // 2, 0), lambda j, s: tree.put(s, tree.row(s, 2 * j), j), slots)
+    return slots, jnp.where(full, 2 * stride, stride)
+
+
+class Retraced(NamedTuple):
+    """A recorded step as a function of the inputs and of its start."""
+
+    z1: PyTree
+    slopes: tuple[PyTree, ...]
+    t: jax.Array
+    h: jax.Array
+
+
+class Start(NamedTuple):
+    """Where a recorded step starts: for each lane its number, time, size and state."""
+
+    index: jax.Array
+    t: Time
+    h: jax.Array
+    z: PyTree
+
+
+def retrace(problem: Problem, inputs: Inputs, start: Start) -> Retraced:
+    """Take a recorded step of one lane again, without error estimate."""
+    method, t, h = problem.method, start.t.high, start.h
+    if inputs.steps.exact_times:
+        t, end = inputs.steps.interval(start.index, inputs.t0, inputs.t1)
+        h = end - t
+    field = visible(problem, inputs, t, h)
+    if not inputs.save.wants_slopes:
+        return Retraced(method.advance(field, t, start.z, h, inputs.theta), (), t, h)
+    slopes = method.stages(field, t, start.z, h, inputs.theta)
+    slopes = method.dense_slopes(field, t, start.z, h, inputs.theta, slopes)
+    return Retraced(tree.combine(start.z, h, method.b, slopes), slopes, t, h)
+
+
+class Lane(NamedTuple):
+    """What stays the same on the way back: where idle lanes stand, and the steps of each lane that count."""
+
+    z0: PyTree
+    t0: jax.Array
+    accepted: jax.Array
+
+
+def _start(each: Each, history: History, lane: Lane, i: jax.Array, t: Time, z: PyTree) -> tuple[jax.Array, Start]:
+    """Say which lanes made recorded step `i` and where; idle ones stand on their own first state.
+
+    There the field is known to have a pullback, so that a cotangent of zero stays zero.
+    """
+    index = jnp.full_like(lane.accepted, i)
+    if each.problem.unflatten(each.leaves).steps.exact_times:
+        active, h = index < lane.accepted, jnp.zeros_like(lane.t0)
+    else:
+        h = tree.row(history.h, i)
+        active = (h != 0) & (lane.accepted > 0)
+    t = Time(jnp.where(active, t.high, lane.t0), jnp.where(active, t.low, 0.0))
+    return active, Start(jnp.where(active, index, 0), t, jnp.where(active, h, 0.0), tree.where(active, z, lane.z0))
+
+
+class Backward(NamedTuple):
+    """The carry of the way back; `left` counts the steps of each lane that are not yet undone."""
+
+    z: PyTree
+    leaves: list
+    save: PyTree
+    left: jax.Array
+
+
+def _backward(each: Each, outcome: Outcome, history: History, bar: Cotangents) -> list:
+    each, bar, lane_ok, poison = split(each, outcome, bar)
+    problem = each.problem
+    inputs = problem.unflatten(each.leaves)
+    z0, t0, ts = each(lambda inputs, _: (inputs.z0, inputs.t0, getattr(inputs.save, "ts", ())))()
+    lane = Lane(z0, t0, jnp.where(lane_ok, outcome.stats.accepted, 0))
+    chosen = _differentiable(inputs)
+    picked = [x for x, yes in zip(each.leaves, chosen, strict=True) if yes]
+
+    def undo(i, t, z, carry: Backward) -> Backward:
+        active, start = _start(each, history, lane, i, t, z)
+        y, vjp = jax.vjp(lambda leaves, z: _retrace_all(each, chosen, leaves, start._replace(z=z)), picked, start.z)
+        time = start.t._replace(high=y.t)
+        trial = Trial(active, jnp.maximum(carry.left - 1, 0), time, y.h, time.high, start.z, y.z1, y.slopes)
+        save, into = inputs.save.pull(each, problem.method, carry.save, trial, history.rounds[i])
+        z1_bar = tree.add(tree.where(active, carry.z, tree.full_like(carry.z, 0.0)), into.z1)
+        leaves_bar, z_bar = vjp(Retraced(z1_bar, into.slopes, into.t, into.h))
+        z_bar = tree.where(active, tree.add(z_bar, into.z), carry.z)
+        return Backward(z_bar, tree.add(carry.leaves, leaves_bar), save, carry.left - active)
+
+    save = each(lambda inputs, rest: inputs.save.unwind(*rest))((outcome.out, bar.rows, ts))
+    carry = Backward(bar.z1, tree.full_like(picked, 0.0), save, lane.accepted)
+    if history.t.high.shape[0] == history.rounds.shape[0]:
+        carry = _down(history.n, lambda i, c: undo(i, tree.row(history.t, i), tree.row(history.z, i), c), carry)
+    else:
+        carry = _by_segments(each, history, lane, undo, carry)
+    loop_bar = iter(tree.where(jnp.any(lane_ok), carry.leaves, tree.full_like(carry.leaves, 0.0)))
+    loop_bars = [next(loop_bar) if yes else None for yes in chosen]
+    return settle(each, outcome, bar, carry.z, getattr(carry.save, "ts", None), loop_bars, poison)
+
+
+def _differentiable(inputs: Inputs) -> list[bool]:
+    """Say for each leaf whether a step depends on it differentiably (times only where steps follow from them)."""
+    exact = inputs.steps.exact_times
+    wanted = Inputs(False, exact, exact, True, exact, False)
+    flags = jax.tree.map(
+        lambda want, part: jax.tree.map(lambda x: want and jnp.issubdtype(x.dtype, jnp.inexact), part),
+        wanted,
+        inputs,
+        is_leaf=lambda x: isinstance(x, bool),
+    )
+    return jax.tree.leaves(flags)
+
+
+def _retrace_all(each: Each, chosen: list[bool], picked: list, start: Start) -> Retraced:
+    """Retrace one step of all lanes as a function of the chosen leaves."""
+    new = iter(picked)
+    leaves = [next(new) if yes else x for x, yes in zip(each.leaves, chosen, strict=True)]
+    return each._replace(leaves=leaves)(lambda inputs, start: retrace(each.problem, inputs, start))(start)
+
+
+def _down(n: jax.Array, body, carry):
+    """Run `body(i, carry)` for `i` from `n - 1` down to 0."""
+    return lax.while_loop(lambda s: s[0] > 0, lambda s: (s[0] - 1, body(s[0] - 1, s[1])), (n, carry))[1]
+
+
+def _by_segments(each: Each, history: History, lane: Lane, undo, carry: Backward) -> Backward:
+    """Replay one segment at a time from its checkpoint into a buffer, then undo its steps."""
+    slots, limit = history.t.high.shape[0] - 1, history.rounds.shape[0]
+    length = 1 << max(0, (limit - 1).bit_length() - slots.bit_length() + 1)
+    while length * slots < limit:
+        length *= 2
+    one = jax.tree.map(lambda x: x[0], (history.t, history.z))
+
+    def segment(s, carry):
+        first = s * history.stride
+        count = jnp.minimum(history.stride, history.n - first)
+
+        def forward(j, state):
+            rows, now = state
+            return tree.put(rows, now, j), _advance(each, history, lane, first + j, now)
+
+        rows = (tree.buffer(one, length), tree.row((history.t, history.z), s))
+        rows, _ = lax.fori_loop(0, count, forward, rows)
+        return _down(count, lambda j, c: undo(first + j, *tree.row(rows, j), c), carry)
+
+    return _down((history.n + history.stride - 1) // history.stride, segment, carry)
+
+
+def _advance(each: Each, history: History, lane: Lane, i: jax.Array, now: tuple[Time, PyTree]) -> tuple[Time, PyTree]:
+    """Take recorded step `i` of all lanes again."""
+    active, start = _start(each, history, lane, i, *now)
+    y = each(lambda inputs, start: retrace(each.problem, inputs, start))(start)
+    return tree.where(active, add_time(start.t, y.h), now[0]), tree.where(active, y.z1, now[1])
+
+
+def _replay(each: Each, outcome: Outcome, history: History, recorder: Slots) -> tuple[PyTree, PyTree, PyTree]:
+    """Return the state at `t1`, the saved rows and the checkpoints as functions of the inputs, the steps held fixed."""
+    method = each.problem.method
+    save = each.problem.unflatten(each.leaves).save
+    z0, t0, t1 = each(lambda inputs, _: (_departure(each, inputs), inputs.t0, inputs.t1))()
+    out = each(lambda inputs, z: inputs.save.blank(method, z, inputs.t0, inputs.t1))(z0)
+    accepted = outcome.stats.accepted
+    lane = Lane(z0, lax.stop_gradient(t0), accepted)
+
+    def body(i, carry):
+        t, z, index, out, slots = carry
+        active, start = _start(each, history, lane, i, t, z)
+        y = each(lambda inputs, start: retrace(each.problem, inputs, start))(start)
+        beyond = add_time(start.t, y.h)
+        end = jnp.where((index == accepted - 1) & (outcome.status == Status.SUCCESS), t1, beyond.high)
+        trial = Trial(active, index, start.t._replace(high=y.t), y.h, lax.stop_gradient(end), start.z, y.z1, y.slopes)
+        out, rounds = save.record(each, method, lambda trial, _: trial, out, trial)
+        slots = recorder.write(slots, t, z, trial, rounds)
+        t, z = tree.where(active, beyond, t), tree.where(active, y.z1, z)
+        return lax.stop_gradient(t), z, index + active, out, slots
+
+    t = Time(lane.t0, jnp.zeros_like(t0))
+    start = (t, z0, jnp.zeros_like(accepted), out, recorder.blank(z0, lane.t0))
+    _, z, _, out, slots = lax.fori_loop(0, history.n, body, start)
+    z1 = each(lambda inputs, z: _arrival(each, inputs, z))(z)
+    rows = each(lambda inputs, out: _at_times(each, inputs, inputs.save.rows(out)))(out)
+    return z1, rows, slots.z
+
+
+def _departure(each: Each, inputs: Inputs) -> PyTree:
+    """State at the first node, which does not move with `t0`."""
+    if inputs.steps.exact_times:
+        return inputs.z0
+    shift = inputs.t0 - lax.stop_gradient(inputs.t0)
+    return tree.combine(inputs.z0, -shift, (1.0,), (lax.stop_gradient(departure_slope(each, inputs)),))
+
+
+def _arrival(each: Each, inputs: Inputs, z: PyTree) -> PyTree:
+    """State at `t1`, from that at the last node."""
+    if inputs.steps.exact_times:
+        return z
+    shift = inputs.t1 - lax.stop_gradient(inputs.t1)
+    return tree.combine(z, shift, (1.0,), (lax.stop_gradient(arrival_slope(each, inputs, z)),))
+
+
+def _at_times(each: Each, inputs: Inputs, rows: PyTree) -> PyTree:
+    """States at the output times, from those interpolated between nodes that do not move."""
+    if inputs.steps.exact_times or not hasattr(inputs.save, "ts"):
+        return rows
+    stop = lax.stop_gradient
+
+    def moved(t, z):
+        return tree.combine(z, t - stop(t), (1.0,), (stop(each.problem.field(z, t, inputs.theta)),))
+
+    return jax.vmap(moved)(inputs.save.ts, rows)

@@ -1,0 +1,223 @@
+"""The lane engine: one loop of masked trials, for any lane axes.
+
+Functions on one lane come first; `integrate` lifts them over the lanes. The loop's predicate is never batched: it asks
+whether any lane is live, and a lane that is done changes nothing.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from node_jax import tree
+from node_jax.control import Control, Proposal
+from node_jax.methods.explicit import ExplicitRK
+from node_jax.save import Trial
+from node_jax.types import RUNNING, PyTree, Stats, Status, Time, VectorField
+
+
+class Inputs(NamedTuple):
+    """Everything a solve depends on by value; each leaf has its own lane axes in front."""
+
+    z0: PyTree
+    t0: jax.Array
+    t1: jax.Array
+    theta: Sequence[jax.Array]
+    steps: Any
+    save: Any
+
+
+class Problem(NamedTuple):
+    """Everything a solve depends on by structure. `field(z, t, theta)` takes the theta of `Inputs`."""
+
+    field: VectorField
+    method: ExplicitRK
+    max_steps: int | None
+    unflatten: Callable[[Sequence[jax.Array]], Inputs]
+
+
+class Progress(NamedTuple):
+    """How far a lane has come."""
+
+    t: Time
+    z: PyTree
+    memory: PyTree
+    control: Control
+    status: jax.Array
+    accepted: jax.Array
+    rejected: jax.Array
+    nfe: jax.Array  # evaluations outside the trials
+
+
+class Outcome(NamedTuple):
+    """What a lane returns: the state at `t1` (NaN after a failure), what was saved, and the account of it."""
+
+    z1: PyTree
+    out: PyTree
+    status: jax.Array
+    t_reached: jax.Array
+    stats: Stats
+
+
+class Recorder(Protocol):
+    """What an adjoint writes down while the engine runs, at one shared index for all lanes."""
+
+    def blank(self, z: PyTree, t: jax.Array) -> Any:
+        """Set the buffers apart."""
+        ...
+
+    def write(self, history: Any, t: Time, z: PyTree, trial: Trial, rounds: jax.Array) -> Any:
+        """Record the accepted steps of one trial that started at `(t, z)`."""
+        ...
+
+
+class Each(NamedTuple):
+    """Map a function of one lane over the lanes: `each(fn)(rest)` calls `fn(inputs, rest)`."""
+
+    problem: Problem
+    leaves: Sequence[jax.Array]
+    masks: Sequence[Sequence[bool]]
+    lanes: Sequence[int]
+
+    def __call__(self, fn):
+        """Lift `fn(inputs, rest)`."""
+        lifted = tree.lift(lambda leaves, rest: fn(self.problem.unflatten(leaves), rest), self.masks, self.lanes)
+        return lambda rest=(): lifted(list(self.leaves), rest)
+
+
+def visible(problem: Problem, inputs: Inputs, t: jax.Array, h: jax.Array) -> VectorField:
+    """Return the field as a step from `t` may see it: never from beyond a breakpoint."""
+    breakpoints = getattr(inputs.steps, "breakpoints", None)
+    if breakpoints is None or not breakpoints.size:
+        return problem.field
+    backward = h < 0
+    high = jnp.min(jnp.where(breakpoints > t, breakpoints, jnp.inf))
+    low = jnp.max(jnp.where(breakpoints < t, breakpoints, -jnp.inf))
+    here = jnp.any(breakpoints == t)
+    high = jnp.nextafter(jnp.where(here & backward, t, high), -jnp.inf)
+    low = jnp.nextafter(jnp.where(here & ~backward, t, low), jnp.inf)
+    return lambda z, time, theta: problem.field(z, jnp.clip(time, low, high), theta)
+
+
+def begin(problem: Problem, inputs: Inputs) -> Progress:
+    """Check the values and choose the first step."""
+    z0, t0, t1, theta, steps, save = inputs
+    field = visible(problem, inputs, t0, t1 - t0)
+    control, memory, nfe = steps.first(problem.method, field, z0, t0, t1, theta)
+    valid = jnp.isfinite(t0) & jnp.isfinite(t1) & steps.valid(t0, t1) & save.valid(t0, t1)
+    finite = tree.all_finite(z0) & tree.all_finite(memory)
+    status = jnp.where(t0 == t1, Status.SUCCESS, RUNNING)
+    status = jnp.where(finite, status, Status.NON_FINITE)
+    status = jnp.where(valid, status, Status.BAD_INPUT).astype(jnp.int32)
+    zero = jnp.zeros((), jnp.int32)
+    return Progress(Time(t0, jnp.zeros_like(t0)), z0, memory, control, status, zero, zero, zero + nfe)
+
+
+def attempt(problem: Problem, inputs: Inputs, p: Progress) -> tuple[Progress, Trial, jax.Array]:
+    """Try one step; a lane that is done stays as it is. Also say whether the step ended at a breakpoint."""
+    _, t0, t1, theta, steps, save = inputs
+    live = p.status == RUNNING
+    proposal: Proposal = steps.propose(p.control, p.t, p.accepted, t0, t1)
+    field = visible(problem, inputs, p.t.high, proposal.h)
+    step = problem.method.step(field, p.t.high, p.z, proposal.h, theta, p.memory)
+    verdict = steps.judge(problem.method, step, p.z, p.t, proposal, p.control, t0, t1)
+
+    accepted = live & verdict.accepted
+    done = p.accepted + accepted
+    rejected = p.rejected + (live & ~verdict.accepted)
+    failure = verdict.failure
+    if save.capacity is not None:
+        failure = jnp.where((failure == Status.SUCCESS) & (done >= save.capacity), Status.CAPACITY, failure)
+    limit = steps.trials(problem.max_steps)
+    if limit is not None and not steps.exact_times:
+        spent = (failure == Status.SUCCESS) & (done + rejected >= limit)
+        failure = jnp.where(spent, Status.MAX_STEPS, failure)
+    ended = jnp.where(failure == Status.SUCCESS, RUNNING, failure)
+    ended = jnp.where(verdict.accepted & proposal.last, Status.SUCCESS, ended)
+    after = Progress(
+        tree.where(accepted, proposal.end, p.t),
+        tree.where(accepted, step.z1, p.z),
+        tree.where(accepted, step.memory, p.memory),
+        tree.where(live, verdict.control, p.control),
+        jnp.where(live, ended, p.status).astype(jnp.int32),
+        done,
+        rejected,
+        p.nfe,
+    )
+    trial = Trial(accepted, p.accepted, p.t, proposal.h, proposal.end.high, p.z, step.z1, step.slopes)
+    return after, trial, accepted & proposal.breaks
+
+
+def restart(problem: Problem, inputs: Inputs, p: Progress, landed: jax.Array) -> Progress:
+    """Evaluate the first slope anew on the far side of a breakpoint."""
+    field = visible(problem, inputs, p.t.high, p.control.h)
+    memory = problem.method.start(field, p.t.high, p.z, inputs.theta)
+    spent = 0 if memory is None else 1
+    return p._replace(memory=tree.where(landed, memory, p.memory), nfe=p.nfe + spent * landed)
+
+
+def extend(each: Each):
+    """Return the function that adds the slopes which only dense output needs, where any lane wants them."""
+    method = each.problem.method
+
+    def more(inputs, trial):
+        field = visible(each.problem, inputs, trial.t.high, trial.h)
+        slopes = method.dense_slopes(field, trial.t.high, trial.z, trial.h, inputs.theta, trial.slopes)
+        return slopes[len(trial.slopes) :]
+
+    def none(inputs, trial):
+        return tuple(tree.full_like(trial.z, 0.0) for _ in method.c_dense)
+
+    def added(trial: Trial, wanted: jax.Array) -> Trial:
+        if not method.c_dense or len(trial.slopes) == len(method.dense):
+            return trial
+        extra = lax.cond(wanted, each(more), each(none), trial)
+        return trial._replace(slopes=trial.slopes + extra)
+
+    return added
+
+
+def outcome(problem: Problem, inputs: Inputs, rest: tuple[Progress, PyTree]) -> Outcome:
+    """Sum up one lane."""
+    p, out = rest
+    method = problem.method
+    trials = p.accepted + p.rejected
+    reuses = 1 if method.first_same_as_last else 0
+    nfe = p.nfe + trials * (len(method.c) - reuses)
+    if method.c_dense and inputs.save.wants_slopes:
+        steps = p.accepted if inputs.save.capacity else out.dense_steps
+        nfe += len(method.c_dense) * steps
+    z1 = tree.where(p.status == Status.SUCCESS, p.z, tree.full_like(p.z, jnp.nan))
+    return Outcome(z1, out, p.status, p.t.high, Stats(nfe, p.accepted, p.rejected))
+
+
+def integrate(each: Each, recorder: Recorder | None) -> tuple[Outcome, Any]:
+    """Run every lane to its end and return the outcomes, with the history that `recorder` wrote."""
+    problem = each.problem
+    shape = problem.unflatten(each.leaves)
+    save, steps, method = shape.save, shape.steps, problem.method
+    limit = steps.trials(problem.max_steps)
+    start = each(lambda inputs, _: begin(problem, inputs))()
+    out = each(lambda inputs, _: inputs.save.blank(method, inputs.z0, inputs.t0, inputs.t1))()
+    history = () if recorder is None else recorder.blank(start.z, start.t.high)
+    broken = getattr(steps, "breakpoints", None) is not None
+
+    def body(carry):
+        p, out, history = carry
+        after, trial, landed = each(lambda inputs, p: attempt(problem, inputs, p))(p)
+        if broken:
+            again = each(lambda inputs, rest: restart(problem, inputs, *rest))
+            after = lax.cond(jnp.any(landed), again, lambda rest: rest[0], (after, landed))
+        out, rounds = save.record(each, method, extend(each), out, trial)
+        if recorder is not None:
+            history = recorder.write(history, p.t, p.z, trial, rounds)
+        return after, out, history
+
+    start = (start, out, history)
+    if steps.fixed_count() is not None:
+        p, out, history = lax.fori_loop(0, limit, lambda _, carry: body(carry), start)
+    else:
+        p, out, history = lax.while_loop(lambda carry: jnp.any(carry[0].status == RUNNING), body, start)
+    return each(lambda inputs, rest: outcome(problem, inputs, rest))((p, out)), history

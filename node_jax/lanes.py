@@ -1,0 +1,172 @@
+"""How `vmap`, `grad` and `jvp` reach the lane engine: one primitive whose batching rule adds a lane axis.
+
+Every name of JAX that is not stable API is used in this file and in no other.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import ClosedJaxpr, Primitive, jaxpr_as_fun
+from jax.interpreters import ad, batching, mlir
+
+from node_jax.adjoints.boundary import Cotangents
+from node_jax.integrate import Each, Outcome, Problem, integrate
+from node_jax.types import PyTree, Stats
+
+solve_p = Primitive("odesolve")
+solve_p.multiple_results = True
+
+
+def solve(problem: Problem, adjoint, leaves: Sequence[jax.Array]) -> Outcome:
+    """Solve one problem as a primitive that every transformation understands."""
+    masks = ((),) * len(leaves)
+    flat = solve_p.bind(*leaves, problem=problem, adjoint=adjoint, recording=False, lanes=(), masks=masks)
+    each = Each(problem, leaves, masks, ())
+    return jax.tree.unflatten(jax.tree.structure(_shapes(each, None)), flat)
+
+
+def hoist(f: Callable, *examples: PyTree) -> tuple[Callable, list[jax.Array], PyTree]:
+    """Trace `f` once; return it as a function of what it closes over, those values, and the shape of its result.
+
+    The function takes `(consts, *args)`. Values of outer transformations (of integer type too) become visible inputs.
+    """
+    closed, shape = jax.make_jaxpr(f, return_shape=True)(*examples)
+    structure = jax.tree.structure(shape)
+
+    def hoisted(consts, *args):
+        flat = jaxpr_as_fun(ClosedJaxpr(closed.jaxpr, list(consts)))(*jax.tree.leaves(args))
+        return jax.tree.unflatten(structure, flat)
+
+    return hoisted, list(closed.consts), shape
+
+
+def _run(*leaves, problem, adjoint, recording, lanes, masks):
+    each = Each(problem, leaves, masks, lanes)
+    return jax.tree.leaves(integrate(each, _recorder(each, adjoint, recording)))
+
+
+def _recorder(each: Each, adjoint, recording: bool):
+    return adjoint.recorder(each.problem, each.problem.unflatten(each.leaves)) if recording else None
+
+
+def _shapes(each: Each, recorder):
+    """Shapes of what `integrate` returns, without tracing the field."""
+
+    def one(inputs, _):
+        count = jnp.zeros((), jnp.int32)
+        out = inputs.save.blank(each.problem.method, inputs.z0, inputs.t0, inputs.t1)
+        return Outcome(inputs.z0, out, count, inputs.t0, Stats(count, count, count))
+
+    def all_lanes(leaves):
+        outcome = each._replace(leaves=leaves)(one)()
+        return outcome, () if recorder is None else recorder.blank(outcome.z1, outcome.t_reached)
+
+    outcome, history = jax.eval_shape(all_lanes, [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in each.leaves])
+    return outcome if recorder is None else (outcome, history)
+
+
+def _abstract(*leaves, problem, adjoint, recording, lanes, masks):
+    each = Each(problem, leaves, masks, lanes)
+    shapes = _shapes(each, _recorder(each, adjoint, recording))
+    return [jax.core.ShapedArray(x.shape, x.dtype) for x in jax.tree.leaves(shapes)]
+
+
+@functools.lru_cache(maxsize=64)
+def _compiled(**params):
+    return jax.jit(functools.partial(_run, **params))
+
+
+def _lane_axes(problem, adjoint, recording, lanes, masks, leaves) -> list[int | None]:
+    """Where the lane axes of each output begin; None for an output without lanes."""
+    each = Each(problem, leaves, masks, lanes)
+    if not recording:
+        return [0] * len(jax.tree.leaves(_shapes(each, None)))
+    outcome, history = _shapes(each, _recorder(each, adjoint, True))
+    axes = adjoint.lane_axes(history)
+    return [0] * len(jax.tree.leaves(outcome)) + axes
+
+
+def _batch(args, dims, *, lanes, masks, **params):
+    n = next(x.shape[d] for x, d in zip(args, dims, strict=True) if d is not None)
+    args = [x if d is None else jnp.moveaxis(x, d, 0) for x, d in zip(args, dims, strict=True)]
+    masks = tuple((d is not None, *mask) for d, mask in zip(dims, masks, strict=True))
+    outs = solve_p.bind(*args, lanes=(n, *lanes), masks=masks, **params)
+    return outs, _lane_axes(lanes=(n, *lanes), masks=masks, leaves=args, **params)
+
+
+def _jvp(primals, tangents, *, recording, **params):
+    moving = [jnp.issubdtype(x.dtype, jnp.inexact) for x in primals]
+    chosen = tuple(x for x, yes in zip(primals, moving, strict=True) if yes)
+    directions = tuple(ad.instantiate_zeros(t) for t, yes in zip(tangents, moving, strict=True) if yes)
+
+    def merge(some):
+        some = iter(some)
+        return [next(some) if yes else x for x, yes in zip(primals, moving, strict=True)]
+
+    if recording:
+        outs, tangents = _recorded_tangents(primals, merge, chosen, directions, **params)
+    else:
+        outs, tangents = jax.jvp(lambda *some: _differentiable(**params)(*merge(some)), chosen, directions)
+    tangents = [
+        t if jnp.issubdtype(x.dtype, jnp.inexact) and t is not None else ad.Zero(jax.typeof(x).to_tangent_aval())
+        for x, t in zip(outs, tangents, strict=True)
+    ]
+    return outs, tangents
+
+
+def _differentiable(**params):
+    """Return the solve of these lanes with the reverse pass of its adjoint."""
+    problem, adjoint, lanes, masks = (params[k] for k in ("problem", "adjoint", "lanes", "masks"))
+
+    @jax.custom_vjp
+    def solved(*leaves):
+        return solve_p.bind(*leaves, recording=False, **params)
+
+    def forward(*leaves):
+        flat = solve_p.bind(*leaves, recording=True, **params)
+        each = Each(problem, leaves, masks, lanes)
+        structure = jax.tree.structure(_shapes(each, _recorder(each, adjoint, True)))
+        outcome, history = jax.tree.unflatten(structure, flat)
+        return jax.tree.leaves(outcome), (leaves, outcome, history)
+
+    def backward(residuals, bars):
+        leaves, outcome, history = residuals
+        each = Each(problem, leaves, masks, lanes)
+        save = problem.unflatten(leaves).save
+        bar = jax.tree.unflatten(jax.tree.structure(outcome), bars)
+        return tuple(adjoint.backward(each, outcome, history, Cotangents(bar.z1, save.rows(bar.out))))
+
+    solved.defvjp(forward, backward)
+    return solved
+
+
+def _recorded_tangents(primals, merge, chosen, directions, *, problem, adjoint, lanes, masks):
+    """Run with a history, and push tangents along the steps that it recorded."""
+    each = Each(problem, primals, masks, lanes)
+    structure = jax.tree.structure(_shapes(each, _recorder(each, adjoint, True)))
+    flat = solve_p.bind(*primals, problem=problem, adjoint=adjoint, recording=True, lanes=lanes, masks=masks)
+    outcome, history = jax.tree.unflatten(structure, flat)
+
+    def replay(*some):
+        return adjoint.replay(each._replace(leaves=merge(some)), outcome, history)
+
+    _, (z1, rows, slots) = jax.jvp(replay, chosen, directions)
+    nothing = jax.tree.map(lambda _: None, (outcome, history))
+    save = problem.unflatten(primals).save
+    outcome_dot = nothing[0]._replace(z1=z1, out=save.with_rows(nothing[0].out, rows))
+    dots = (outcome_dot, nothing[1]._replace(z=slots))
+    return flat, jax.tree.leaves(dots, is_leaf=lambda x: x is None)
+
+
+solve_p.def_impl(lambda *leaves, **params: _compiled(**params)(*leaves))
+solve_p.def_abstract_eval(_abstract)
+mlir.register_lowering(solve_p, mlir.lower_fun(_run, multiple_results=True))
+batching.primitive_batchers[solve_p] = _batch
+ad.primitive_jvps[solve_p] = _jvp
+
+
+def is_traced(x) -> bool:
+    """Whether a value belongs to a transformation that is still going on."""
+    return isinstance(x, jax.core.Tracer)

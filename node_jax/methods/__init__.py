@@ -1,0 +1,31 @@
+"""Explicit Runge-Kutta methods: the record of one and a table of well-known ones."""
+
+from node_jax.methods.explicit import ExplicitRK
+from node_jax.methods.tableaux import (
+    METHODS,
+    bosh3,
+    dopri5,
+    dopri8,
+    euler,
+    heun,
+    midpoint,
+    ralston,
+    rk4,
+    rk38,
+    tsit5,
+)
+
+__all__ = [
+    "METHODS",
+    "ExplicitRK",
+    "bosh3",
+    "dopri5",
+    "dopri8",
+    "euler",
+    "heun",
+    "midpoint",
+    "ralston",
+    "rk4",
+    "rk38",
+    "tsit5",
+]

@@ -1,0 +1,103 @@
+"""Explicit Runge-Kutta methods: a record of numbers and one pure step."""
+
+from dataclasses import dataclass
+
+import jax
+
+from node_jax import tree
+from node_jax.types import PyTree, Step, VectorField
+
+
+@dataclass(frozen=True)
+class ExplicitRK:
+    """An explicit Runge-Kutta method as a frozen record of numbers.
+
+    With `s` stages, slopes `k_i = f(z + h sum_j a[i][j] k_j, t + c[i] h)` and `z1 = z + h sum_i b[i] k_i`. A method
+    whose last row of `a` equals `b` has its last slope at the end of the step, where the next step starts
+    ("first same as last"): it is reused.
+
+    Args:
+        order: order of convergence of `z1`.
+        c: `s` nodes.
+        a: `s` rows, row `i` with `i` numbers.
+        b: `s` weights (trailing zeros may be left out).
+        b_error: weights of the embedded error estimate `h sum_i b_error[i] k_i`; empty: fixed steps only.
+        b_error_low: weights of a second, lower-order estimate, combined as in DOP853 of Hairer, Norsett and Wanner:
+            `e5**2 / sqrt(e5**2 + 0.01 e3**2)` with the norms `e5`, `e3` of the two.
+        error_order: the exponent `k` of the step controller; default: one more than the order of the embedded method,
+            taken as `order`.
+        dense: dense output `z(t + x h) = z + h sum_i w_i(x) k_i` with `w_i(x) = sum_j dense[i][j] x**(j + 1)`.
+        c_dense: nodes of slopes that dense output needs beyond the stages.
+        a_dense: their rows, over all slopes before them.
+        dense_order: order of the dense output: its error in one step is `O(h**(dense_order + 1))`.
+        name: printed name.
+
+    Example:
+        >>> heun = ExplicitRK(2, (0.0, 1.0), ((), (1.0,)), (0.5, 0.5), (0.5, -0.5))
+        >>> heun.first_same_as_last
+        False
+    """
+
+    order: int
+    c: tuple[float, ...]
+    a: tuple[tuple[float, ...], ...]
+    b: tuple[float, ...]
+    b_error: tuple[float, ...] = ()
+    b_error_low: tuple[float, ...] = ()
+    error_order: int = 0
+    dense: tuple[tuple[float, ...], ...] = ()
+    c_dense: tuple[float, ...] = ()
+    a_dense: tuple[tuple[float, ...], ...] = ()
+    dense_order: int = 0
+    name: str = ""
+
+    def __post_init__(self):
+        """Check the shape of the rows and fill in `error_order`."""
+        if len(self.a) != len(self.c) or any(len(row) != i for i, row in enumerate(self.a)):
+            raise ValueError(f"a must have {len(self.c)} rows, row i with i numbers; got lengths {[*map(len, self.a)]}")
+        if not self.error_order:
+            object.__setattr__(self, "error_order", self.order)
+
+    def __repr__(self) -> str:
+        """Show the name, or the order of a nameless method."""
+        return self.name or f"ExplicitRK(order={self.order}, stages={len(self.c)})"
+
+    @property
+    def first_same_as_last(self) -> bool:
+        """Whether the last stage is evaluated at the end of the step."""
+        last = self.a[-1]
+        return len(last) > 0 and last == self.b[: len(last)] and not any(self.b[len(last) :])
+
+    @property
+    def has_error(self) -> bool:
+        """Whether the method estimates its error."""
+        return bool(self.b_error)
+
+    def start(self, field: VectorField, t: jax.Array, z: PyTree, theta: PyTree) -> PyTree:
+        """Return the slope that the first step reuses, or None."""
+        return field(z, t, theta) if self.first_same_as_last else None
+
+    def stages(self, field, t, z, h, theta, first=None, upto=None) -> tuple[PyTree, ...]:
+        """Return the slopes of stages `0` to `upto`; `first`, if given, is the slope of stage 0."""
+        slopes = () if first is None else (first,)
+        for c, a in list(zip(self.c, self.a, strict=True))[len(slopes) : upto]:
+            slopes += (field(tree.combine(z, h, a, slopes), t + c * h, theta),)
+        return slopes
+
+    def step(self, field, t, z, h, theta, memory) -> Step:
+        """Try a step from `t` to `t + h`: `len(c)` evaluations, one less when the first slope is at hand."""
+        slopes = self.stages(field, t, z, h, theta, memory)
+        z1 = tree.combine(z, h, self.b, slopes)
+        error = tuple(tree.scale(h, b, slopes) for b in (self.b_error, self.b_error_low) if b)
+        return Step(z1, error, slopes, slopes[-1] if self.first_same_as_last else None)
+
+    def advance(self, field, t, z, h, theta) -> PyTree:
+        """Return `z1` alone."""
+        upto = max(i for i, b in enumerate(self.b) if b != 0.0) + 1
+        return tree.combine(z, h, self.b, self.stages(field, t, z, h, theta, upto=upto))
+
+    def dense_slopes(self, field, t, z, h, theta, slopes) -> tuple[PyTree, ...]:
+        """Return `slopes` followed by those that only dense output needs: `len(c_dense)` more evaluations."""
+        for c, a in zip(self.c_dense, self.a_dense, strict=True):
+            slopes += (field(tree.combine(z, h, a, slopes), t + c * h, theta),)
+        return slopes

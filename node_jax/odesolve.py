@@ -1,0 +1,320 @@
+"""The door: checks, defaults and glue. The only module that knows all the others."""
+
+import functools
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from node_jax import lanes, tree
+from node_jax.adjoints.checkpointed import Checkpointed
+from node_jax.control import Adaptive, Fixed, Grid
+from node_jax.integrate import Inputs, Problem
+from node_jax.methods import ExplicitRK, tsit5
+from node_jax.save import Dense, SaveAt, SaveEnd, SaveSteps
+from node_jax.solution import Solution, SolveError
+from node_jax.types import PyTree, VectorField
+
+
+class _Static(NamedTuple):
+    """Everything about a call that a new compilation depends on."""
+
+    structure: Any
+    fixed: tuple  # leaves that are not arrays
+    method: ExplicitRK
+    adjoint: Any
+    max_steps: int | None
+
+
+def odesolve(
+    f: VectorField,
+    z0: PyTree,
+    t0: Any,
+    t1: Any,
+    theta: PyTree = None,
+    *,
+    method: ExplicitRK = tsit5,
+    steps: Adaptive | Fixed | Grid = Adaptive(),
+    adjoint: Any = Checkpointed(),
+    save: SaveEnd | SaveAt | SaveSteps | Dense = SaveEnd(),
+    max_steps: int | None = 4096,
+    throw: bool = True,
+    lane_width: int | None = None,
+) -> Solution:
+    """Solve `dz/dt = f(z, t, theta)` from `z(t0) = z0` to `t1`.
+
+    The batch interface is `jax.vmap`: lanes step independently and fail independently. Gradients flow to `z0`, `t0`,
+    `t1`, `theta`, the output times, the leaves of a module `f`, and whatever `f` closes over.
+
+    Args:
+        f: vector field `f(z, t, theta)`, returning a pytree like `z` (shapes and dtypes). A module-level function or
+            an equinox module; a new lambda for each call compiles anew.
+        z0: initial state: pytree of real or complex floating arrays.
+        t0: initial time, scalar. Times are cast to the real dtype of `z0`, at least float32.
+        t1: final time, scalar; `t1 < t0` integrates backwards, `t1 == t0` returns `z0`.
+        theta: parameters: any pytree.
+        method: an explicit Runge-Kutta method.
+        steps: `Adaptive(rtol, atol)`, `Fixed(n)` or `Grid(ts)`.
+        adjoint: how gradients are computed.
+        save: what is written down besides `z1`.
+        max_steps: most trials of one lane under `Adaptive`; None: no limit (and no reverse-mode gradient).
+        throw: raise `SolveError` when a solve outside any transformation fails.
+        lane_width: reserved for ensembles that are solved in parts; must be None.
+
+    Returns:
+        A `Solution`.
+
+    Raises:
+        SolveError: if the solve fails, values are concrete and `throw` is true; `.solution` holds what was saved.
+        ValueError, TypeError: for arguments of a wrong shape, dtype or type, at trace time.
+
+    Example:
+        >>> import node_jax as nj
+        >>> def decay(z, t, rate):
+        ...     return -rate * z
+        >>> sol = nj.odesolve(decay, 1.0, 0.0, 1.0, 2.0)
+        >>> bool(abs(sol.z1 - 0.135335) < 1e-4)
+        True
+        >>> print(sol)
+        Solution: 1 ok, ...
+    """
+    _check_options(f, method, steps, save, adjoint, max_steps, lane_width)
+    z0 = _state(z0)
+    dtype = tree.real_dtype(z0)
+    t0, t1 = _time("t0", t0, dtype), _time("t1", t1, dtype)
+    steps, save = (_cast(part, dtype) for part in (steps, save))
+    _check_tolerances(steps, z0)
+
+    leaves, structure = jax.tree.flatten((f, theta, z0, t0, t1, steps, save))
+    number_of_f = len(jax.tree.leaves(f))
+    dynamic = [x if _is_value(x, i >= number_of_f) else None for i, x in enumerate(leaves)]
+    fixed = tuple(None if d is not None else x for x, d in zip(leaves, dynamic, strict=True))
+    solution = _solve(_Static(structure, fixed, method, adjoint, max_steps), dynamic)
+    if throw and not lanes.is_traced(solution.status) and not bool(jnp.all(solution.ok)):
+        raise SolveError(solution)
+    return solution
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _solve(static: _Static, dynamic: list) -> Solution:
+    leaves = [x if d is None else d for x, d in zip(static.fixed, dynamic, strict=True)]
+    f, theta, z0, t0, t1, steps, save = jax.tree.unflatten(static.structure, leaves)
+    values, rest = eqx.partition(theta, lambda x: _is_value(x, True))
+    field, closed_over = _hoist_field(f, z0, t0, values, rest)
+    params, params_structure = jax.tree.flatten(values)
+
+    def with_params(z, t, theta):
+        parts = jax.tree.unflatten(params_structure, theta[: len(params)])
+        return field(theta[len(params) :], z, t, parts)
+
+    inputs = Inputs(z0, t0, t1, [jnp.asarray(p) for p in params + closed_over], steps, save)
+    flat, structure = jax.tree.flatten(inputs)
+    problem = Problem(with_params, static.method, static.max_steps, functools.partial(_unflatten, structure))
+    outcome = lanes.solve(problem, static.adjoint, flat)
+
+    rows = save.rows(outcome.out)
+    ts, zs, interpolant = None, None, None
+    if isinstance(save, SaveAt):
+        ts, zs = save.ts, rows
+        if save.fn is not None:
+            zs = jax.vmap(lambda z, t: save.fn(z, t, theta))(zs, ts)
+            zs = tree.where(jnp.arange(ts.shape[0]) < outcome.out.cursor, zs, tree.full_like(zs, jnp.nan))
+    elif isinstance(save, SaveSteps):
+        ts, zs = rows
+    elif isinstance(save, Dense):
+        interpolant = rows
+    t_reached = jax.lax.stop_gradient(outcome.t_reached)
+    return Solution(outcome.z1, ts, zs, outcome.status, t_reached, outcome.stats, interpolant)
+
+
+def _unflatten(structure, leaves):
+    return jax.tree.unflatten(structure, leaves)
+
+
+def _is_value(x: Any, numbers: bool) -> bool:
+    """Whether a leaf is traced: arrays always, Python numbers outside a module `f`."""
+    return eqx.is_array_like(x) if numbers else eqx.is_array(x)
+
+
+def _state(z0: PyTree) -> PyTree:
+    def leaf(x):
+        if not eqx.is_array_like(x):
+            raise TypeError(f"z0 must be a pytree of arrays, got a leaf of type {type(x).__name__}")
+        x = jnp.asarray(x, dtype=jnp.result_type(x))
+        if not jnp.issubdtype(x.dtype, jnp.inexact):
+            raise TypeError(f"z0 must be of a real or complex floating dtype, got a leaf of {x.dtype}: {x}")
+        return x
+
+    return jax.tree.map(leaf, z0)
+
+
+def _time(name: str, t: Any, dtype: jnp.dtype) -> jax.Array:
+    if not eqx.is_array_like(t) or jnp.ndim(t) != 0 or jnp.iscomplexobj(t):
+        raise ValueError(f"{name} must be a real scalar, got {t!r}")
+    return jnp.asarray(t, dtype)
+
+
+def _cast(part: Any, dtype: jnp.dtype) -> Any:
+    return jax.tree.map(lambda x: jnp.asarray(x, dtype), part)
+
+
+def _check_options(f, method, steps, save, adjoint, max_steps, lane_width) -> None:
+    if not callable(f):
+        raise TypeError(f"f must be callable as f(z, t, theta), got {f!r}")
+    if not isinstance(method, ExplicitRK):
+        raise TypeError(f"method must be an ExplicitRK record such as node_jax.tsit5, got {method!r}")
+    if not isinstance(steps, (Adaptive, Fixed, Grid)):
+        raise TypeError(f"steps must be Adaptive(...), Fixed(n) or Grid(ts), got {steps!r}")
+    if not isinstance(save, (SaveEnd, SaveAt, SaveSteps, Dense)):
+        raise TypeError(f"save must be SaveEnd(), SaveAt(ts), SaveSteps(n) or Dense(n), got {save!r}")
+    if not isinstance(adjoint, Checkpointed):
+        raise TypeError(f"adjoint must be Checkpointed(...), got {adjoint!r}")
+    if isinstance(steps, Adaptive) and not method.has_error:
+        raise ValueError(f"method={method!r} has no error estimate: use steps=Fixed(n), or a method such as tsit5")
+    if save.wants_slopes and not method.dense:
+        raise ValueError(f"method={method!r} has no dense output: use save=SaveEnd() or SaveSteps(n)")
+    if max_steps is not None and (not isinstance(max_steps, int) or max_steps < 1):
+        raise ValueError(f"max_steps must be a positive integer or None, got {max_steps!r}")
+    if lane_width is not None:
+        raise ValueError(f"lane_width must be None in this version, got {lane_width!r}")
+
+
+def _check_tolerances(steps: Any, z0: PyTree) -> None:
+    if not isinstance(steps, Adaptive):
+        return
+    for name in ("rtol", "atol"):
+        value = getattr(steps, name)
+        try:
+            spread = tree.spread(value, z0)
+            jax.tree.map(lambda tol, x: jnp.broadcast_shapes(tol.shape, x.shape), spread, z0)
+        except ValueError as error:
+            raise ValueError(f"{name} must be a scalar or a pytree prefix of z0, got {value!r}") from error
+
+
+def _hoist_field(f, z0, t0, values, rest):
+    """Trace the field once and check that what it returns is a slope of `z0`."""
+
+    def field(z, t, values):
+        return f(z, t, eqx.combine(values, rest))
+
+    def swapped(z, t, values):
+        return f(t, z, eqx.combine(values, rest))
+
+    want = jax.tree.map(lambda x: (x.shape, str(x.dtype)), z0)
+    try:
+        hoisted, consts, shape = lanes.hoist(field, z0, t0, values)
+        got = jax.tree.map(lambda x: (x.shape, str(x.dtype)), shape)
+    except Exception:
+        if _fits(swapped, want, z0, t0, values):
+            raise TypeError(f"f failed as f(z, t, theta) but runs as f(t, z, theta). {_SWAP}") from None
+        raise
+    if got != want:
+        hint = f" {_SWAP}" if _fits(swapped, want, z0, t0, values) else ""
+        raise TypeError(f"f(z, t, theta) must return a pytree like z0 = {want}, got {got}.{hint}")
+    return hoisted, consts
+
+
+_SWAP = "The arguments look swapped: wrap it as from_torchdiffeq(f) or from_diffrax(f)."
+
+
+def _fits(field, want, z0, t0, values) -> bool:
+    try:
+        shape = jax.eval_shape(field, z0, t0, values)
+    except Exception:  # any failure of user code means that the guess was wrong
+        return False
+    return jax.tree.map(lambda x: (x.shape, str(x.dtype)), shape) == want
+
+
+class _Rearranged(eqx.Module):
+    """A field with other arguments; equal wrappers of the same function share a compilation."""
+
+    f: Any
+    arrange: Any = eqx.field(static=True)
+
+    def __call__(self, z, t, theta):
+        return self.arrange(self.f, z, t, theta)
+
+
+def _time_state(f, z, t, theta):
+    return f(t, z)
+
+
+def _time_state_args(f, z, t, theta):
+    return f(t, z, theta)
+
+
+def _starred(f, z, t, theta):
+    return f(z, t, *theta)
+
+
+def from_torchdiffeq(f: Any) -> VectorField:
+    """Turn a field `f(t, z)` into one for `odesolve`.
+
+    Args:
+        f: function or module of time and state.
+
+    Returns:
+        `f(z, t, theta)`, which ignores `theta`.
+
+    Example:
+        >>> import node_jax as nj
+        >>> def decay(t, z):
+        ...     return -z
+        >>> bool(nj.odesolve(nj.from_torchdiffeq(decay), 1.0, 0.0, 1.0).ok)
+        True
+    """
+    return _Rearranged(f, _time_state)
+
+
+def from_diffrax(f: Any) -> VectorField:
+    """Turn a field `f(t, z, args)` into one for `odesolve`.
+
+    Args:
+        f: function or module of time, state and arguments.
+
+    Returns:
+        `f(z, t, theta)`, which passes `theta` as `args`.
+
+    Example:
+        >>> import node_jax as nj
+        >>> def decay(t, z, rate):
+        ...     return -rate * z
+        >>> bool(nj.odesolve(nj.from_diffrax(decay), 1.0, 0.0, 1.0, 2.0).ok)
+        True
+    """
+    return _Rearranged(f, _time_state_args)
+
+
+def odeint(f: Any, z0: PyTree, ts: Any, *args: PyTree, rtol: Any = 1e-6, atol: Any = 1e-8, **options) -> PyTree:
+    """Solve with the call of `jax.experimental.ode.odeint`.
+
+    Args:
+        f: field `f(z, t, *args)`.
+        z0: initial state at `ts[0]`.
+        ts: times `(n,)`, `n >= 1`, monotonic, in units of `t`.
+        *args: further arguments of `f`.
+        rtol: relative tolerance.
+        atol: absolute tolerance, in units of `z`.
+        **options: further options of `odesolve`.
+
+    Returns:
+        Pytree like `z0` with a leading axis `n`.
+
+    Raises:
+        SolveError, ValueError, TypeError: as `odesolve`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import node_jax as nj
+        >>> def decay(z, t, rate):
+        ...     return -rate * z
+        >>> nj.odeint(decay, jnp.ones(3), jnp.linspace(0.0, 1.0, 5), 2.0).shape
+        (5, 3)
+    """
+    if jnp.ndim(ts) != 1 or jnp.shape(ts)[0] == 0:
+        raise ValueError(f"ts must have shape (n,) with n >= 1, got shape {jnp.shape(ts)}")
+    ts = jnp.asarray(ts)
+    field = _Rearranged(f, _starred)
+    steps = options.pop("steps", Adaptive(rtol=rtol, atol=atol))
+    return odesolve(field, z0, ts[0], ts[-1], args, steps=steps, save=SaveAt(ts), **options).zs

@@ -1,0 +1,135 @@
+"""What a solve returns, and the error that carries it."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from node_jax import tree
+from node_jax.interpolate import horner
+from node_jax.save import Interpolant
+from node_jax.types import PyTree, Stats, Status
+
+_REMEDY = {
+    Status.MAX_STEPS: "raise max_steps, loosen the tolerance; a stiff problem needs an implicit method",
+    Status.NON_FINITE: "the state or the field left its domain or the solution blows up there; check f and z0",
+    Status.STEP_UNDERFLOW: "the step became too small to matter; check for a singularity or a jump (breakpoints=...)",
+    Status.BAD_INPUT: "check that times are finite and sorted from t0 to t1, and tolerances not negative",
+    Status.CAPACITY: "raise the capacity of SaveSteps or Dense",
+}
+
+
+class Solution(eqx.Module):
+    """The result of `odesolve`; a pytree. After `vmap` every array has the lane axes in front.
+
+    Attributes:
+        z1: state at `t1`, same pytree as `z0`; NaN for a lane that failed.
+        ts: times of `zs`, shape `(n,)`; None unless saved with `SaveAt` or `SaveSteps`.
+        zs: saved states, leading axis `n`; NaN where not reached. None as above.
+        status: int32, a `Status`.
+        t_reached: time up to which the solve came, in units of `t`.
+        stats: counts `nfe`, `accepted`, `rejected`, int32.
+        interpolant: polynomials of the steps, with `Dense`; else None.
+    """
+
+    z1: PyTree
+    ts: Any
+    zs: PyTree
+    status: jax.Array
+    t_reached: jax.Array
+    stats: Stats
+    interpolant: Interpolant | None
+
+    @property
+    def ok(self) -> jax.Array:
+        """Whether the lane succeeded; bool."""
+        return self.status == Status.SUCCESS
+
+    @property
+    def count(self) -> jax.Array:
+        """Number of accepted steps: the rows in use with `SaveSteps` and `Dense`; int32."""
+        return self.stats.accepted
+
+    def evaluate(self, t) -> PyTree:
+        """Return the state at any time of a solve with `save=Dense()`.
+
+        Args:
+            t: scalar or array of times between `t0` and `t1`, the same for every lane.
+
+        Returns:
+            Pytree like `z1`, with axes `lanes + t.shape` in front of those of a state; NaN beyond `t_reached`.
+
+        Raises:
+            ValueError: if the solve was not saved with `Dense`.
+
+        Example:
+            >>> import node_jax as nj
+            >>> sol = nj.odesolve(nj.testing.decay, 1.0, 0.0, 1.0, 1.0, save=nj.Dense())
+            >>> bool(abs(sol.evaluate(0.5) - 0.60653) < 1e-4)
+            True
+        """
+        if self.interpolant is None:
+            raise ValueError("evaluate(t) needs dense output: solve with save=Dense()")
+        t = jnp.asarray(t, self.interpolant.t.dtype)
+        read = _read
+        for _ in range(self.status.ndim):
+            read = jax.vmap(read, in_axes=(0, None))
+        return read((self.interpolant, self.count, self.t_reached), t)
+
+    def __str__(self) -> str:
+        """Summarise the outcome, over all lanes if there are several."""
+        if isinstance(self.status, jax.core.Tracer):
+            return f"Solution(status={self.status})"
+        return f"Solution: {summary(self)}"
+
+    __repr__ = __str__
+
+
+def _read(rest, t):
+    for _ in range(t.ndim):
+        return jax.vmap(lambda each: _read(rest, each))(t)
+    (starts, sizes, q), count, reached = rest
+    rows = jnp.arange(starts.shape[0])
+    passed = jnp.where(sizes >= 0, starts <= t, starts >= t) & (rows < count)
+    i = jnp.maximum(jnp.sum(passed) - 1, 0)
+    x = (t - starts[i]) / sizes[i]
+    beyond = jnp.where(sizes[i] >= 0, t > reached, t < reached)
+    value = horner(tuple(tree.row(p, i) for p in q), x)
+    return tree.where(beyond, tree.full_like(value, jnp.nan), value)
+
+
+def summary(solution: Solution) -> str:
+    """Say how the lanes of a concrete solution ended, in one line."""
+    status = np.asarray(solution.status)
+    reached = np.asarray(solution.t_reached)
+    failed = status != Status.SUCCESS
+    parts = [f"{np.sum(~failed):,} ok"] if status.ndim or not failed else []
+    for value in Status:
+        number = int(np.sum(status == value))
+        if value != Status.SUCCESS and number:
+            parts.append(f"{number:,} {value.name}" if status.ndim else value.name)
+    if failed.any():
+        parts.append(f"{'earliest ' if status.ndim else ''}at t={np.min(reached[failed]):.6g}")
+    steps = np.asarray(solution.stats.accepted)
+    if status.ndim == 0:
+        parts.append(f"{int(steps):,} steps, {int(solution.stats.nfe):,} field evaluations")
+    return ", ".join(parts)
+
+
+class SolveError(RuntimeError):
+    """A concrete solve failed; `solution` holds everything that was saved before.
+
+    Args:
+        solution: the `Solution` of the failed solve.
+    """
+
+    solution: Solution
+
+    def __init__(self, solution: Solution):
+        """Describe the failure and what to try."""
+        status = np.asarray(solution.status).ravel()
+        worst = Status(int(status[status != Status.SUCCESS][0]))
+        super().__init__(f"{summary(solution)}. {_REMEDY[worst]}. (throw=False returns the solution instead.)")
+        self.solution = solution

@@ -1,0 +1,146 @@
+"""Pytree algebra: the only place with arithmetic inside `tree_map`."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from node_jax.types import PyTree
+
+
+def real_dtype(*trees: PyTree) -> jnp.dtype:
+    """Real dtype that holds times and norms of `trees`: that of the widest leaf, at least float32."""
+    return jnp.finfo(jnp.result_type(jnp.float32, *jax.tree.leaves(trees))).dtype
+
+
+def combine(z: PyTree, h: jax.Array, weights: Sequence, slopes: Sequence[PyTree]) -> PyTree:
+    """Return `z + h * sum(weights[i] * slopes[i])`, leaving out weights that are the number zero."""
+    terms = [(w, k) for w, k in zip(weights, slopes, strict=False) if not (isinstance(w, float) and w == 0.0)]
+    if not terms:
+        return z
+    used, kept = zip(*terms, strict=True)
+
+    def leaf(x, *ks):
+        real = jnp.finfo(x.dtype).dtype
+        total = sum(_scalar(w, real) * k for w, k in zip(used, ks, strict=True))
+        return x + h.astype(real) * total
+
+    return jax.tree.map(leaf, z, *kept)
+
+
+def _scalar(w, dtype):
+    return w if isinstance(w, float) else w.astype(dtype)
+
+
+def scale(h: jax.Array, weights: Sequence, slopes: Sequence[PyTree]) -> PyTree:
+    """Return `h * sum(weights[i] * slopes[i])`."""
+    return combine(jax.tree.map(jnp.zeros_like, slopes[0]), h, weights, slopes)
+
+
+def add(a: PyTree, b: PyTree) -> PyTree:
+    """Return `a + b`."""
+    return jax.tree.map(jnp.add, a, b)
+
+
+def subtract(a: PyTree, b: PyTree) -> PyTree:
+    """Return `a - b`."""
+    return jax.tree.map(jnp.subtract, a, b)
+
+
+def where(condition: jax.Array, a: PyTree, b: PyTree) -> PyTree:
+    """Select `a` or `b` by a condition whose axes are the leading axes of every leaf."""
+
+    def leaf(x, y):
+        c = condition.reshape(condition.shape + (1,) * (x.ndim - condition.ndim))
+        return jnp.where(c, x, y)
+
+    return jax.tree.map(leaf, a, b)
+
+
+def full_like(tree: PyTree, value: float) -> PyTree:
+    """Return `tree` with every element replaced by `value`."""
+    return jax.tree.map(lambda x: jnp.full_like(x, value), tree)
+
+
+def all_finite(tree: PyTree) -> jax.Array:
+    """Whether every element of every leaf is finite; scalar bool."""
+    return jax.tree.reduce(jnp.logical_and, jax.tree.map(lambda x: jnp.all(jnp.isfinite(x)), tree), jnp.array(True))
+
+
+def dot(a: PyTree, b: PyTree, dtype: jnp.dtype) -> jax.Array:
+    """Return the real part of `sum(a * b)`, without conjugation; a scalar of `dtype`."""
+    terms = jax.tree.map(lambda x, y: jnp.sum((x * y).real).astype(dtype), a, b)
+    return jax.tree.reduce(jnp.add, terms, jnp.zeros((), dtype))
+
+
+def spread(prefix: PyTree, tree: PyTree) -> PyTree:
+    """Repeat each leaf of `prefix` over the subtree of `tree` that it stands for."""
+    return jax.tree.map(lambda p, sub: jax.tree.map(lambda _: p, sub), prefix, tree)
+
+
+def row(tree: PyTree, i: jax.Array) -> PyTree:
+    """Return entry `i` of the leading axis of every leaf."""
+    return jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, i, 0, keepdims=False), tree)
+
+
+def put(buffer: PyTree, value: PyTree, i: jax.Array) -> PyTree:
+    """Write `value` at entry `i` of the leading axis of every leaf of `buffer`."""
+    return jax.tree.map(lambda b, v: jax.lax.dynamic_update_index_in_dim(b, v.astype(b.dtype), i, 0), buffer, value)
+
+
+def buffer(like: PyTree, n: int, value: float = 0.0) -> PyTree:
+    """Return `n` rows of `value`, each shaped like `like`."""
+    return jax.tree.map(lambda x: jnp.full((n, *x.shape), value, x.dtype), like)
+
+
+def lift(fn, masks: Sequence[Sequence[bool]], lanes: Sequence[int]):
+    """Map `fn(leaves, rest)` of one lane over every lane axis.
+
+    Leaf `i` of `leaves` keeps the axes that `masks[i]` names, `rest` and the result have all of them; nothing is
+    repeated over an axis that it does not depend on.
+    """
+    for k in reversed(range(len(lanes))):
+        axes = [0 if mask[k] else None for mask in masks]
+        fn = jax.vmap(fn, in_axes=(axes, 0), axis_size=lanes[k])
+    return fn
+
+
+def sum_missing(x: jax.Array, mask: Sequence[bool]) -> jax.Array:
+    """Add up the lane axes of `x` that an input with this mask does not have."""
+    return jnp.sum(x, axis=tuple(k for k, mapped in enumerate(mask) if not mapped))
+
+
+def largest(z: PyTree, dtype: jnp.dtype) -> jax.Array:
+    """Largest modulus over all elements; NaN if any is NaN, zero for an empty tree."""
+    parts = [jnp.max(jnp.abs(x)).astype(dtype) for x in jax.tree.leaves(z) if x.size]
+    return jax.tree.reduce(jnp.maximum, parts, jnp.zeros((), dtype))
+
+
+def rms(z: PyTree) -> jax.Array:
+    """Root mean square over all elements of all leaves: the default error norm.
+
+    Args:
+        z: pytree of real or complex arrays.
+
+    Returns:
+        Real scalar; zero for a tree without elements.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> float(rms((jnp.array([3.0, 4.0]), jnp.array(0.0), jnp.zeros(0))))  # sqrt(25 / 3)
+        2.88675...
+    """
+    leaves = [x for x in jax.tree.leaves(z) if x.size]
+    dtype = real_dtype(z)
+    total = sum((jnp.sum((x * jnp.conj(x)).real).astype(dtype) for x in leaves), jnp.zeros((), dtype))
+    return jnp.sqrt(total / max(1, sum(x.size for x in leaves)))
+
+
+def error_ratio_terms(error: PyTree, z0: PyTree, z1: PyTree, rtol: PyTree, atol: PyTree) -> PyTree:
+    """Return `error / (atol + rtol max(|z0|, |z1|))`, leaf by leaf."""
+
+    def leaf(e, x, y, r, a):
+        real = jnp.finfo(x.dtype).dtype
+        return e / (a.astype(real) + r.astype(real) * jnp.maximum(jnp.abs(x), jnp.abs(y)))
+
+    return jax.tree.map(leaf, error, z0, z1, spread(rtol, error), spread(atol, error))

@@ -1,0 +1,82 @@
+"""Records and protocols that every other module shares."""
+
+import enum
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import jax
+
+PyTree = Any
+VectorField = Callable[[PyTree, Any, PyTree], PyTree]  # f(z, t, theta) -> dz/dt, shaped like z
+
+
+class Status(enum.IntEnum):
+    """Say how the solve of one lane ended."""
+
+    SUCCESS = 0
+    MAX_STEPS = 1
+    NON_FINITE = 2
+    STEP_UNDERFLOW = 3
+    BAD_INPUT = 4
+    CAPACITY = 5
+
+
+RUNNING = -1  # a lane that has neither succeeded nor failed yet
+
+
+class Time(NamedTuple):
+    """A compensated time `high + low`: float32 solves with a large `t` neither stall nor drift."""
+
+    high: jax.Array
+    low: jax.Array
+
+
+class Step(NamedTuple):
+    """What one trial step of a method returns.
+
+    `error` holds one or two embedded error estimates (none for a method without), `slopes` the stage slopes
+    that dense output needs, `memory` what the method wants to find at the next step.
+    """
+
+    z1: PyTree
+    error: tuple[PyTree, ...]
+    slopes: tuple[PyTree, ...]
+    memory: PyTree
+
+
+class Method(Protocol):
+    """The seam between the loop and a one-step method; all arrays are those of one lane."""
+
+    order: int
+
+    @property
+    def has_error(self) -> bool:
+        """Whether `step` returns an error estimate."""
+        ...
+
+    @property
+    def error_order(self) -> int:
+        """Exponent `k` of the local error estimate, which behaves like `h**k`."""
+        ...
+
+    def start(self, field: VectorField, t: jax.Array, z: PyTree, theta: PyTree) -> PyTree:
+        """Build the memory that the first step from `(t, z)` expects."""
+        ...
+
+    def step(
+        self, field: VectorField, t: jax.Array, z: PyTree, h: jax.Array, theta: PyTree, memory: PyTree
+    ) -> Step:
+        """Try a step from `t` to `t + h`."""
+        ...
+
+    def advance(self, field: VectorField, t: jax.Array, z: PyTree, h: jax.Array, theta: PyTree) -> PyTree:
+        """Return `z1` of the same step and nothing else: what a replay for the gradient needs."""
+        ...
+
+
+class Stats(NamedTuple):
+    """Counts of one lane: field evaluations, accepted and rejected steps (int32, shape `lanes`)."""
+
+    nfe: jax.Array
+    accepted: jax.Array
+    rejected: jax.Array
