@@ -1,5 +1,6 @@
 """Neural ordinary differential equations in JAX."""
 
+from node_jax import datasets, nn
 from node_jax.adjoints.checkpointed import Checkpointed
 from node_jax.control import Adaptive, Fixed, Grid
 from node_jax.methods import (
@@ -15,9 +16,11 @@ from node_jax.methods import (
     rk38,
     tsit5,
 )
+from node_jax.nn import NeuralODE
 from node_jax.odesolve import from_diffrax, from_torchdiffeq, odeint, odesolve
 from node_jax.save import Dense, SaveAt, SaveEnd, SaveSteps
 from node_jax.solution import Solution, SolveError
+from node_jax.train import fit
 from node_jax.types import Stats, Status
 
 __version__ = "0.1.0"

@@ -15,7 +15,8 @@ class Control(NamedTuple):
     """What a policy carries from one trial to the next."""
 
     h: jax.Array  # signed step to try next
-    ratios: jax.Array  # (2,) error over tolerance of the last two accepted steps
+    last: jax.Array  # logarithm of error over tolerance of the last accepted step
+    before: jax.Array  # of the one before that
     stalled: jax.Array  # accepted steps in a row that changed neither z nor t
 
 
@@ -116,7 +117,7 @@ class Adaptive(eqx.Module):
             slope = field(z0, t0, theta) if memory is None else memory
             size, nfe = self._guess(method, field, z0, t0, direction, theta, slope, jnp.abs(t1 - t0)), 2
         size = jnp.minimum(size, self.max_step)
-        return Control(direction * size, jnp.ones(2, t0.dtype), jnp.zeros((), jnp.int32)), memory, nfe
+        return Control(direction * size, jnp.zeros_like(t0), jnp.zeros_like(t0), jnp.zeros((), jnp.int32)), memory, nfe
 
     def _guess(self, method, field, z0, t0, direction, theta, slope, span):
         def size_of(x):
@@ -161,15 +162,12 @@ class Adaptive(eqx.Module):
         good = jnp.isfinite(ratio) & jnp.isfinite(change)
         accepted = good & (ratio <= 1.0)
 
-        k = method.error_order
+        # one logarithm and one exponential: a power costs twenty times a product
         b0, b1, b2 = self.p + self.i + self.d, -(self.p + 2 * self.d), self.d
-        e0 = jnp.maximum(ratio, 1e-10)
-        history = control.ratios ** jnp.array([-b1 / k, -b2 / k], dtype)
-        grown = self.safety * e0 ** (-b0 / k) * history[0] * history[1]
-        shrunk = self.safety * e0 ** (-1.0 / k)
-        factor = jnp.where(
-            accepted, jnp.clip(grown, self.min_factor, self.max_factor), jnp.clip(shrunk, self.min_factor, 1.0)
-        )
+        error = jnp.log(jnp.maximum(ratio, 1e-10))
+        exponent = jnp.where(accepted, b0 * error + b1 * control.last + b2 * control.before, error)
+        factor = self.safety * jnp.exp(exponent * (-1.0 / method.error_order))
+        factor = jnp.clip(factor, self.min_factor, jnp.where(accepted, self.max_factor, 1.0))
         size = jnp.abs(proposal.h) * jnp.where(good, factor, 0.1)
         size = jnp.where(accepted & proposal.breaks, jnp.maximum(size, jnp.abs(control.h)), size)
 
@@ -181,8 +179,9 @@ class Adaptive(eqx.Module):
         failure = jnp.where(underflow, jnp.where(good, Status.STEP_UNDERFLOW, Status.NON_FINITE), Status.SUCCESS)
 
         size = jnp.clip(size, floor, self.max_step)
-        ratios = jnp.where(accepted, jnp.stack([jnp.maximum(e0, 1e-4), control.ratios[0]]), control.ratios)
-        return Verdict(accepted, Control(jnp.copysign(size, control.h), ratios, stalled), failure)
+        last = jnp.where(accepted, jnp.maximum(error, -9.0), control.last)
+        before = jnp.where(accepted, control.last, control.before)
+        return Verdict(accepted, Control(jnp.copysign(size, control.h), last, before, stalled), failure)
 
     def _estimate(self, step: Step, z: PyTree) -> jax.Array:
         high, *low = (self._ratio(error, z, step.z1) for error in step.error)
@@ -202,7 +201,7 @@ class _Prescribed(eqx.Module):
 
     def first(self, method, field, z0, t0, t1, theta):
         memory = method.start(field, t0, z0, theta)
-        control = Control(t1 - t0, jnp.ones(2, t0.dtype), jnp.zeros((), jnp.int32))
+        control = Control(t1 - t0, jnp.zeros_like(t0), jnp.zeros_like(t0), jnp.zeros((), jnp.int32))
         return control, memory, 0 if memory is None else 1
 
     def propose(self, control, t, done, t0, t1):

@@ -5,7 +5,7 @@ whether any lane is live, and a lane that is done changes nothing.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -61,6 +61,7 @@ class Outcome(NamedTuple):
     stats: Stats
 
 
+@runtime_checkable
 class Recorder(Protocol):
     """What an adjoint writes down while the engine runs, at one shared index for all lanes."""
 
@@ -193,6 +194,19 @@ def outcome(problem: Problem, inputs: Inputs, rest: tuple[Progress, PyTree]) -> 
     return Outcome(z1, out, p.status, p.t.high, Stats(nfe, p.accepted, p.rejected))
 
 
+def _closed(p: Progress, lanes: Sequence[int]) -> PyTree:
+    """Pack the scalars of a single lane: on a CPU each array of a loop's carry costs a kernel."""
+    return p if lanes else (tree.pack(p._replace(z=(), memory=())), p.z, p.memory)
+
+
+def _opened(closed: PyTree, like: Progress, lanes: Sequence[int]) -> Progress:
+    """Invert `_closed`."""
+    if lanes:
+        return closed
+    scalars, z, memory = closed
+    return tree.unpack(scalars, like._replace(z=(), memory=()))._replace(z=z, memory=memory)
+
+
 def integrate(each: Each, recorder: Recorder | None) -> tuple[Outcome, Any]:
     """Run every lane to its end and return the outcomes, with the history that `recorder` wrote."""
     problem = each.problem
@@ -205,7 +219,8 @@ def integrate(each: Each, recorder: Recorder | None) -> tuple[Outcome, Any]:
     broken = getattr(steps, "breakpoints", None) is not None
 
     def body(carry):
-        p, out, history = carry
+        closed, out, history = carry
+        p = _opened(closed, start, each.lanes)
         after, trial, landed = each(lambda inputs, p: attempt(problem, inputs, p))(p)
         if broken:
             again = each(lambda inputs, rest: restart(problem, inputs, *rest))
@@ -213,11 +228,15 @@ def integrate(each: Each, recorder: Recorder | None) -> tuple[Outcome, Any]:
         out, rounds = save.record(each, method, extend(each), out, trial)
         if recorder is not None:
             history = recorder.write(history, p.t, p.z, trial, rounds)
-        return after, out, history
+        return _closed(after, each.lanes), out, history
 
-    start = (start, out, history)
+    def live(carry):
+        return jnp.any(_opened(carry[0], start, each.lanes).status == RUNNING)
+
+    carry = (_closed(start, each.lanes), out, history)
     if steps.fixed_count() is not None:
-        p, out, history = lax.fori_loop(0, limit, lambda _, carry: body(carry), start)
+        closed, out, history = lax.fori_loop(0, limit, lambda _, carry: body(carry), carry)
     else:
-        p, out, history = lax.while_loop(lambda carry: jnp.any(carry[0].status == RUNNING), body, start)
+        closed, out, history = lax.while_loop(live, body, carry)
+    p = _opened(closed, start, each.lanes)
     return each(lambda inputs, rest: outcome(problem, inputs, rest))((p, out)), history

@@ -78,22 +78,21 @@ def _compiled(**params):
     return jax.jit(functools.partial(_run, **params))
 
 
-def _lane_axes(problem, adjoint, recording, lanes, masks, leaves) -> list[int | None]:
-    """Where the lane axes of each output begin; None for an output without lanes."""
-    each = Each(problem, leaves, masks, lanes)
-    if not recording:
-        return [0] * len(jax.tree.leaves(_shapes(each, None)))
-    outcome, history = _shapes(each, _recorder(each, adjoint, True))
-    axes = adjoint.lane_axes(history)
-    return [0] * len(jax.tree.leaves(outcome)) + axes
-
-
 def _batch(args, dims, *, lanes, masks, **params):
     n = next(x.shape[d] for x, d in zip(args, dims, strict=True) if d is not None)
     args = [x if d is None else jnp.moveaxis(x, d, 0) for x, d in zip(args, dims, strict=True)]
     masks = tuple((d is not None, *mask) for d, mask in zip(dims, masks, strict=True))
     outs = solve_p.bind(*args, lanes=(n, *lanes), masks=masks, **params)
-    return outs, _lane_axes(lanes=(n, *lanes), masks=masks, leaves=args, **params)
+    return outs, [x.ndim - 1 if own else None for x, own in zip(outs, _has_lanes(args, masks, (n, *lanes), **params))]
+
+
+def _has_lanes(leaves, masks, lanes, *, problem, adjoint, recording) -> list[bool]:
+    """Say for each output whether it has lane axes."""
+    each = Each(problem, leaves, masks, lanes)
+    if not recording:
+        return [True] * len(jax.tree.leaves(_shapes(each, None)))
+    outcome, history = _shapes(each, _recorder(each, adjoint, True))
+    return [True] * len(jax.tree.leaves(outcome)) + adjoint.has_lanes(history)
 
 
 def _jvp(primals, tangents, *, recording, **params):

@@ -119,7 +119,7 @@ def _solve(static: _Static, dynamic: list) -> Solution:
         ts, zs = save.ts, rows
         if save.fn is not None:
             zs = jax.vmap(lambda z, t: save.fn(z, t, theta))(zs, ts)
-            zs = tree.where(jnp.arange(ts.shape[0]) < outcome.out.cursor, zs, tree.full_like(zs, jnp.nan))
+            zs = tree.where_rows(jnp.arange(ts.shape[0]) < outcome.out.cursor, zs, tree.full_like(zs, jnp.nan))
     elif isinstance(save, SaveSteps):
         ts, zs = rows
     elif isinstance(save, Dense):

@@ -48,13 +48,13 @@ def subtract(a: PyTree, b: PyTree) -> PyTree:
 
 
 def where(condition: jax.Array, a: PyTree, b: PyTree) -> PyTree:
+    """Select `a` or `b` by a condition whose axes are the last axes of every leaf."""
+    return jax.tree.map(lambda x, y: jnp.where(jnp.expand_dims(condition, range(x.ndim - condition.ndim)), x, y), a, b)
+
+
+def where_rows(condition: jax.Array, a: PyTree, b: PyTree) -> PyTree:
     """Select `a` or `b` by a condition whose axes are the leading axes of every leaf."""
-
-    def leaf(x, y):
-        c = condition.reshape(condition.shape + (1,) * (x.ndim - condition.ndim))
-        return jnp.where(c, x, y)
-
-    return jax.tree.map(leaf, a, b)
+    return jax.tree.map(lambda x, y: jnp.where(jnp.expand_dims(condition, range(condition.ndim, x.ndim)), x, y), a, b)
 
 
 def full_like(tree: PyTree, value: float) -> PyTree:
@@ -96,18 +96,43 @@ def buffer(like: PyTree, n: int, value: float = 0.0) -> PyTree:
 def lift(fn, masks: Sequence[Sequence[bool]], lanes: Sequence[int]):
     """Map `fn(leaves, rest)` of one lane over every lane axis.
 
-    Leaf `i` of `leaves` keeps the axes that `masks[i]` names, `rest` and the result have all of them; nothing is
-    repeated over an axis that it does not depend on.
+    Leaf `i` of `leaves` has in front the axes that `masks[i]` names; `rest` and the result have all of them at their
+    end, the outermost last. Nothing is repeated over an axis that it does not depend on, and the same component of
+    all lanes is contiguous.
     """
     for k in reversed(range(len(lanes))):
         axes = [0 if mask[k] else None for mask in masks]
-        fn = jax.vmap(fn, in_axes=(axes, 0), axis_size=lanes[k])
+        fn = jax.vmap(fn, in_axes=(axes, -1), out_axes=-1, axis_size=lanes[k])
     return fn
 
 
+def pack(tree: PyTree) -> list[jax.Array]:
+    """Stack the scalar leaves of each dtype, in the order in which the dtypes appear."""
+    groups: dict = {}
+    for x in jax.tree.leaves(tree):
+        groups.setdefault(x.dtype, []).append(x)
+    return [jnp.stack(group) for group in groups.values()]
+
+
+def unpack(packed: list[jax.Array], like: PyTree) -> PyTree:
+    """Invert `pack`; `like` has the structure and dtypes of what was packed."""
+    streams = {x.dtype: iter(x) for x in packed}
+    return jax.tree.map(lambda x: next(streams[x.dtype]), like)
+
+
+def in_front(x: jax.Array, lanes: int) -> jax.Array:
+    """Move the lane axes of `x` from the end (outermost last) to the front (outermost first)."""
+    return x.transpose(*reversed(range(x.ndim - lanes, x.ndim)), *range(x.ndim - lanes))
+
+
 def sum_missing(x: jax.Array, mask: Sequence[bool]) -> jax.Array:
-    """Add up the lane axes of `x` that an input with this mask does not have."""
-    return jnp.sum(x, axis=tuple(k for k, mapped in enumerate(mask) if not mapped))
+    """Bring a cotangent with all lanes at its end to the lane axes of an input with this mask, adding up the others."""
+    return jnp.sum(in_front(x, len(mask)), axis=tuple(k for k, mapped in enumerate(mask) if not mapped))
+
+
+def any_missing(x: jax.Array, mask: Sequence[bool]) -> jax.Array:
+    """Say for each entry of an input with this mask whether `x`, of the shape of the lanes, holds for any lane."""
+    return jnp.any(in_front(x, len(mask)), axis=tuple(k for k, mapped in enumerate(mask) if not mapped))
 
 
 def largest(z: PyTree, dtype: jnp.dtype) -> jax.Array:

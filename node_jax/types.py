@@ -2,7 +2,7 @@
 
 import enum
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 
@@ -44,6 +44,7 @@ class Step(NamedTuple):
     memory: PyTree
 
 
+@runtime_checkable
 class Method(Protocol):
     """The seam between the loop and a one-step method; all arrays are those of one lane."""
 

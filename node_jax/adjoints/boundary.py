@@ -28,34 +28,31 @@ def split(each: Each, outcome: Outcome, bar: Cotangents) -> tuple[Each, Cotangen
     pullback is known to be finite), the cotangents without those of NaN outputs, which lanes contribute steps, and
     which lanes had a cotangent on a NaN output.
     """
-    save = each.problem.unflatten(each.leaves).save
+    bar, counts, poison = each(_split)((outcome, bar))
+    leaves = [_donate(x, mask, counts) for x, mask in zip(each.leaves, each.masks, strict=True)]
+    return each._replace(leaves=leaves), bar, counts, poison
+
+
+def _split(inputs: Inputs, rest: tuple[Outcome, Cotangents]) -> tuple[Cotangents, jax.Array, jax.Array]:
+    outcome, bar = rest
     ok = outcome.status == Status.SUCCESS
-    written = each(lambda inputs, rest: inputs.save.written(*rest))((outcome.out, outcome.stats.accepted, ok))
-    poison = _lost(ok, bar.z1, ok.ndim)
-    z1 = tree.where(ok, bar.z1, tree.full_like(bar.z1, 0.0))
-    rows = tree.where(written, bar.rows, tree.full_like(bar.rows, 0.0)) if jax.tree.leaves(bar.rows) else bar.rows
-    if jax.tree.leaves(bar.rows):
-        poison |= _lost(written, bar.rows, ok.ndim)
-    steps_count = (outcome.stats.accepted > 0) & (ok if not jax.tree.leaves(save.rows(outcome.out)) else True)
-    leaves = [_donate(x, mask, steps_count) for x, mask in zip(each.leaves, each.masks, strict=True)]
-    return each._replace(leaves=leaves), Cotangents(z1, rows), steps_count, poison
+    written = inputs.save.written(outcome.out, outcome.stats.accepted, ok)
+    zeros = tree.full_like(bar, 0.0)
+    kept = Cotangents(tree.where(ok, bar.z1, zeros.z1), tree.where_rows(written, bar.rows, zeros.rows))
+    lost = Cotangents(tree.where(ok, zeros.z1, bar.z1), tree.where_rows(written, zeros.rows, bar.rows))
+    poison = jax.tree.reduce(jnp.logical_or, jax.tree.map(lambda x: jnp.any(x != 0), lost), jnp.array(False))
+    saves_more = bool(jax.tree.leaves(bar.rows))
+    return kept, (outcome.stats.accepted > 0) & (ok | saves_more), poison
 
 
-def _lost(kept: jax.Array, bar: PyTree, lanes: int) -> jax.Array:
-    """Whether any cotangent of an output that does not exist is not zero, lane by lane."""
-    lost = tree.where(kept, tree.full_like(bar, 0.0), bar)
-    flags = [jnp.any(x != 0, axis=tuple(range(lanes, x.ndim))) for x in jax.tree.leaves(lost)]
-    return jax.tree.reduce(jnp.logical_or, flags, jnp.zeros(kept.shape[:lanes], bool))
-
-
-def _donate(leaf: jax.Array, mask, good: jax.Array) -> jax.Array:
+def _donate(leaf: jax.Array, mask, counts: jax.Array) -> jax.Array:
     """Replace the entries of a leaf that only idle lanes use by one that another lane uses."""
     if not any(mask):
         return leaf
-    used = jnp.any(good, axis=tuple(k for k, mapped in enumerate(mask) if not mapped))
+    used = tree.any_missing(counts, mask)
     flat = leaf.reshape((used.size, *leaf.shape[used.ndim :]))
     donor = flat[jnp.argmax(used.reshape(-1))]
-    return jnp.where(used.reshape(used.shape + (1,) * (leaf.ndim - used.ndim)), leaf, donor)
+    return tree.where_rows(used, leaf, jnp.broadcast_to(donor, leaf.shape))
 
 
 def departure_slope(each: Each, inputs: Inputs) -> PyTree:
@@ -97,8 +94,7 @@ def _total(leaf: jax.Array, mask, by_lane, looped, poison: jax.Array):
         g = looped
     elif by_lane is not None:
         g = tree.sum_missing(by_lane, mask).astype(leaf.dtype)
-    lost = jnp.any(poison, axis=tuple(k for k, mapped in enumerate(mask) if not mapped))
-    return tree.where(lost, jnp.full_like(g, jnp.nan), g)
+    return tree.where_rows(tree.any_missing(poison, mask), jnp.full_like(g, jnp.nan), g)
 
 
 def _ends(each: Each, inputs: Inputs, outcome: Outcome, bar: Cotangents, z_bar: PyTree) -> tuple:

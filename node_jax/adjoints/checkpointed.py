@@ -56,10 +56,10 @@ class Checkpointed(eqx.Module):
             raise ValueError("max_steps=None: a gradient needs a bound on the steps it records; pass max_steps=4096")
         return Slots(self.memory, self.checkpoints, limit, inputs.steps.exact_times)
 
-    def lane_axes(self, history: "History") -> list[int | None]:
-        """Where the lane axes begin in each leaf of a history; None where there are none."""
-        inner = jax.tree.map(lambda _: 1, history._replace(rounds=0, n=0, stride=0))
-        return jax.tree.leaves(inner._replace(rounds=None, n=None, stride=None), is_leaf=lambda x: x is None)
+    def has_lanes(self, history: "History") -> list[bool]:
+        """Say for each leaf of a history whether it has lane axes."""
+        own = jax.tree.map(lambda _: True, history)
+        return jax.tree.leaves(own._replace(rounds=False, n=False, stride=False))
 
     def backward(self, each: Each, outcome: Outcome, history: "History", bar: Cotangents) -> list:
         """Return a cotangent for every leaf of the inputs (None where there is none)."""
