@@ -14,7 +14,13 @@ from node_jax.types import PyTree
 _FORMAT = "node_jax checkpoint 1"
 
 
-def write(path: str | os.PathLike, state: PyTree, history: dict[str, np.ndarray], about: dict[str, Any]) -> None:
+class CheckpointError(ValueError):
+    """A file is no checkpoint, or that of another run."""
+
+
+def write(
+    path: str | os.PathLike, state: PyTree, history: dict[str, np.ndarray], about: dict[str, Any]
+) -> None:
     """Write a training state; a crash at any moment leaves the old file or the new one.
 
     Args:
@@ -47,7 +53,9 @@ def write(path: str | os.PathLike, state: PyTree, history: dict[str, np.ndarray]
         unfinished.unlink(missing_ok=True)
 
 
-def read(path: str | os.PathLike, like: PyTree, about: dict[str, Any]) -> tuple[PyTree, dict[str, np.ndarray]]:
+def read(
+    path: str | os.PathLike, like: PyTree, about: dict[str, Any]
+) -> tuple[PyTree, dict[str, np.ndarray]]:
     """Read a training state.
 
     Args:
@@ -59,16 +67,18 @@ def read(path: str | os.PathLike, like: PyTree, about: dict[str, Any]) -> tuple[
         The state and the history.
 
     Raises:
-        ValueError: if the file is no checkpoint, or belongs to another run; the message names what differs.
+        CheckpointError: if the file is no checkpoint, or belongs to another run; the message says why.
     """
     with Path(path).open("rb") as file:
         header = _header(path, file.readline())
         for name, value in about.items():
             if header["about"].get(name) != value:
                 was = header["about"].get(name)
-                raise ValueError(f"checkpoint {path} was written with {name}={was!r}, this run has {name}={value!r}")
+                raise CheckpointError(
+                    f"checkpoint {path} was written with {name}={was!r}, this run has {name}={value!r}"
+                )
         if header["leaves"] != _describe(like):
-            raise ValueError(
+            raise CheckpointError(
                 f"checkpoint {path} holds other arrays than this model and optimizer: "
                 f"{header['leaves']} in the file, {_describe(like)} in this run"
             )
@@ -83,7 +93,7 @@ def _header(path: str | os.PathLike, line: bytes) -> dict[str, Any]:
             return header
     except (ValueError, KeyError, TypeError):
         pass
-    raise ValueError(f"checkpoint {path} is not a file that this version of fit wrote")
+    raise CheckpointError(f"checkpoint {path} is not a file that this version of fit wrote")
 
 
 def _describe(state: PyTree) -> list[str]:

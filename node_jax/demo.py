@@ -1,237 +1,207 @@
-"""The main job: learn the dynamics of hare and lynx from the record of the Hudson's Bay Company.
+"""The main job: fit, compare with baselines, check the gradient, write the numbers and the figure."""
 
-Everything below was fixed before the held-out years were looked at: the split, the models, the training.
-"""
-
-import functools
+import json
+import platform
+import time
+from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
-from node_jax import tree
-from node_jax.control import Adaptive
-from node_jax.datasets import hare_lynx
-from node_jax.nn import MLPField, NeuralODE
-from node_jax.save import SaveAt, SaveSteps
-from node_jax.solution import Solution
-from node_jax.train import Fit, fit, squared_error
+from node_jax import plotting
+from node_jax import populations as pop
+from node_jax.train import Fit
 
-TRAINED = 15  # years, 1900 to 1914; 1915 to 1920 are held out
-FIRST_STAGE = 8  # years that the first quarter of the updates sees: all at once, some seeds stay at the mean
-MEMBERS = 8  # seeds of the network, and starts of the Lotka-Volterra fit
-STEPS = Adaptive(rtol=1e-4, atol=1e-5)
-FINE = Adaptive(rtol=1e-10, atol=1e-12)
-FIRST_RATES = (0.5, 0.02, 0.8, 0.02)  # a year; the second and fourth for each thousand pelts
+_YEARS = np.linspace(0.0, 20.0, 241)  # since 1900, by months
+_MONTHS = 12
 
 
-class Record(NamedTuple):
-    """The data: years since 1900 `(21,)` and natural logarithms of thousands of hares and lynxes `(21, 2)`."""
+def run(out: Path, seed: int, updates: int, resume: bool, require: bool) -> int:
+    """Do the main job.
 
-    ts: jax.Array
-    logs: jax.Array
+    Args:
+        out: existing folder for `demo.png`, `demo.json` and the checkpoints.
+        seed: of all random numbers.
+        updates: of each of the two fits.
+        resume: go on from the checkpoints.
+        require: whether it is a failure if the network does not fit better than Lotka-Volterra.
 
-
-class LogField(eqx.Module):
-    """A network as field of the logarithms of two populations, in units of their mean and spread."""
-
-    net: MLPField
-    mean: tuple[float, ...] = eqx.field(static=True)
-    spread: tuple[float, ...] = eqx.field(static=True)
-
-    def __call__(self, z: jax.Array, t: Any, theta: Any = None) -> jax.Array:
-        """Return the growth rates at log populations `z`, a year."""
-        mean, spread = jnp.array(self.mean, z.dtype), jnp.array(self.spread, z.dtype)
-        return spread * self.net((z - mean) / spread, t)
-
-
-def lotka_volterra(z: jax.Array, t: Any, log_rates: jax.Array) -> jax.Array:
-    """Return the growth rates of hare and lynx, by their equations for the logarithms."""
-    growth, predation, death, gain = jnp.exp(log_rates)
-    hare, lynx = jnp.exp(z)
-    return jnp.stack([growth - predation * lynx, gain * hare - death])
-
-
-class Population(eqx.Module):
-    """Dynamics and the state in 1900, both learned."""
-
-    ode: NeuralODE
-    z0: jax.Array
-
-    def solve(self, ts: Any, **options: Any) -> Solution:
-        """Solve from 1900 to the last of `ts`."""
-        return self.ode.solve(self.z0, **{"t1": ts[-1], "save": SaveAt(ts), **options})
-
-
-def load() -> Record:
-    """Read the record."""
-    record = hare_lynx()
-    return Record(jnp.asarray(record.years - 1900.0), jnp.log(jnp.stack([record.hare, record.lynx], axis=1)))
+    Returns:
+        Exit code: 0 or 1.
+    """
+    start = time.perf_counter()
+    record = pop.load()
+    keys = jax.random.split(jax.random.key(seed), 5)
+    folder = out / "checkpoints"
+    if resume and not any(folder.glob(f"*-of-{updates}.checkpoint")):
+        print(f"Nothing to resume in {folder} for {updates} updates: starting from the beginning.")
+    _introduce(updates)
+    models = pop.networks(record, keys[0])
+    check = pop.check_gradient(models, record, keys[1])
+    print(
+        f"Gradient against central differences: relative error {check['worst_relative_error']:.1e} at worst\n"
+    )
+    network = pop.train("network", models, record, updates, keys[2], folder, resume)
+    starts = pop.classical(record, keys[3])
+    classical = pop.train("Lotka-Volterra", starts, record, updates, keys[4], folder, resume)
+    ours, theirs = (pop.forecast(stages[-1].model, _YEARS) for stages in (network, classical))
+    numbers = {**_errors(record, ours, theirs, classical[-1]), "gradient_check": check}
+    numbers["training"] = {"network": _training(network), "lotka_volterra": _training(classical)}
+    numbers["setting"] = {"seed": seed, "updates": updates, "members": pop.MEMBERS, **_versions()}
+    numbers["seconds"] = round(time.perf_counter() - start, 1)
+    _write(out / "demo.json", numbers)
+    plotting.draw(_picture(record, _Done(network, classical, ours, theirs), numbers), out / "demo.png")
+    numbers["seconds"] = round(time.perf_counter() - start, 1)
+    _write(out / "demo.json", numbers)
+    _report(numbers, out)
+    return _verdict(numbers, require)
 
 
-def networks(record: Record, key: jax.Array) -> Population:
-    """Make one network for each member."""
-    seen = np.asarray(record.logs[:TRAINED])
-    mean, spread = (tuple(x.tolist()) for x in (seen.mean(axis=0), seen.std(axis=0)))
-
-    def make(key):
-        field = LogField(MLPField(2, 16, 2, key=key), mean, spread)
-        return Population(NeuralODE(field, steps=STEPS, max_steps=256), record.logs[0])
-
-    return eqx.filter_vmap(make)(jax.random.split(key, MEMBERS))
+def _introduce(updates: int) -> None:
+    print("Hare and lynx furs of the Hudson's Bay Company: fit 1900 to 1914, forecast 1915 to 1920.")
+    print(
+        f"{pop.MEMBERS} networks at once, {updates:,} updates; then Lotka-Volterra from {pop.MEMBERS} starts."
+    )
 
 
-def classical(record: Record, key: jax.Array) -> Population:
-    """Make one Lotka-Volterra system for each member, rates spread by 30 % around the usual ones."""
-
-    def make(key):
-        log_rates = jnp.log(jnp.array(FIRST_RATES)) + 0.3 * jax.random.normal(key, (4,))
-        return Population(NeuralODE(lotka_volterra, theta=log_rates, steps=STEPS, max_steps=256), record.logs[0])
-
-    return eqx.filter_vmap(make)(jax.random.split(key, MEMBERS))
-
-
-def loss(model: Population, data: tuple, key: jax.Array) -> Any:
-    """Mean squared error of the logarithms in the years of positive weight."""
-    ts, logs, weights = data
-    return squared_error(model.solve(ts, throw=False), logs, weights)
-
-
-def train(name: str, models: Population, record: Record, updates: int, key: jax.Array, out: Path, resume: bool):
-    """Train every member, first on the first years and then on all; return the `Fit` of both stages."""
-    ts, logs = record.ts[:TRAINED], record.logs[:TRAINED]
-    first = max(1, updates // 4)
-    stages = []
-    for stage, (years, count) in enumerate([(FIRST_STAGE, first), (TRAINED, max(1, updates - first))]):
-        weights = (jnp.arange(TRAINED) < years).astype(logs.dtype)
-        run = fit(
-            models,
-            loss,
-            (ts, logs, weights),
-            _optimizer(count),
-            updates=count,
-            key=jax.random.fold_in(key, stage),
-            members=MEMBERS,
-            checkpoint=out / f"{name}-{stage + 1}.checkpoint",
-            resume=resume,
-            progress=f"{name}, 1900 to {1899 + years}",
-        )
-        models = run.model
-        stages.append(run)
-    return stages
-
-
-@functools.cache
-def _optimizer(updates: int) -> optax.GradientTransformation:
-    """Adam with a step that falls to nothing; the same object for the same length, so that nothing recompiles."""
-    return optax.adam(optax.cosine_decay_schedule(1e-2, updates))
-
-
-class Forecast(NamedTuple):
-    """What the members say: log populations `(members, n, 2)` at times `(n,)`, NaN where a solve failed."""
-
-    ts: np.ndarray
-    members: np.ndarray
-
-    @property
-    def median(self) -> np.ndarray:
-        """Median over the members that succeeded."""
-        return np.nanmedian(self.members, axis=0)
-
-
-@eqx.filter_jit
-def _solve_all(models: Population, ts: jax.Array) -> jax.Array:
-    return eqx.filter_vmap(lambda model: model.solve(ts).zs)(models)
-
-
-def forecast(models: Population, ts: Any) -> Forecast:
-    """Solve every member from 1900 on."""
-    return Forecast(np.asarray(ts), np.asarray(_solve_all(models, jnp.asarray(ts))))
-
-
-def member(models: Population, i: int) -> Population:
-    """Take one member."""
-    return jax.tree.map(lambda x: x[i] if eqx.is_array(x) else x, models)
-
-
-def rmse(predicted: Any, logs: Any) -> dict[str, float]:
-    """Root mean squares of the error in the years seen and held out."""
-    error = np.asarray(predicted) - np.asarray(logs)
+def _errors(record: pop.Record, ours: pop.Forecast, theirs: pop.Forecast, classical: Fit) -> dict[str, Any]:
+    """Errors of the network and of the two baselines, and who forecasts best."""
+    each = [pop.rmse(x[::_MONTHS], record.logs) for x in ours.members]
+    starts = [pop.rmse(x[::_MONTHS], record.logs) for x in theirs.members]
+    best = int(np.nanargmin([start["train"] for start in starts]))
+    period, repeated = pop.last_cycle(record)
+    rows: dict[str, dict[str, Any]] = {
+        "network": pop.rmse(ours.median[::_MONTHS], record.logs),
+        "lotka_volterra": starts[best],
+        "last_cycle": pop.rmse(repeated, record.logs),
+    }
+    rows["last_cycle"]["train"] = None  # it has nothing to repeat for most of these years
+    rates = np.exp(np.asarray(classical.model.ode.theta)[best])
     return {
-        "train": float(np.sqrt(np.mean(error[:TRAINED] ** 2))),
-        "held_out": float(np.sqrt(np.mean(error[TRAINED:] ** 2))),
+        "rmse_log": rows,
+        "best_forecast": min(rows, key=lambda name: rows[name]["held_out"]),
+        "network_seeds": each,
+        "network_seeds_failed": int(np.sum(~np.isfinite(ours.members).all(axis=(1, 2)))),
+        "lotka_volterra_rates": dict(
+            zip(("growth", "predation", "death", "gain"), rates.tolist(), strict=True)
+        ),
+        "lotka_volterra_start": best,
+        "last_cycle_years": period,
     }
 
 
-def last_cycle(record: Record) -> tuple[int, np.ndarray]:
-    """Repeat the last cycle seen, its length being that between the last two peaks of the hare seen."""
-    logs = np.asarray(record.logs)
-    hare = logs[:TRAINED, 0]
-    peaks = [i for i in range(1, TRAINED - 1) if hare[i - 1] < hare[i] > hare[i + 1]]
-    period = peaks[-1] - peaks[-2]
-    repeated = logs.copy()
-    repeated[:period] = np.nan  # nothing to repeat yet
-    for i in range(period, len(logs)):
-        repeated[i] = logs[i - period] if i < TRAINED else logs[TRAINED - period + (i - TRAINED) % period]
-    return period, repeated
-
-
-@eqx.filter_jit
-def _slopes(models: Population, data: tuple, key: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Slope of the loss along a random direction: by the gradient as trained with, and by differences."""
-
-    def one(model, key):
-        params, rest = eqx.partition(model, eqx.is_inexact_array)
-        flat, back = jax.flatten_util.ravel_pytree(params)
-
-        def value(flat, steps):
-            model = eqx.combine(back(flat), rest)
-            return squared_error(model.solve(data[0], steps=steps, throw=False), *data[1:])[0]
-
-        gradient = jax.grad(value)(flat, STEPS)
-        direction = gradient / jnp.linalg.norm(gradient) + jax.random.normal(key, flat.shape) / flat.size**0.5
-        h = 1e-5
-        plus, minus = (value(flat + s * h * direction, FINE) for s in (1, -1))
-        return gradient @ direction, (plus - minus) / (2 * h)
-
-    return eqx.filter_vmap(one)(models, jax.random.split(key, MEMBERS))
-
-
-def check_gradient(models: Population, record: Record, key: jax.Array) -> dict[str, Any]:
-    """Compare the gradient of training with central differences of solves a million times as accurate."""
-    data = (record.ts[:TRAINED], record.logs[:TRAINED], jnp.ones(TRAINED))
-    gradient, differences = (np.asarray(x) for x in _slopes(models, data, key))
-    error = np.abs(gradient - differences) / np.abs(differences)
+def _training(stages: list[Fit]) -> dict[str, Any]:
     return {
-        "slope_by_gradient": gradient.tolist(),
-        "slope_by_differences": differences.tolist(),
-        "relative_error": error.tolist(),
-        "worst_relative_error": float(np.max(error)),
+        "updates": [len(stage.losses) for stage in stages],
+        "last_loss": stages[-1].losses[-1].tolist(),
+        "nfe_first": stages[0].nfe[0].tolist(),
+        "nfe_last": stages[-1].nfe[-1].tolist(),
+        "failed_solves": int(sum(stage.failed.sum() for stage in stages)),
+        "skipped_updates": int(sum(stage.skipped.sum() for stage in stages)),
     }
 
 
-class Visits(NamedTuple):
-    """Where a solve went: states after accepted steps `(n, 2)`, and states where the field was evaluated `(m, 2)`."""
+def _versions() -> dict[str, Any]:
+    names = ("node-jax", "jax", "jaxlib", "equinox", "optax", "numpy", "matplotlib")
+    versions = {}
+    for name in names:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:  # run from a source tree
+            versions[name] = None
+    device = jax.devices()[0]
+    return {"versions": versions, "python": platform.python_version(), "device": device.device_kind}
 
-    steps: np.ndarray
-    evaluations: np.ndarray
+
+def _write(path: Path, numbers: dict[str, Any]) -> None:
+    path.write_text(json.dumps(_plain(numbers), indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def visits(model: Population, t1: float) -> Visits:
-    """Solve one member, and return the stages of its accepted steps."""
-    sol = model.ode.solve(model.z0, t1=t1, save=SaveSteps(256))
-    count = int(sol.count)
-    ends = jnp.concatenate([jnp.zeros(1, sol.ts.dtype), sol.ts[:count]])
-    states = jnp.concatenate([model.z0[None], sol.zs[:count]])
-    method, field = model.ode.method, model.ode.field
+def _plain(x: Any) -> Any:
+    """Replace numbers that JSON does not have by null."""
+    if isinstance(x, dict):
+        return {name: _plain(value) for name, value in x.items()}
+    if isinstance(x, (list, tuple)):
+        return [_plain(value) for value in x]
+    return None if isinstance(x, float) and not np.isfinite(x) else x
 
-    def stages(t, z, h):
-        slopes = method.step(field, t, z, h, None, method.start(field, t, z, None)).slopes
-        return jnp.stack([tree.combine(z, h, row, slopes) for row in method.a])
 
-    points = jax.jit(jax.vmap(stages))(ends[:-1], states[:-1], jnp.diff(ends))
-    return Visits(np.asarray(states), np.asarray(points.reshape(-1, 2)))
+class _Done(NamedTuple):
+    """What was fitted, and what it forecasts."""
+
+    network: list[Fit]
+    classical: list[Fit]
+    ours: pop.Forecast
+    theirs: pop.Forecast
+
+
+def _picture(record: pop.Record, done: _Done, numbers: dict[str, Any]) -> plotting.Picture:
+    network, classical, ours, _ = done
+    years = 1900.0 + np.asarray(record.ts)
+    theirs = done.theirs.members[numbers["lotka_volterra_start"]]
+    errors = np.array([seed["train"] for seed in numbers["network_seeds"]])
+    middle = int(np.argsort(errors)[len(errors) // 2])
+    orbit = pop.member(network[-1].model, middle)
+    went = pop.visits(orbit, float(_YEARS[-1]))
+    rows, check = numbers["rmse_log"], numbers["gradient_check"]
+    return plotting.Picture(
+        years=years,
+        logs=np.asarray(record.logs),
+        trained=pop.TRAINED,
+        network=plotting.Curve(1900.0 + _YEARS, ours.members, ours.median),
+        classical=plotting.Curve(1900.0 + _YEARS, theirs[None], theirs),
+        losses=np.concatenate([stage.losses for stage in network]),
+        classical_losses=np.concatenate([stage.losses for stage in classical]),
+        nfe=np.concatenate([stage.nfe for stage in network]),
+        stage=len(network[0].losses),
+        field=jax.jit(jax.vmap(lambda z: orbit.ode.field(z, jnp.zeros(()), None))),
+        orbit=ours.members[middle],
+        steps=went.steps,
+        evaluations=went.evaluations,
+        captions=(
+            f"years seen, RMSE of logarithms: network {rows['network']['train']:.2f}, "
+            f"Lotka-Volterra {rows['lotka_volterra']['train']:.2f}",
+            f"held out: network {rows['network']['held_out']:.2f},\nLotka-Volterra "
+            f"{rows['lotka_volterra']['held_out']:.2f}, last cycle {rows['last_cycle']['held_out']:.2f}",
+            f"gradient against central differences: relative error {check['worst_relative_error']:.0e}",
+        ),
+    )
+
+
+_TITLES = {
+    "network": "neural ODE, median of 8 seeds",
+    "lotka_volterra": "Lotka-Volterra, fitted here",
+    "last_cycle": "last cycle repeated",
+}
+
+
+def _report(numbers: dict[str, Any], out: Path) -> None:
+    print("\nRMSE of the natural logarithms       1900-1914   1915-1920 (held out)")
+    for name, row in numbers["rmse_log"].items():
+        seen = "        -" if row["train"] is None else f"{row['train']:9.3f}"
+        print(f"  {_TITLES[name]:<33}{seen}   {row['held_out']:9.3f}")
+    seeds = [seed["held_out"] for seed in numbers["network_seeds"]]
+    print(f"  single seeds, held out: {min(seeds):.3f} to {max(seeds):.3f}")
+    print(f"Best forecast of the held-out years: {_TITLES[numbers['best_forecast']]}.")
+    for name, counts in numbers["training"].items():
+        if counts["failed_solves"] or counts["skipped_updates"]:
+            failed, skipped = counts["failed_solves"], counts["skipped_updates"]
+            print(f"{name}: {failed} solves failed, {skipped} updates skipped.")
+    if numbers["network_seeds_failed"]:
+        print(f"{numbers['network_seeds_failed']} of {pop.MEMBERS} seeds did not reach 1920; left out.")
+    print(f"{numbers['seconds']:.0f} s. Wrote {out / 'demo.png'} and {out / 'demo.json'}")
+
+
+def _verdict(numbers: dict[str, Any], require: bool) -> int:
+    ours, theirs = (numbers["rmse_log"][name]["train"] for name in ("network", "lotka_volterra"))
+    if ours < theirs:
+        return 0
+    print(f"The network fits the years it saw no better than Lotka-Volterra: {ours:.3f}, {theirs:.3f}.")
+    if require:
+        print("That counts as a failure.")
+        return 1
+    print("That was to be expected with so few updates.")
+    return 0

@@ -190,7 +190,8 @@ def outcome(problem: Problem, inputs: Inputs, rest: tuple[Progress, PyTree]) -> 
     if method.c_dense and inputs.save.wants_slopes:
         steps = p.accepted if inputs.save.capacity else out.dense_steps
         nfe += len(method.c_dense) * steps
-    z1 = tree.where(p.status == Status.SUCCESS, p.z, tree.full_like(p.z, jnp.nan))
+    ok = p.status == Status.SUCCESS
+    z1 = tree.where(ok, p.z, tree.full_like(p.z, jnp.nan))
     return Outcome(z1, out, p.status, p.t.high, Stats(nfe, p.accepted, p.rejected))
 
 
@@ -214,7 +215,7 @@ def integrate(each: Each, recorder: Recorder | None) -> tuple[Outcome, Any]:
     save, steps, method = shape.save, shape.steps, problem.method
     limit = steps.trials(problem.max_steps)
     start = each(lambda inputs, _: begin(problem, inputs))()
-    out = each(lambda inputs, _: inputs.save.blank(method, inputs.z0, inputs.t0, inputs.t1))()
+    out = save.blank(each, method, start.z)
     history = () if recorder is None else recorder.blank(start.z, start.t.high)
     broken = getattr(steps, "breakpoints", None) is not None
 
@@ -239,4 +240,5 @@ def integrate(each: Each, recorder: Recorder | None) -> tuple[Outcome, Any]:
     else:
         closed, out, history = lax.while_loop(live, body, carry)
     p = _opened(closed, start, each.lanes)
+    out = save.finish(each, out, p.z, p.accepted, p.status == Status.SUCCESS)
     return each(lambda inputs, rest: outcome(problem, inputs, rest))((p, out)), history

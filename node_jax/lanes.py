@@ -54,14 +54,14 @@ def _recorder(each: Each, adjoint, recording: bool):
 def _shapes(each: Each, recorder):
     """Shapes of what `integrate` returns, without tracing the field."""
 
-    def one(inputs, _):
-        count = jnp.zeros((), jnp.int32)
-        out = inputs.save.blank(each.problem.method, inputs.z0, inputs.t0, inputs.t1)
-        return Outcome(inputs.z0, out, count, inputs.t0, Stats(count, count, count))
+    save = each.problem.unflatten(each.leaves).save
 
     def all_lanes(leaves):
-        outcome = each._replace(leaves=leaves)(one)()
-        return outcome, () if recorder is None else recorder.blank(outcome.z1, outcome.t_reached)
+        some = each._replace(leaves=leaves)
+        z, t, count, ok = some(lambda inputs, _: (inputs.z0, inputs.t0, jnp.zeros((), jnp.int32), jnp.array(True)))()
+        out = save.finish(some, save.blank(some, each.problem.method, z), z, count, ok)
+        outcome = Outcome(z, out, count, t, Stats(count, count, count))
+        return outcome, () if recorder is None else recorder.blank(z, t)
 
     outcome, history = jax.eval_shape(all_lanes, [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in each.leaves])
     return outcome if recorder is None else (outcome, history)

@@ -29,7 +29,7 @@ class Fit(NamedTuple):
         nfe: field evaluations that the loss reported.
         failed: failed solves that the loss reported.
         skipped: whether the update was skipped because its loss or gradient was not finite; bool.
-        scores: what early stopping looks at: the validation score, NaN where not measured; without `validate` the loss.
+        scores: what early stopping looks at: the validation score, NaN where not measured, or else the loss.
         best_update: number of updates behind `model`.
         stopped_early: whether patience ran out.
         opt_state: state of the optimizer after the last update.
@@ -66,22 +66,23 @@ def fit(
 ) -> Fit:
     """Train a model with an optax optimizer, one jitted update at a time.
 
-    An update whose loss or gradient is not finite leaves model and optimizer as they were; such updates, and the failed
-    solves that the loss reports, are counted, shown, and warned about at the end. Every floating array of the model is
-    trained, except in its `steps` (tolerances, grids).
+    An update whose loss or gradient is not finite leaves model and optimizer as they were; such updates, and
+    the failed solves that the loss reports, are counted, shown, and warned about at the end. Every floating
+    array of the model is trained, except in its `steps` (tolerances, grids).
 
     Args:
         model: pytree with arrays, such as a `NeuralODE`.
-        loss: `loss(model, batch, key)` returning a real scalar, or `(scalar, Counts(nfe, failed))`; a module-level
-            function (a new one recompiles).
+        loss: `loss(model, batch, key)`, a real scalar or `(scalar, Counts(nfe, failed))`; a function of a
+            module (a new one recompiles).
         data: pytree of arrays, handed to `loss` whole, or by rows with `batch_size`.
         optimizer: an optax optimizer.
         updates: number of updates, those of a resumed run included.
         key: JAX random key; update `i` uses `fold_in`, so that a resumed run draws the same numbers.
-        batch_size: rows of the leading axis of `data` in each update, drawn without replacement; an incomplete last
-            batch of an epoch is left out.
-        members: size of an ensemble trained by `vmap`: every array of `model` has this leading axis, each member has
-            its own optimizer state and random key, and is skipped and stopped by its own loss. The data are shared.
+        batch_size: rows of the leading axis of `data` in each update, drawn without replacement; an
+            incomplete last batch of an epoch is left out.
+        members: size of an ensemble trained by `vmap`: every array of `model` has this leading axis, and each
+            member its own optimizer state and random key; its own loss decides which update of it is skipped
+            and which model of it is best. The data are shared.
         validate: `validate(model)` returning a scalar to be small, measured every `validate_every` updates.
         validate_every: updates between two validations.
         patience: stop when the best score, of every member, is more than this many updates old.
@@ -94,7 +95,8 @@ def fit(
         A `Fit`.
 
     Raises:
-        ValueError, TypeError: for arguments that make no sense, naming them, and for a checkpoint of another run.
+        ValueError, TypeError: for arguments that make no sense, naming them; `CheckpointError`, a ValueError,
+            for a checkpoint of another run.
 
     Example:
         >>> import jax
@@ -106,17 +108,23 @@ def fit(
         ...     return nj.train.squared_error(jax.vmap(model.solve)(z0), z1)
         >>> z0 = jnp.linspace(-1.0, 1.0, 8).reshape(4, 2)
         >>> model = nj.NeuralODE(nj.nn.MLPField(2, 8, 1, key=jax.random.key(0)))
-        >>> run = nj.fit(model, loss, (z0, 2 * z0), optax.adam(0.01), updates=50, key=jax.random.key(1), progress=False)
+        >>> key = jax.random.key(1)
+        >>> run = nj.fit(model, loss, (z0, 2 * z0), optax.adam(0.01), updates=50, key=key, progress=False)
         >>> bool(run.losses[-1] < run.losses[0])
         True
     """
-    counts = dict(updates=updates, validate_every=validate_every, every=every)
+    counts = {"updates": updates, "validate_every": validate_every, "every": every}
     _check_counts(**counts, batch_size=batch_size, members=members, patience=patience)
     _check_things(loss, optimizer, validate, checkpoint, resume)
     keep = patience is not None or validate is not None
     job, state = inner.begin(model, loss, optimizer, members, keep)
     batches = _Batches(data, batch_size, key)
-    about = {"key": _numbers(key), "batch_size": batch_size, "members": members, "validated": validate is not None}
+    about = {
+        "key": _numbers(key),
+        "batch_size": batch_size,
+        "members": members,
+        "validated": validate is not None,
+    }
     history: list[Row] = []
     if resume and checkpoint is not None and Path(checkpoint).exists():
         state, columns = files.read(checkpoint, state, about)
@@ -159,14 +167,14 @@ def _say(rows: Row) -> None:
     if skipped.size:
         first = int(skipped[0]) // max(1, int(np.size(rows.skipped[0])))
         warnings.warn(
-            f"{skipped.size:,} of {rows.skipped.size:,} updates were skipped, the first being update {first}: "
+            f"{skipped.size:,} of {rows.skipped.size:,} updates were skipped, first update {first}: "
             "their loss or gradient was not finite",
             stacklevel=3,
         )
     if failed:
         where = int(np.sum(np.reshape(rows.failed, (len(rows.failed), -1)).any(axis=1)))
         warnings.warn(
-            f"{failed:,} solves failed, in {where:,} of {len(rows.failed):,} updates, and were left out of the loss",
+            f"{failed:,} solves failed, in {where:,} of {len(rows.failed):,} updates; the loss left them out",
             stacklevel=3,
         )
 

@@ -1,9 +1,11 @@
 """Pytree algebra: the only place with arithmetic inside `tree_map`."""
 
+import math
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from node_jax.types import PyTree
 
@@ -80,12 +82,12 @@ def spread(prefix: PyTree, tree: PyTree) -> PyTree:
 
 def row(tree: PyTree, i: jax.Array) -> PyTree:
     """Return entry `i` of the leading axis of every leaf."""
-    return jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, i, 0, keepdims=False), tree)
+    return jax.tree.map(lambda x: lax.dynamic_index_in_dim(x, i, 0, keepdims=False), tree)
 
 
 def put(buffer: PyTree, value: PyTree, i: jax.Array) -> PyTree:
     """Write `value` at entry `i` of the leading axis of every leaf of `buffer`."""
-    return jax.tree.map(lambda b, v: jax.lax.dynamic_update_index_in_dim(b, v.astype(b.dtype), i, 0), buffer, value)
+    return jax.tree.map(lambda b, v: lax.dynamic_update_index_in_dim(b, v.astype(b.dtype), i, 0), buffer, value)
 
 
 def buffer(like: PyTree, n: int, value: float = 0.0) -> PyTree:
@@ -104,6 +106,37 @@ def lift(fn, masks: Sequence[Sequence[bool]], lanes: Sequence[int]):
         axes = [0 if mask[k] else None for mask in masks]
         fn = jax.vmap(fn, in_axes=(axes, -1), out_axes=-1, axis_size=lanes[k])
     return fn
+
+
+def table(like: PyTree, lanes: Sequence[int], n: int) -> PyTree:
+    """Return `n` rows of zeros for each lane, shape `(lanes, n, elements)`: what `write_rows` can fill in place."""
+    count = math.prod(lanes)
+    return jax.tree.map(lambda x: jnp.zeros((count, n, x.size // max(count, 1)), x.dtype), like)
+
+
+def write_rows(rows: PyTree, values: PyTree, i: jax.Array) -> PyTree:
+    """Write values of shape `(m, *shape, *lanes)` at rows `i` to `i + m - 1`, of each lane its own `i`.
+
+    One scatter with a window, in the layout that XLA keeps in place; a vmapped update would transpose the buffer.
+    """
+
+    def leaf(table, x):
+        count, _, size = table.shape
+        window = x.reshape(x.shape[0], size, count).transpose(2, 0, 1)
+        if count == 1:
+            return lax.dynamic_update_slice_in_dim(table, window, i.reshape(()), axis=1)
+        numbers = lax.ScatterDimensionNumbers((1, 2), (0,), (0, 1))
+        at = jnp.stack([jnp.arange(count, dtype=i.dtype), i.reshape(-1)], axis=1)
+        return lax.scatter(
+            table, at, window, numbers, indices_are_sorted=True, unique_indices=True, mode="promise_in_bounds"
+        )
+
+    return jax.tree.map(leaf, rows, values)
+
+
+def read_table(rows: PyTree, like: PyTree, n: int) -> PyTree:
+    """Return the first `n` rows of a table as `(n, *shape, *lanes)`, with `like` of shape `(*shape, *lanes)`."""
+    return jax.tree.map(lambda table, x: table[:, :n].transpose(1, 2, 0).reshape(n, *x.shape), rows, like)
 
 
 def pack(tree: PyTree) -> list[jax.Array]:

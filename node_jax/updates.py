@@ -34,7 +34,7 @@ def squared_error(solution: Solution, targets: PyTree, weights: Any = None) -> t
         weights: array of weights for the leading axes of `targets`, at least the lanes; default: all equal.
 
     Returns:
-        Real scalar, the weighted mean over all elements of the lanes that are `ok`, NaN if none is; and the `Counts`.
+        Real scalar, the weighted mean over all elements of lanes that are `ok`, NaN if none is; and counts.
 
     Raises:
         ValueError: if `targets` or `weights` do not have the shapes of the states.
@@ -56,9 +56,9 @@ def squared_error(solution: Solution, targets: PyTree, weights: Any = None) -> t
     lanes = solution.ok.ndim
     if any(x.shape[: weights.ndim] != weights.shape for x in jax.tree.leaves(states)) or weights.ndim < lanes:
         raise ValueError(f"weights must have leading axes of the states, {want}, got shape {weights.shape}")
-    weights = tree.where(solution.ok, weights, jnp.zeros_like(weights))
+    weights = tree.where_rows(solution.ok, weights, jnp.zeros_like(weights))
     # Masked before squaring: a NaN state whose square alone was masked would still make the gradient NaN.
-    error = tree.subtract(tree.where(solution.ok, states, targets), targets)
+    error = tree.subtract(tree.where_rows(solution.ok, states, targets), targets)
     sums = [_weighted(x, weights) for x in jax.tree.leaves(error)]
     counts = Counts(jnp.sum(solution.stats.nfe), jnp.sum(~solution.ok))
     return jnp.asarray(sum(total for total, _ in sums) / sum(weight for _, weight in sums)), counts
@@ -103,6 +103,7 @@ class Job(NamedTuple):
 
 
 def begin(model, loss, optimizer, members, keep) -> tuple[Job, State]:
+    """Split a model into what is fixed and what changes, and start the optimizer."""
     arrays, static = eqx.partition(model, eqx.is_array)
     trained = jax.tree.map(_trainable, arrays, is_leaf=_is_steps)
     trained = jax.tree.map(lambda flag, sub: jax.tree.map(lambda _: flag, sub), trained, arrays)
@@ -111,14 +112,21 @@ def begin(model, loss, optimizer, members, keep) -> tuple[Job, State]:
     for path, x in jax.tree_util.tree_leaves_with_path(arrays):
         if members is not None and x.shape[:1] != (members,):
             where = jax.tree_util.keystr(path)
-            raise ValueError(f"members={members}: model{where} must have that leading axis, got shape {x.shape}")
+            raise ValueError(
+                f"members={members}: model{where} must have that leading axis, got shape {x.shape}"
+            )
     init = optimizer.init if members is None else jax.vmap(optimizer.init)
     lanes = () if members is None else (members,)
     step = jnp.zeros((), jnp.int32)
     best_score, best_step = jnp.full(lanes, jnp.inf), jnp.zeros(lanes, jnp.int32)
     opt_state = init(eqx.filter(arrays, trained))
     state = State(arrays, opt_state, step, arrays if keep else (), best_score, best_step)
-    return Job(loss, optimizer, static, trained, members), jax.tree.map(jnp.asarray, state)
+    return Job(loss, optimizer, static, trained, members), jax.tree.map(_settled, state)
+
+
+def _settled(x: Any) -> jax.Array:
+    """Make an array of the kind that an update returns: of a weak type (`jnp.array(0.0)`) it would compile twice."""
+    return x.astype(x.dtype) if getattr(x, "weak_type", False) else jnp.asarray(x)
 
 
 def _is_steps(x: Any) -> bool:
@@ -130,7 +138,9 @@ def _trainable(x: Any) -> bool:
 
 
 @eqx.filter_jit
-def update(job: Job, state: State, data: PyTree, rows: np.ndarray | None, key: jax.Array) -> tuple[State, Row]:
+def update(
+    job: Job, state: State, data: PyTree, rows: np.ndarray | None, key: jax.Array
+) -> tuple[State, Row]:
     """Do one update on the given rows of the data, for each member."""
     batch = data if rows is None else jax.tree.map(lambda x: jnp.asarray(x)[rows], data)
     key = jax.random.fold_in(jax.random.fold_in(key, LOSSES), state.step)
@@ -157,15 +167,18 @@ def _update_one(job: Job, arrays: PyTree, opt_state: PyTree, batch: PyTree, key:
     steps, moved_state = optimizer.update(grads, opt_state, params, **extra)
     moved = optax.apply_updates(params, steps)
     good = jnp.isfinite(loss) & tree.all_finite(grads) & tree.all_finite(moved)
-    params = tree.where(good, moved, params)
+    params = tree.where_rows(good, moved, params)
     row = Row(loss, jnp.asarray(counts.nfe), jnp.asarray(counts.failed), ~good, loss)
-    return eqx.combine(params, frozen), tree.where(good, moved_state, opt_state), row
+    return eqx.combine(params, frozen), tree.where_rows(good, moved_state, opt_state), row
 
 
 def _value_and_counts(out: Any) -> tuple[jax.Array, Counts]:
-    value, counts = out if type(out) is tuple and len(out) == 2 else (out, Counts())
+    pair: Any = out if type(out) is tuple and len(out) == 2 else (out, Counts())
+    value, counts = pair
     if not isinstance(counts, Counts):
-        raise TypeError(f"loss must return a scalar or (scalar, Counts(nfe, failed)), got the second {counts!r}")
+        raise TypeError(
+            f"loss must return a scalar or (scalar, Counts(nfe, failed)), got the second {counts!r}"
+        )
     if not eqx.is_array_like(value) or jnp.shape(value) != () or jnp.iscomplexobj(value):
         raise TypeError(f"loss must return a real scalar or (scalar, Counts(nfe, failed)), got {value!r}")
     return jnp.asarray(value), counts
@@ -185,7 +198,7 @@ def validation_score(job: Job, validate: Callable, arrays: PyTree) -> jax.Array:
 def judge(state: State, arrays: PyTree, updates: int, score: jax.Array) -> State:
     """Keep the arrays as the best ones, of each member whose score they improve."""
     better = score < state.best_score
-    best = tree.where(better, arrays, state.best)
+    best = tree.where_rows(better, arrays, state.best)
     return state._replace(
         best=best,
         best_score=jnp.where(better, score, state.best_score),

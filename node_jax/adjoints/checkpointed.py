@@ -197,7 +197,8 @@ def _backward(each: Each, outcome: Outcome, history: History, bar: Cotangents) -
     each, bar, lane_ok, poison = split(each, outcome, bar)
     problem = each.problem
     inputs = problem.unflatten(each.leaves)
-    z0, t0, ts = each(lambda inputs, _: (inputs.z0, inputs.t0, getattr(inputs.save, "ts", ())))()
+    exact = inputs.steps.exact_times
+    z0, t0, ts = each(lambda inputs, _: (inputs.z0, inputs.t0, getattr(inputs.save, "ts", None)))()
     lane = Lane(z0, t0, jnp.where(lane_ok, outcome.stats.accepted, 0))
     chosen = _differentiable(inputs)
     picked = [x for x, yes in zip(each.leaves, chosen, strict=True) if yes]
@@ -213,7 +214,7 @@ def _backward(each: Each, outcome: Outcome, history: History, bar: Cotangents) -
         z_bar = tree.where(active, tree.add(z_bar, into.z), carry.z)
         return Backward(z_bar, tree.add(carry.leaves, leaves_bar), save, carry.left - active)
 
-    save = each(lambda inputs, rest: inputs.save.unwind(*rest))((outcome.out, bar.rows, ts))
+    save = each(lambda inputs, rest: inputs.save.unwind(*rest))((outcome.out, bar.rows, ts if exact else None))
     carry = Backward(bar.z1, tree.full_like(picked, 0.0), save, lane.accepted)
     if history.t.high.shape[0] == history.rounds.shape[0]:
         carry = _down(history.n, lambda i, c: undo(i, tree.row(history.t, i), tree.row(history.z, i), c), carry)
@@ -284,8 +285,8 @@ def _replay(each: Each, outcome: Outcome, history: History, recorder: Slots) -> 
     method = each.problem.method
     save = each.problem.unflatten(each.leaves).save
     z0, t0, t1 = each(lambda inputs, _: (_departure(each, inputs), inputs.t0, inputs.t1))()
-    out = each(lambda inputs, z: inputs.save.blank(method, z, inputs.t0, inputs.t1))(z0)
-    accepted = outcome.stats.accepted
+    out = save.blank(each, method, z0)
+    accepted, ok = outcome.stats.accepted, outcome.status == Status.SUCCESS
     lane = Lane(z0, lax.stop_gradient(t0), accepted)
 
     def body(i, carry):
@@ -293,7 +294,7 @@ def _replay(each: Each, outcome: Outcome, history: History, recorder: Slots) -> 
         active, start = _start(each, history, lane, i, t, z)
         y = each(lambda inputs, start: retrace(each.problem, inputs, start))(start)
         beyond = add_time(start.t, y.h)
-        end = jnp.where((index == accepted - 1) & (outcome.status == Status.SUCCESS), t1, beyond.high)
+        end = jnp.where((index == accepted - 1) & ok, t1, beyond.high)
         trial = Trial(active, index, start.t._replace(high=y.t), y.h, lax.stop_gradient(end), start.z, y.z1, y.slopes)
         out, rounds = save.record(each, method, lambda trial, _: trial, out, trial)
         slots = recorder.write(slots, t, z, trial, rounds)
@@ -304,6 +305,7 @@ def _replay(each: Each, outcome: Outcome, history: History, recorder: Slots) -> 
     start = (t, z0, jnp.zeros_like(accepted), out, recorder.blank(z0, lane.t0))
     _, z, _, out, slots = lax.fori_loop(0, history.n, body, start)
     z1 = each(lambda inputs, z: _arrival(each, inputs, z))(z)
+    out = save.finish(each, out, z, accepted, ok)
     rows = each(lambda inputs, out: _at_times(each, inputs, inputs.save.rows(out)))(out)
     return z1, rows, slots.z
 

@@ -16,8 +16,9 @@ from node_jax.types import PyTree
 class NeuralODE(eqx.Module):
     """Map a state at `t0` to the state at `t1` along a learned vector field.
 
-    The layer of Chen, Rubanova, Bettencourt and Duvenaud, Neural Ordinary Differential Equations, 2018. One state at a
-    time: `jax.vmap(model)(z0s)` for a batch. A call outside any transformation raises `SolveError` if the solve fails.
+    The layer of Chen, Rubanova, Bettencourt and Duvenaud, Neural Ordinary Differential Equations, 2018. It
+    takes one state: `jax.vmap(model)(z0s)` for a batch. Outside any transformation a failed solve raises
+    `SolveError`.
 
     Args:
         field: `f(z, t, theta)`, usually an equinox module such as `nn.MLPField`; its leaves are the weights.
@@ -73,7 +74,7 @@ class NeuralODE(eqx.Module):
 
         Args:
             z0: state at `t0`, not at `ts[0]`.
-            ts: times `(n,)`, `n >= 1`, sorted from `t0` onwards; the solve ends at the last, beyond `t1` or short of it.
+            ts: times `(n,)`, `n >= 1`, sorted from `t0` onwards; the last ends the solve, not `t1`.
 
         Returns:
             Pytree like `z0` with a leading axis `n`.
@@ -89,7 +90,7 @@ class NeuralODE(eqx.Module):
 
         Args:
             z0: state at `t0`.
-            **options: options of `odesolve` (`t0`, `t1`, `theta`, `save`, `throw`, ...), before those of the module.
+            **options: options of `odesolve` (`t0`, `t1`, `theta`, `save`, ...), replacing the module's.
 
         Returns:
             A `Solution`.

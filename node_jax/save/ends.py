@@ -1,0 +1,96 @@
+"""Save the end of a solve only; and what every save works on."""
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from node_jax import tree
+from node_jax.types import PyTree, Time
+
+
+class Trial(NamedTuple):
+    """An attempted step of one lane; `index` counts its accepted steps before this one."""
+
+    accepted: jax.Array
+    index: jax.Array
+    t: Time
+    h: jax.Array
+    end: jax.Array
+    z: PyTree
+    z1: PyTree
+    slopes: tuple[PyTree, ...]
+
+
+class StepBar(NamedTuple):
+    """Cotangents that saved outputs send into one step of one lane."""
+
+    t: jax.Array
+    h: jax.Array
+    z: PyTree
+    z1: PyTree
+    slopes: tuple[PyTree, ...]
+
+
+def no_bar(inputs, trial: Trial) -> StepBar:
+    """Return a cotangent of zero."""
+    return jax.tree.map(jnp.zeros_like, StepBar(trial.t.high, trial.h, trial.z, trial.z1, trial.slopes))
+
+
+def blank_where_lost(inputs, rest):
+    """Put NaN in the rows of one lane that hold nothing."""
+    rows, written = rest
+    return tree.where_rows(written, rows, tree.full_like(rows, jnp.nan))
+
+
+class SaveEnd(eqx.Module):
+    """Save the state at `t1` only.
+
+    Example:
+        >>> SaveEnd().capacity is None
+        True
+    """
+
+    capacity = None
+    wants_slopes = False
+
+    def valid(self, t0, t1):
+        """Nothing to check."""
+        return jnp.array(True)
+
+    def blank(self, each, method, z):
+        """Nothing to write."""
+        return ()
+
+    def record(self, each, method, extend, out, trial):
+        """Write nothing."""
+        return out, jnp.zeros((), jnp.int32)
+
+    def finish(self, each, out, z, accepted, ok):
+        """Nothing was written."""
+        return out
+
+    def rows(self, out):
+        """The saved values: none."""
+        return ()
+
+    def with_rows(self, out, rows):
+        """Replace the saved values."""
+        return out
+
+    def written(self, out, accepted, ok):
+        """Which rows of one lane hold a value: there are none."""
+        return jnp.zeros(0, bool)
+
+    def constant(self, rows_bar, z0):
+        """Cotangent of `z0` where nothing was integrated."""
+        return tree.full_like(z0, 0.0)
+
+    def unwind(self, out, rows_bar, ts):
+        """Start the way back."""
+        return ()
+
+    def pull(self, each, method, bar, trial, rounds):
+        """Nothing was written, so nothing comes back."""
+        return bar, each(no_bar)(trial)

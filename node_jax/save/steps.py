@@ -1,0 +1,207 @@
+"""Save every accepted step: its end, or its polynomial."""
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from node_jax import tree
+from node_jax.interpolate import coefficients
+from node_jax.save.ends import StepBar, Trial, blank_where_lost, no_bar
+from node_jax.types import PyTree
+
+
+def _check_capacity(name: str, capacity: Any) -> None:
+    if not isinstance(capacity, int) or capacity < 1:
+        raise ValueError(f"{name}(capacity): capacity must be a positive integer, got {capacity!r}")
+
+
+def _blank(each, row, capacity: int):
+    """Empty rows, with one more that takes what need not be kept."""
+    return tree.table(row, each.lanes, capacity + 1)
+
+
+def _write(out, row, index):
+    """Write one row of every lane; that of a rejected trial is overwritten by the next."""
+    return tree.write_rows(out, jax.tree.map(lambda x: x[None], row), index)
+
+
+def _finish(each, out, row, capacity: int, count):
+    """Return the rows in the layout of the lanes, NaN beyond the count of each."""
+    rows = tree.read_table(out, row, capacity)
+    return each(lambda inputs, rest: blank_where_lost(inputs, (rest[0], jnp.arange(capacity) < rest[1])))((rows, count))
+
+
+def _bar_of(bar, trial: Trial):
+    """Read the trial's own row, zero if it was not accepted."""
+    g = tree.row(bar, trial.index)
+    return tree.where(trial.accepted, g, tree.full_like(g, 0.0))
+
+
+class Steps(NamedTuple):
+    """Ends of the accepted steps."""
+
+    ts: Any
+    zs: PyTree
+
+
+class SaveSteps(eqx.Module):
+    """Save the time and state at the end of every accepted step.
+
+    Args:
+        capacity: rows set apart; a solve that needs more ends with status `CAPACITY`.
+
+    Raises:
+        ValueError: if `capacity` is not a positive integer.
+
+    Example:
+        >>> SaveSteps(100).capacity
+        100
+    """
+
+    capacity: int = eqx.field(static=True, default=256)
+
+    wants_slopes = False
+
+    def __check_init__(self):
+        """Refuse a capacity that is not a positive integer."""
+        _check_capacity("SaveSteps", self.capacity)
+
+    def valid(self, t0, t1):
+        """Nothing to check."""
+        return jnp.array(True)
+
+    def blank(self, each, method, z):
+        """Empty rows."""
+        return _blank(each, Steps(each(lambda inputs, _: inputs.t0)(), z), self.capacity)
+
+    def record(self, each, method, extend, out, trial):
+        """Write the ends of the steps."""
+        return _write(out, Steps(trial.end, trial.z1), trial.index), jnp.zeros((), jnp.int32)
+
+    def finish(self, each, out, z, accepted, ok):
+        """Put NaN in the rows that are not in use."""
+        return _finish(each, out, Steps(each(lambda inputs, _: inputs.t0)(), z), self.capacity, accepted)
+
+    def rows(self, out):
+        """The saved times and states."""
+        return out
+
+    def with_rows(self, out, rows):
+        """Replace the saved times and states."""
+        return rows
+
+    def written(self, out, accepted, ok):
+        """Which rows of one lane hold a value: one for each accepted step."""
+        return jnp.arange(self.capacity) < accepted
+
+    def constant(self, rows_bar, z0):
+        """Cotangent of `z0` where nothing was integrated."""
+        return tree.full_like(z0, 0.0)
+
+    def unwind(self, out, rows_bar, ts):
+        """Start the way back."""
+        return rows_bar
+
+    def pull(self, each, method, bar, trial, rounds):
+        """Send back the cotangent of the row that this step wrote."""
+
+        def undo(inputs, rest):
+            bar, trial = rest
+            g = _bar_of(bar, trial)
+            return no_bar(inputs, trial)._replace(t=g.ts, h=g.ts, z1=g.zs)
+
+        return bar, each(undo)((bar, trial))
+
+
+class Interpolant(NamedTuple):
+    """Polynomials of the accepted steps: `z(t + x h) = sum_j q[j] x**j`."""
+
+    t: Any
+    h: Any
+    q: tuple[PyTree, ...]
+
+
+class Dense(eqx.Module):
+    """Save a polynomial for every accepted step, so that `sol.evaluate(t)` gives the state at any time.
+
+    Args:
+        capacity: steps set apart, each of (degree of the method's dense output + 1) states: 5 for `tsit5`; a solve
+            that needs more ends with status `CAPACITY`.
+
+    Raises:
+        ValueError: if `capacity` is not a positive integer.
+
+    Example:
+        >>> Dense(100).capacity
+        100
+    """
+
+    capacity: int = eqx.field(static=True, default=256)
+
+    wants_slopes = True
+
+    def __check_init__(self):
+        """Refuse a capacity that is not a positive integer."""
+        _check_capacity("Dense", self.capacity)
+
+    def valid(self, t0, t1):
+        """Nothing to check."""
+        return jnp.array(True)
+
+    def blank(self, each, method, z):
+        """Empty rows; the first is the constant `z0`."""
+        first = each(lambda inputs, z: _constant(method, inputs.t0, z))(z)
+        return _write(_blank(each, first, self.capacity), first, each(lambda inputs, _: jnp.zeros((), jnp.int32))())
+
+    def record(self, each, method, extend, out, trial):
+        """Write the polynomials of the steps."""
+        trial = extend(trial, jnp.any(trial.accepted))
+
+        def row(inputs, trial):
+            return Interpolant(trial.t.high, trial.h, coefficients(method, trial.z, trial.h, trial.slopes))
+
+        return _write(out, each(row)(trial), trial.index), jnp.zeros((), jnp.int32)
+
+    def finish(self, each, out, z, accepted, ok):
+        """Put NaN in the rows that are not in use."""
+        t = each(lambda inputs, _: inputs.t0)()
+        return _finish(each, out, Interpolant(t, t, (z,) * len(out.q)), self.capacity, jnp.maximum(accepted, ok))
+
+    def rows(self, out):
+        """The saved polynomials."""
+        return out
+
+    def with_rows(self, out, rows):
+        """Replace the saved polynomials."""
+        return rows
+
+    def written(self, out, accepted, ok):
+        """Which rows of one lane hold a value: one for each accepted step, and the first."""
+        return jnp.arange(self.capacity) < jnp.maximum(accepted, ok)
+
+    def constant(self, rows_bar, z0):
+        """Cotangent of `z0` where nothing was integrated: the first polynomial is `z0`."""
+        return tree.row(rows_bar.q[0], 0)
+
+    def unwind(self, out, rows_bar, ts):
+        """Start the way back."""
+        return rows_bar
+
+    def pull(self, each, method, bar, trial, rounds):
+        """Send back the cotangent of the polynomial that this step wrote."""
+
+        def undo(inputs, rest):
+            bar, trial = rest
+            g = _bar_of(bar, trial)
+            _, vjp = jax.vjp(lambda z, h, slopes: coefficients(method, z, h, slopes), trial.z, trial.h, trial.slopes)
+            z, h, slopes = vjp(g.q)
+            return StepBar(g.t, g.h + h, z, tree.full_like(trial.z1, 0.0), slopes)
+
+        return bar, each(undo)((bar, trial))
+
+
+def _constant(method, t, z) -> Interpolant:
+    degree = max(map(len, method.dense))
+    return Interpolant(t, jnp.ones_like(t), (z, *[tree.full_like(z, 0.0)] * degree))

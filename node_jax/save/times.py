@@ -1,0 +1,176 @@
+"""Save the state at given times."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from node_jax import tree
+from node_jax.interpolate import at_fraction
+from node_jax.save.ends import StepBar, Trial, blank_where_lost, no_bar
+from node_jax.types import PyTree
+
+BLOCK = 2  # rows written at once: more than two output times in one step are rare
+
+
+class AtTimes(NamedTuple):
+    """States at the times asked for, how many are written, and in how many steps."""
+
+    zs: PyTree
+    cursor: jax.Array
+    dense_steps: jax.Array  # counted only for methods whose dense output costs evaluations
+
+
+class AtTimesBar(NamedTuple):
+    """Cotangents of the states, how many are not yet sent back, and the cotangents of the times."""
+
+    zs: PyTree
+    cursor: jax.Array
+    ts: Any
+
+
+class SaveAt(eqx.Module):
+    """Save the state, or a function of it, at given times.
+
+    Args:
+        ts: array `(n,)`, in units of `t`, from `t0` towards `t1`; may repeat, include both ends, and be padded with
+            its last time.
+        fn: `fn(z, t, theta)` to save instead of `z`; a module-level function (a new one recompiles).
+
+    Raises:
+        ValueError: if `ts` is not one-dimensional. Times that turn back or leave `[t0, t1]` end with `BAD_INPUT`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> SaveAt(jnp.linspace(0.0, 1.0, 5)).ts.shape
+        (5,)
+    """
+
+    ts: Any
+    fn: Callable | None = eqx.field(static=True, default=None)
+
+    capacity = None
+    wants_slopes = True
+
+    def __check_init__(self):
+        """Refuse times of the wrong shape."""
+        if jnp.ndim(self.ts) != 1:
+            raise ValueError(f"SaveAt(ts): ts must have shape (n,), got shape {jnp.shape(self.ts)}")
+
+    def valid(self, t0, t1):
+        """Whether the times of one lane go from `t0` towards `t1` without turning back."""
+        direction = jnp.where(t1 < t0, -1.0, 1.0).astype(t0.dtype)
+        ts = self.ts * direction
+        return jnp.all((ts >= t0 * direction) & (ts <= t1 * direction)) & jnp.all(ts[1:] >= ts[:-1])
+
+    def blank(self, each, method, z):
+        """Empty rows, with a block more that takes what need not be kept."""
+        zero = each(lambda inputs, _: jnp.zeros((), jnp.int32))()
+        return AtTimes(tree.table(z, each.lanes, self.ts.shape[-1] + BLOCK), zero, zero)
+
+    def record(self, each, method, extend, out, trial):
+        """Interpolate every time that the accepted steps passed; return also how many rounds the way back takes."""
+        if self.ts.shape[-1] == 0:
+            return out, jnp.zeros((), jnp.int32)
+        now = each(_passed)((out.cursor, trial))
+        out = out._replace(dense_steps=out.dense_steps + now[0]) if method.c_dense else out
+        trial = extend(trial, jnp.any(now[0]))
+
+        def read(inputs, rest):
+            cursor, trial = rest
+            return jax.vmap(lambda i: _read(method, inputs.save.ts, cursor + i, trial))(jnp.arange(BLOCK))
+
+        def body(carry):
+            # rows that are not due yet are written all the same, and overwritten when their turn comes
+            rounds, now, out = carry
+            zs = tree.write_rows(out.zs, each(read)((out.cursor, trial)), out.cursor)
+            out = out._replace(zs=zs, cursor=out.cursor + sum(now.astype(jnp.int32)))
+            return rounds + BLOCK, each(_passed)((out.cursor, trial)), out
+
+        start = (jnp.zeros((), jnp.int32), now, out)
+        rounds, _, out = lax.while_loop(lambda carry: jnp.any(carry[1]), body, start)
+        return out, rounds
+
+    def finish(self, each, out, z, accepted, ok):
+        """Put NaN where nothing was reached, and `z0` where there was nothing to integrate."""
+        rows = tree.read_table(out.zs, z, self.ts.shape[-1])
+
+        def settle(inputs, rest):
+            rows, cursor, accepted, ok = rest
+            written = jnp.arange(inputs.save.ts.shape[0]) < cursor
+            constant = jax.tree.map(lambda r, x: jnp.broadcast_to(x, r.shape), rows, inputs.z0)
+            return tree.where(ok & (accepted == 0), constant, blank_where_lost(inputs, (rows, written)))
+
+        return out._replace(zs=each(settle)((rows, out.cursor, accepted, ok)))
+
+    def rows(self, out):
+        """The saved states."""
+        return out.zs
+
+    def with_rows(self, out, rows):
+        """Replace the saved states."""
+        return out._replace(zs=rows)
+
+    def written(self, out, accepted, ok):
+        """Which rows of one lane hold a value."""
+        return (jnp.arange(self.ts.shape[0]) < out.cursor) | ok
+
+    def constant(self, rows_bar, z0):
+        """Cotangent of `z0` where nothing was integrated: every row is `z0`."""
+        return jax.tree.map(lambda g: jnp.sum(g, axis=0), rows_bar)
+
+    def unwind(self, out, rows_bar, ts):
+        """Start the way back at the last time written; `ts` if cotangents of the times are wanted."""
+        return AtTimesBar(rows_bar, out.cursor, jax.tree.map(jnp.zeros_like, ts))
+
+    def pull(self, each, method, bar, trial, rounds):
+        """Send the cotangents of the states that this step wrote into its slopes, its start and its times."""
+        start = each(no_bar)(trial)
+        if self.ts.shape[-1] == 0:
+            return bar, start
+
+        def undo(inputs, rest):
+            bar, trial, into = rest
+            i = jnp.maximum(bar.cursor - 1, 0)
+            now = _written_here(inputs.save.ts, bar.cursor, trial)
+            g = tree.row(bar.zs, i)
+            g = tree.where(now, g, tree.full_like(g, 0.0))
+
+            def value(time, t, h, z, slopes):
+                return _at(method, time, trial._replace(t=trial.t._replace(high=t), h=h, z=z, slopes=slopes))
+
+            _, vjp = jax.vjp(value, inputs.save.ts[i], trial.t.high, trial.h, trial.z, trial.slopes)
+            time, t, h, z, slopes = vjp(g)
+            into = tree.add(into, StepBar(t, h, z, tree.full_like(trial.z1, 0.0), slopes))
+            ts = bar.ts if bar.ts is None else bar.ts.at[i].add(time)
+            return AtTimesBar(bar.zs, bar.cursor - now, ts), into
+
+        return lax.fori_loop(0, rounds, lambda _, carry: each(undo)((carry[0], trial, carry[1])), (bar, start))
+
+
+def _at(method, time, trial: Trial):
+    left = (time - trial.t.high) - trial.t.low
+    return at_fraction(method, trial.z, trial.h, trial.slopes, left / jnp.where(trial.h == 0, 1.0, trial.h))
+
+
+def _read(method, ts, i, trial: Trial):
+    return _at(method, ts[jnp.minimum(i, ts.shape[0] - 1)], trial)
+
+
+def _passed(inputs, rest):
+    """Say which of the next times, a block of them, this step passed."""
+    cursor, trial = rest
+    ts, rows = inputs.save.ts, cursor + jnp.arange(BLOCK, dtype=jnp.int32)
+    targets = ts[jnp.minimum(rows, ts.shape[0] - 1)]
+    behind = jnp.where(trial.h >= 0, targets <= trial.end, targets >= trial.end)
+    return trial.accepted & (rows < ts.shape[0]) & behind
+
+
+def _written_here(ts, cursor, trial: Trial):
+    """Whether the last time that was not yet sent back belongs to this step."""
+    target = ts[jnp.maximum(cursor - 1, 0)]
+    after = jnp.where(trial.h >= 0, target > trial.t.high, target < trial.t.high)
+    return trial.accepted & (cursor > 0) & (after | (trial.index == 0))
