@@ -1,6 +1,6 @@
 """Neural ordinary differential equations in JAX."""
 
-from node_jax import datasets, nn
+from node_jax import datasets, nn, testing
 from node_jax.adjoints.checkpointed import Checkpointed
 from node_jax.control import Adaptive, Fixed, Grid
 from node_jax.methods import (

@@ -74,9 +74,8 @@ def read(
         for name, value in about.items():
             if header["about"].get(name) != value:
                 was = header["about"].get(name)
-                raise CheckpointError(
-                    f"checkpoint {path} was written with {name}={was!r}, this run has {name}={value!r}"
-                )
+                text = f"checkpoint {path} belongs to a run with {name}={was!r}, not {value!r}"
+                raise CheckpointError(text)
         if header["leaves"] != _describe(like):
             raise CheckpointError(
                 f"checkpoint {path} holds other arrays than this model and optimizer: "

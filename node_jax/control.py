@@ -8,16 +8,21 @@ import jax
 import jax.numpy as jnp
 
 from node_jax import tree
-from node_jax.types import Method, PyTree, Status, Step, Time, VectorField
+from node_jax.types import Method, PyTree, Status, Step, Time, VectorField, is_count
+
+
+_STALLED = 10_000
 
 
 class Control(NamedTuple):
-    """What a policy carries from one trial to the next."""
+    """What a policy carries from one trial to the next; None where it has no use for it."""
 
-    h: jax.Array  # signed step to try next
-    last: jax.Array  # logarithm of error over tolerance of the last accepted step
-    before: jax.Array  # of the one before that
-    stalled: jax.Array  # accepted steps in a row that changed neither z nor t
+    h: Any = None  # signed step to try next
+    last: Any = None  # logarithm of error over tolerance of the last accepted step
+    before: Any = None  # of the one before that
+    stalled: Any = None  # weight of the accepted steps in a row that led nowhere
+    wall: Any = None  # end of the last trial that was not finite; infinite if forgotten
+    streak: Any = None  # accepted steps since
 
 
 class Proposal(NamedTuple):
@@ -52,7 +57,8 @@ class Adaptive(eqx.Module):
     The error of a step is `norm(error / (atol + rtol * max(|z(t)|, |z(t + h)|)))`; at most 1 is accepted. The next
     step is the last times `safety * e0**(-b0/k) * e1**(-b1/k) * e2**(-b2/k)` with the errors `e0, e1, e2` of the last
     three accepted steps, `k` the order of the estimate, `b0 = p + i + d`, `b1 = -(p + 2d)`, `b2 = d`. The first step
-    is that of Hairer, Norsett and Wanner, Solving ODEs I, II.4. A trial that is not finite is rejected with factor 0.1.
+    is that of Hairer, Norsett and Wanner, Solving ODEs I, II.4. A trial that is not finite is
+    rejected with factor 0.1, and from then on the way to its end is halved, until a few steps have succeeded.
 
     Args:
         rtol: relative tolerance: a scalar, or a pytree prefix of `z` with scalars or arrays shaped like its leaves.
@@ -105,19 +111,25 @@ class Adaptive(eqx.Module):
             ok &= ~jnp.any(jnp.isnan(self.breakpoints))
         return ok
 
+    def first_evaluations(self, method: Method) -> int:
+        """Field evaluations before the first trial."""
+        return 2 if self.first_step is None else int(method.first_same_as_last)
+
     def first(
         self, method: Method, field: VectorField, z0: PyTree, t0: jax.Array, t1: jax.Array, theta: PyTree
-    ) -> tuple[Control, PyTree, int]:
-        """Return the first control, the method's memory, and the field evaluations spent."""
+    ) -> tuple[Control, PyTree]:
+        """Return the first control and the method's memory."""
         memory = method.start(field, t0, z0, theta)
         direction = jnp.where(t1 < t0, -1.0, 1.0).astype(t0.dtype)
         if self.first_step is not None:
-            size, nfe = jnp.asarray(self.first_step, t0.dtype), 0 if memory is None else 1
+            size = jnp.asarray(self.first_step, t0.dtype)
         else:
             slope = field(z0, t0, theta) if memory is None else memory
-            size, nfe = self._guess(method, field, z0, t0, direction, theta, slope, jnp.abs(t1 - t0)), 2
+            size = self._guess(method, field, z0, t0, direction, theta, slope, jnp.abs(t1 - t0))
         size = jnp.minimum(size, self.max_step)
-        return Control(direction * size, jnp.zeros_like(t0), jnp.zeros_like(t0), jnp.zeros((), jnp.int32)), memory, nfe
+        last, before = (jnp.zeros_like(t0) if used else None for used in (self.p or self.d, self.d))
+        zero = jnp.zeros((), jnp.int32)
+        return Control(direction * size, last, before, zero, direction * jnp.inf, zero), memory
 
     def _guess(self, method, field, z0, t0, direction, theta, slope, span):
         def size_of(x):
@@ -159,29 +171,56 @@ class Adaptive(eqx.Module):
         dtype = control.h.dtype
         ratio = self._estimate(step, z)
         change = tree.largest(tree.subtract(step.z1, z), dtype)
-        good = jnp.isfinite(ratio) & jnp.isfinite(change)
+        good = ~jnp.isnan(ratio) & jnp.isfinite(change)
         accepted = good & (ratio <= 1.0)
 
         # one logarithm and one exponential: a power costs twenty times a product
-        b0, b1, b2 = self.p + self.i + self.d, -(self.p + 2 * self.d), self.d
         error = jnp.log(jnp.maximum(ratio, 1e-10))
-        exponent = jnp.where(accepted, b0 * error + b1 * control.last + b2 * control.before, error)
+        damped = (self.p + self.i + self.d) * error
+        if control.last is not None:
+            damped -= (self.p + 2 * self.d) * control.last
+        if control.before is not None:
+            damped += self.d * control.before
+        exponent = jnp.where(accepted, damped, error)
         factor = self.safety * jnp.exp(exponent * (-1.0 / method.error_order))
         factor = jnp.clip(factor, self.min_factor, jnp.where(accepted, self.max_factor, 1.0))
-        size = jnp.abs(proposal.h) * jnp.where(good, factor, 0.1)
+        size = jnp.abs(proposal.h) * factor
         size = jnp.where(accepted & proposal.breaks, jnp.maximum(size, jnp.abs(control.h)), size)
 
-        eps = jnp.finfo(dtype).eps
-        floor = jnp.maximum(self.min_step, 4 * eps * eps * jnp.maximum(jnp.abs(t0), jnp.abs(t1)))
-        stuck = accepted & (change == 0) & (ratio > 0) & (proposal.end.high == t.high)
-        stalled = jnp.where(stuck, control.stalled + 1, 0)
-        underflow = (~accepted & (jnp.abs(proposal.h) <= floor)) | (stalled >= 20)
-        failure = jnp.where(underflow, jnp.where(good, Status.STEP_UNDERFLOW, Status.NON_FINITE), Status.SUCCESS)
+        # beyond the end of a trial that was not finite there may be a wall: close in by halves, forget it after a while
+        streak = jnp.where(good, control.streak + accepted, 0)
+        wall = jnp.where(streak < 4, control.wall, jnp.copysign(jnp.inf, control.h))
+        half = 0.5 * jnp.abs(wall - jnp.where(accepted, proposal.end.high, t.high))
+        first = jnp.where(jnp.isinf(control.wall), 0.1, 0.5)
+        size = jnp.where(good, jnp.minimum(size, half), first * jnp.abs(proposal.h))
+        wall = jnp.where(good, wall, proposal.end.high)
 
-        size = jnp.clip(size, floor, self.max_step)
-        last = jnp.where(accepted, jnp.maximum(error, -9.0), control.last)
-        before = jnp.where(accepted, control.last, control.before)
-        return Verdict(accepted, Control(jnp.copysign(size, control.h), last, before, stalled), failure)
+        eps, furthest = jnp.finfo(dtype).eps, jnp.maximum(jnp.abs(t0), jnp.abs(t1))
+        floor = jnp.maximum(self.min_step, jnp.where(good, 4 * eps * eps, max(1e-10, 4 * eps)) * furthest)
+        stalled = self._stalled(accepted, change, ratio, t, proposal, control, t1 - t0)
+        underflow = (~accepted & (jnp.abs(proposal.h) <= floor)) | (stalled >= _STALLED)
+        failure = jnp.where(
+            underflow, jnp.where(good, Status.STEP_UNDERFLOW, Status.NON_FINITE), Status.SUCCESS
+        )
+
+        size = jnp.clip(size, jnp.maximum(self.min_step, 4 * eps * eps * furthest), self.max_step)
+        last, before = control.last, control.before
+        if before is not None:
+            before = jnp.where(accepted, last, before)
+        if last is not None:
+            last = jnp.where(accepted, jnp.maximum(error, -9.0), last)
+        control = Control(jnp.copysign(size, control.h), last, before, stalled, wall, streak)
+        return Verdict(accepted, control, failure)
+
+    def _stalled(self, accepted, change, ratio, t, proposal, control, span):
+        """Count steps that leave z and t as they are, and with less weight such as would need 1e9 for the way.
+
+        The second kind ends solves that chatter about a jump: 10,000 of them in a row cover 1e-5 of the way at most.
+        """
+        stuck = (change == 0) & (ratio > 0) & (proposal.end.high == t.high)
+        tiny = jnp.abs(proposal.h) < 1e-9 * jnp.abs(span)
+        weight = jnp.where(stuck, _STALLED // 20, tiny.astype(jnp.int32))
+        return jnp.where(accepted, jnp.where(weight > 0, control.stalled + weight, 0), control.stalled)
 
     def _estimate(self, step: Step, z: PyTree) -> jax.Array:
         high, *low = (self._ratio(error, z, step.z1) for error in step.error)
@@ -199,17 +238,21 @@ class _Prescribed(eqx.Module):
 
     exact_times = True  # step sizes are functions of the times and are differentiated with them
 
+    def first_evaluations(self, method):
+        return int(method.first_same_as_last)
+
     def first(self, method, field, z0, t0, t1, theta):
         memory = method.start(field, t0, z0, theta)
-        control = Control(t1 - t0, jnp.zeros_like(t0), jnp.zeros_like(t0), jnp.zeros((), jnp.int32))
-        return control, memory, 0 if memory is None else 1
+        return Control(), memory
 
     def propose(self, control, t, done, t0, t1):
         start, end = self.interval(done, t0, t1)
-        return Proposal(end - start, Time(end, jnp.zeros_like(end)), done == self.fixed_count() - 1, jnp.array(False))
+        return Proposal(
+            end - start, Time(end, jnp.zeros_like(end)), done == self.fixed_count() - 1, jnp.array(False)
+        )
 
     def judge(self, method, step, z, t, proposal, control, t0, t1):
-        good = jnp.isfinite(tree.largest(step.z1, control.h.dtype))
+        good = jnp.isfinite(tree.largest(step.z1, t0.dtype))
         return Verdict(good, control, jnp.where(good, Status.SUCCESS, Status.NON_FINITE))
 
     def trials(self, max_steps):
@@ -234,7 +277,7 @@ class Fixed(_Prescribed):
 
     def __check_init__(self):
         """Refuse a number of steps that is not a positive integer."""
-        if not isinstance(self.n, int) or self.n < 1:
+        if not is_count(self.n):
             raise ValueError(f"Fixed(n): n must be a positive integer, got {self.n!r}")
 
     def fixed_count(self) -> int:

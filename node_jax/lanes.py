@@ -5,6 +5,7 @@ Every name of JAX that is not stable API is used in this file and in no other.
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,8 @@ from node_jax.types import PyTree, Stats
 solve_p = Primitive("odesolve")
 solve_p.multiple_results = True
 
+_STILL = object()  # the tangent of an output that does not move
+
 
 def solve(problem: Problem, adjoint, leaves: Sequence[jax.Array]) -> Outcome:
     """Solve one problem as a primitive that every transformation understands."""
@@ -27,19 +30,26 @@ def solve(problem: Problem, adjoint, leaves: Sequence[jax.Array]) -> Outcome:
     return jax.tree.unflatten(jax.tree.structure(_shapes(each, None)), flat)
 
 
-def hoist(f: Callable, *examples: PyTree) -> tuple[Callable, list[jax.Array], PyTree]:
-    """Trace `f` once; return it as a function of what it closes over, those values, and the shape of its result.
+class Hoisted(NamedTuple):
+    """A traced function of `(consts, *args)`, what it closed over, the shape of its result, which leaves it looks at."""
 
-    The function takes `(consts, *args)`. Values of outer transformations (of integer type too) become visible inputs.
-    """
+    call: Callable
+    consts: list
+    shape: PyTree
+    used: list[bool]
+
+
+def hoist(f: Callable, *examples: PyTree) -> Hoisted:
+    """Trace `f` once. Values of outer transformations that it closes over (of any type) become visible inputs."""
     closed, shape = jax.make_jaxpr(f, return_shape=True)(*examples)
     structure = jax.tree.structure(shape)
+    read = {id(v) for eqn in closed.jaxpr.eqns for v in eqn.invars} | {id(v) for v in closed.jaxpr.outvars}
 
     def hoisted(consts, *args):
         flat = jaxpr_as_fun(ClosedJaxpr(closed.jaxpr, list(consts)))(*jax.tree.leaves(args))
         return jax.tree.unflatten(structure, flat)
 
-    return hoisted, list(closed.consts), shape
+    return Hoisted(hoisted, list(closed.consts), shape, [id(v) in read for v in closed.jaxpr.invars])
 
 
 def _run(*leaves, problem, adjoint, recording, lanes, masks):
@@ -58,12 +68,16 @@ def _shapes(each: Each, recorder):
 
     def all_lanes(leaves):
         some = each._replace(leaves=leaves)
-        z, t, count, ok = some(lambda inputs, _: (inputs.z0, inputs.t0, jnp.zeros((), jnp.int32), jnp.array(True)))()
+        z, t, count, ok = some(
+            lambda inputs, _: (inputs.z0, inputs.t0, jnp.zeros((), jnp.int32), jnp.array(True))
+        )()
         out = save.finish(some, save.blank(some, each.problem.method, z), z, count, ok)
         outcome = Outcome(z, out, count, t, Stats(count, count, count))
         return outcome, () if recorder is None else recorder.blank(z, t)
 
-    outcome, history = jax.eval_shape(all_lanes, [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in each.leaves])
+    outcome, history = jax.eval_shape(
+        all_lanes, [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in each.leaves]
+    )
     return outcome if recorder is None else (outcome, history)
 
 
@@ -83,7 +97,9 @@ def _batch(args, dims, *, lanes, masks, **params):
     args = [x if d is None else jnp.moveaxis(x, d, 0) for x, d in zip(args, dims, strict=True)]
     masks = tuple((d is not None, *mask) for d, mask in zip(dims, masks, strict=True))
     outs = solve_p.bind(*args, lanes=(n, *lanes), masks=masks, **params)
-    return outs, [x.ndim - 1 if own else None for x, own in zip(outs, _has_lanes(args, masks, (n, *lanes), **params))]
+    return outs, [
+        x.ndim - 1 if own else None for x, own in zip(outs, _has_lanes(args, masks, (n, *lanes), **params))
+    ]
 
 
 def _has_lanes(leaves, masks, lanes, *, problem, adjoint, recording) -> list[bool]:
@@ -109,7 +125,9 @@ def _jvp(primals, tangents, *, recording, **params):
     else:
         outs, tangents = jax.jvp(lambda *some: _differentiable(**params)(*merge(some)), chosen, directions)
     tangents = [
-        t if jnp.issubdtype(x.dtype, jnp.inexact) and t is not None else ad.Zero(jax.typeof(x).to_tangent_aval())
+        t
+        if jnp.issubdtype(x.dtype, jnp.inexact) and t is not _STILL
+        else ad.Zero(jax.typeof(x).to_tangent_aval())
         for x, t in zip(outs, tangents, strict=True)
     ]
     return outs, tangents
@@ -152,11 +170,10 @@ def _recorded_tangents(primals, merge, chosen, directions, *, problem, adjoint, 
         return adjoint.replay(each._replace(leaves=merge(some)), outcome, history)
 
     _, (z1, rows, slots) = jax.jvp(replay, chosen, directions)
-    nothing = jax.tree.map(lambda _: None, (outcome, history))
     save = problem.unflatten(primals).save
-    outcome_dot = nothing[0]._replace(z1=z1, out=save.with_rows(nothing[0].out, rows))
-    dots = (outcome_dot, nothing[1]._replace(z=slots))
-    return flat, jax.tree.leaves(dots, is_leaf=lambda x: x is None)
+    still = jax.tree.map(lambda _: _STILL, (outcome, history))
+    outcome_dot = still[0]._replace(z1=z1, out=save.with_rows(still[0].out, rows))
+    return flat, jax.tree.leaves((outcome_dot, still[1]._replace(z=slots)))
 
 
 solve_p.def_impl(lambda *leaves, **params: _compiled(**params)(*leaves))
@@ -166,6 +183,6 @@ batching.primitive_batchers[solve_p] = _batch
 ad.primitive_jvps[solve_p] = _jvp
 
 
-def is_traced(x) -> bool:
-    """Whether a value belongs to a transformation that is still going on."""
-    return isinstance(x, jax.core.Tracer)
+def is_traced(values: PyTree) -> bool:
+    """Whether any value belongs to a transformation that is still going on."""
+    return any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(values))

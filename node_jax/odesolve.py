@@ -14,7 +14,7 @@ from node_jax.integrate import Inputs, Problem
 from node_jax.methods import ExplicitRK, tsit5
 from node_jax.save import Dense, SaveAt, SaveEnd, SaveSteps
 from node_jax.solution import Solution, SolveError
-from node_jax.types import PyTree, VectorField
+from node_jax.types import PyTree, VectorField, is_count
 
 
 class _Static(NamedTuple):
@@ -91,7 +91,7 @@ def odesolve(
     dynamic = [x if _is_value(x, i >= number_of_f) else None for i, x in enumerate(leaves)]
     fixed = tuple(None if d is not None else x for x, d in zip(leaves, dynamic, strict=True))
     solution = _solve(_Static(structure, fixed, method, adjoint, max_steps), dynamic)
-    if throw and not lanes.is_traced(solution.status) and not bool(jnp.all(solution.ok)):
+    if throw and not lanes.is_traced(solution) and not bool(jnp.all(solution.ok)):
         raise SolveError(solution)
     return solution
 
@@ -101,16 +101,19 @@ def _solve(static: _Static, dynamic: list) -> Solution:
     leaves = [x if d is None else d for x, d in zip(static.fixed, dynamic, strict=True)]
     f, theta, z0, t0, t1, steps, save = jax.tree.unflatten(static.structure, leaves)
     values, rest = eqx.partition(theta, lambda x: _is_value(x, True))
-    field, closed_over = _hoist_field(f, z0, t0, values, rest)
+    field = _hoist_field(f, z0, t0, values, rest)
     params, params_structure = jax.tree.flatten(values)
 
     def with_params(z, t, theta):
         parts = jax.tree.unflatten(params_structure, theta[: len(params)])
-        return field(theta[len(params) :], z, t, parts)
+        return field.call(theta[len(params) :], z, t, parts)
 
-    inputs = Inputs(z0, t0, t1, [jnp.asarray(p) for p in params + closed_over], steps, save)
+    inputs = Inputs(z0, t0, t1, [jnp.asarray(p) for p in params + field.consts], steps, save)
     flat, structure = jax.tree.flatten(inputs)
-    problem = Problem(with_params, static.method, static.max_steps, functools.partial(_unflatten, structure))
+    timed = field.used[len(jax.tree.leaves(z0))]
+    problem = Problem(
+        with_params, timed, static.method, static.max_steps, functools.partial(_unflatten, structure)
+    )
     outcome = lanes.solve(problem, static.adjoint, flat)
 
     rows = save.rows(outcome.out)
@@ -119,7 +122,9 @@ def _solve(static: _Static, dynamic: list) -> Solution:
         ts, zs = save.ts, rows
         if save.fn is not None:
             zs = jax.vmap(lambda z, t: save.fn(z, t, theta))(zs, ts)
-            zs = tree.where_rows(jnp.arange(ts.shape[0]) < outcome.out.cursor, zs, tree.full_like(zs, jnp.nan))
+            zs = tree.where_rows(
+                jnp.arange(ts.shape[0]) < outcome.out.cursor, zs, tree.full_like(zs, jnp.nan)
+            )
     elif isinstance(save, SaveSteps):
         ts, zs = rows
     elif isinstance(save, Dense):
@@ -171,10 +176,12 @@ def _check_options(f, method, steps, save, adjoint, max_steps, lane_width) -> No
     if not isinstance(adjoint, Checkpointed):
         raise TypeError(f"adjoint must be Checkpointed(...), got {adjoint!r}")
     if isinstance(steps, Adaptive) and not method.has_error:
-        raise ValueError(f"method={method!r} has no error estimate: use steps=Fixed(n), or a method such as tsit5")
+        raise ValueError(
+            f"method={method!r} has no error estimate: use steps=Fixed(n), or a method such as tsit5"
+        )
     if save.wants_slopes and not method.dense:
         raise ValueError(f"method={method!r} has no dense output: use save=SaveEnd() or SaveSteps(n)")
-    if max_steps is not None and (not isinstance(max_steps, int) or max_steps < 1):
+    if max_steps is not None and not is_count(max_steps):
         raise ValueError(f"max_steps must be a positive integer or None, got {max_steps!r}")
     if lane_width is not None:
         raise ValueError(f"lane_width must be None in this version, got {lane_width!r}")
@@ -187,7 +194,11 @@ def _check_tolerances(steps: Any, z0: PyTree) -> None:
         value = getattr(steps, name)
         try:
             spread = tree.spread(value, z0)
-            jax.tree.map(lambda tol, x: jnp.broadcast_shapes(tol.shape, x.shape), spread, z0)
+            fits = jax.tree.map(
+                lambda tol, x: jnp.broadcast_shapes(tol.shape, x.shape) == x.shape, spread, z0
+            )
+            if not all(jax.tree.leaves(fits)):
+                raise ValueError("the tolerance is larger than the state")
         except ValueError as error:
             raise ValueError(f"{name} must be a scalar or a pytree prefix of z0, got {value!r}") from error
 
@@ -201,18 +212,27 @@ def _hoist_field(f, z0, t0, values, rest):
     def swapped(z, t, values):
         return f(t, z, eqx.combine(values, rest))
 
+    def without_theta(z, t, values):
+        return f(t, z)
+
     want = jax.tree.map(lambda x: (x.shape, str(x.dtype)), z0)
     try:
-        hoisted, consts, shape = lanes.hoist(field, z0, t0, values)
-        got = jax.tree.map(lambda x: (x.shape, str(x.dtype)), shape)
-    except Exception:
-        if _fits(swapped, want, z0, t0, values):
-            raise TypeError(f"f failed as f(z, t, theta) but runs as f(t, z, theta). {_SWAP}") from None
+        hoisted = lanes.hoist(field, z0, t0, values)
+        got = jax.tree.map(lambda x: (x.shape, str(x.dtype)), hoisted.shape)
+    except (TypeError, ValueError, IndexError) as error:
+        if any(_fits(other, want, z0, t0, values) for other in (swapped, without_theta)):
+            raise TypeError(
+                f"f failed as f(z, t, theta), with {error!r}, but runs with t before z. {_SWAP}"
+            ) from error
         raise
     if got != want:
-        hint = f" {_SWAP}" if _fits(swapped, want, z0, t0, values) else ""
+        hint = (
+            f" {_SWAP}"
+            if any(_fits(other, want, z0, t0, values) for other in (swapped, without_theta))
+            else ""
+        )
         raise TypeError(f"f(z, t, theta) must return a pytree like z0 = {want}, got {got}.{hint}")
-    return hoisted, consts
+    return hoisted
 
 
 _SWAP = "The arguments look swapped: wrap it as from_torchdiffeq(f) or from_diffrax(f)."
@@ -286,7 +306,9 @@ def from_diffrax(f: Any) -> VectorField:
     return _Rearranged(f, _time_state_args)
 
 
-def odeint(f: Any, z0: PyTree, ts: Any, *args: PyTree, rtol: Any = 1e-6, atol: Any = 1e-8, **options) -> PyTree:
+def odeint(
+    f: Any, z0: PyTree, ts: Any, *args: PyTree, rtol: Any = 1e-6, atol: Any = 1e-8, **options
+) -> PyTree:
     """Solve with the call of `jax.experimental.ode.odeint`.
 
     Args:

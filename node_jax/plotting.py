@@ -73,7 +73,7 @@ def _plain(axes: Axes, title: str) -> None:
     axes.tick_params(colors="#444444", labelsize=9)
 
 
-def _thousands(axis: Any, ticks: tuple[float, ...]) -> None:
+def _thousands(axis: Any, ticks: tuple[int, ...]) -> None:
     """Label an axis of logarithms in thousands of pelts."""
     axis.set_ticks(np.log(ticks))
     axis.set_major_formatter(FuncFormatter(lambda x, _: f"{np.exp(x):g}"))

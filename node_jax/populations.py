@@ -1,6 +1,6 @@
 """Models of hare and lynx, and how they are fitted to the record of the Hudson's Bay Company.
 
-The split, the models and the training were fixed before the held-out years were looked at.
+The split was fixed beforehand, and no choice was made by the errors in the held-out years.
 """
 
 import functools
@@ -46,8 +46,10 @@ class LogField(eqx.Module):
 
     def __call__(self, z: jax.Array, t: Any, theta: Any = None) -> jax.Array:
         """Return the growth rates at log populations `z`, a year."""
-        mean, spread = jnp.array(self.mean, z.dtype), jnp.array(self.spread, z.dtype)
-        return spread * self.net((z - mean) / spread, t)
+        units = list(zip(self.mean, self.spread, strict=True))
+        scaled = jnp.stack([(x - mean) / spread for x, (mean, spread) in zip(z, units, strict=True)])
+        slopes = self.net(scaled, t)
+        return jnp.stack([k * spread for k, (_, spread) in zip(slopes, units, strict=True)])
 
 
 def lotka_volterra(z: jax.Array, t: Any, log_rates: jax.Array) -> jax.Array:
@@ -117,7 +119,7 @@ def train(
             models,
             loss,
             (ts, logs, weights),
-            _optimizer(count),
+            _optimizer(updates),
             updates=count,
             key=jax.random.fold_in(key, stage),
             members=MEMBERS,
@@ -133,7 +135,7 @@ def train(
 @functools.cache
 def _optimizer(updates: int) -> optax.GradientTransformation:
     """Adam with a step that falls to nothing; one object for each length, so that nothing recompiles."""
-    return optax.adam(optax.cosine_decay_schedule(1e-2, updates))
+    return optax.adam(optax.cosine_decay_schedule(1e-2, max(1, updates - updates // 4)))
 
 
 class Forecast(NamedTuple):
@@ -186,32 +188,37 @@ def last_cycle(record: Record) -> tuple[int, np.ndarray]:
 
 
 @eqx.filter_jit
-def _slopes(models: Population, data: tuple, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Slope of the loss along a random direction: by the gradient as trained with, and by differences."""
+def _losses(models: Population, flat: jax.Array, data: tuple, steps: Adaptive) -> tuple[jax.Array, jax.Array]:
+    """Loss and gradient of each member, at weights `flat` `(members, n)`."""
 
-    def one(model, key):
+    def one(model, flat):
         params, rest = eqx.partition(model, eqx.is_inexact_array)
-        flat, back = ravel_pytree(params)
+        _, back = ravel_pytree(params)
 
-        def value(flat, steps):
-            model = eqx.combine(back(flat), rest)
-            return squared_error(model.solve(data[0], steps=steps, throw=False), *data[1:])[0]
+        def value(flat):
+            sol = eqx.combine(back(flat), rest).solve(data[0], steps=steps, throw=False)
+            return squared_error(sol, *data[1:])[0]
 
-        gradient = jax.grad(value)(flat, STEPS)
-        direction = gradient / jnp.linalg.norm(gradient) + jax.random.normal(key, flat.shape) / flat.size**0.5
-        h = 1e-5
-        minus, plus = jax.vmap(value, (0, None))(
-            jnp.stack([flat - h * direction, flat + h * direction]), FINE
-        )
-        return gradient @ direction, (plus - minus) / (2 * h)
+        return jax.value_and_grad(value)(flat)
 
-    return eqx.filter_vmap(one)(models, jax.random.split(key, MEMBERS))
+    return eqx.filter_vmap(one)(models, flat)
 
 
 def check_gradient(models: Population, record: Record, key: jax.Array) -> dict[str, Any]:
-    """Compare the gradient of training with central differences of solves a million times as accurate."""
+    """Compare the gradient of training with central differences of solves a million times as accurate.
+
+    Each member is compared along its gradient plus a random direction as long.
+    """
     data = (record.ts[:TRAINED], record.logs[:TRAINED], jnp.ones(TRAINED))
-    gradient, differences = (np.asarray(x) for x in _slopes(models, data, key))
+    coarse, fine = (jax.tree.map(jnp.asarray, steps) for steps in (STEPS, FINE))  # arrays: one compilation
+    flat = jax.vmap(lambda params: ravel_pytree(params)[0])(eqx.filter(models, eqx.is_inexact_array))
+    _, gradients = _losses(models, flat, data, coarse)
+    noise = jax.random.normal(key, flat.shape)
+    directions = sum(x / jnp.linalg.norm(x, axis=1, keepdims=True) for x in (gradients, noise))
+    h = 1e-5
+    plus, minus = (_losses(models, flat + s * h * directions, data, fine)[0] for s in (1, -1))
+    gradient = np.sum(np.asarray(gradients * directions), axis=1)
+    differences = np.asarray((plus - minus) / (2 * h))
     error = np.abs(gradient - differences) / np.abs(differences)
     return {
         "slope_by_gradient": gradient.tolist(),

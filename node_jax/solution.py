@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from node_jax import tree
+from node_jax import lanes, tree
 from node_jax.interpolate import horner
 from node_jax.save import Interpolant
 from node_jax.types import PyTree, Stats, Status
@@ -80,7 +80,7 @@ class Solution(eqx.Module):
 
     def __str__(self) -> str:
         """Summarise the outcome, over all lanes if there are several."""
-        if isinstance(self.status, jax.core.Tracer):
+        if lanes.is_traced(self):
             return f"Solution(status={self.status})"
         return f"Solution: {summary(self)}"
 
@@ -131,5 +131,7 @@ class SolveError(RuntimeError):
         """Describe the failure and what to try."""
         status = np.asarray(solution.status).ravel()
         worst = Status(int(status[status != Status.SUCCESS][0]))
-        super().__init__(f"{summary(solution)}. {_REMEDY[worst]}. (throw=False returns the solution instead.)")
+        super().__init__(
+            f"{summary(solution)}. {_REMEDY[worst]}. (throw=False returns the solution instead.)"
+        )
         self.solution = solution

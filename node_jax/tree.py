@@ -51,12 +51,16 @@ def subtract(a: PyTree, b: PyTree) -> PyTree:
 
 def where(condition: jax.Array, a: PyTree, b: PyTree) -> PyTree:
     """Select `a` or `b` by a condition whose axes are the last axes of every leaf."""
-    return jax.tree.map(lambda x, y: jnp.where(jnp.expand_dims(condition, range(x.ndim - condition.ndim)), x, y), a, b)
+    return jax.tree.map(
+        lambda x, y: jnp.where(jnp.expand_dims(condition, range(x.ndim - condition.ndim)), x, y), a, b
+    )
 
 
 def where_rows(condition: jax.Array, a: PyTree, b: PyTree) -> PyTree:
     """Select `a` or `b` by a condition whose axes are the leading axes of every leaf."""
-    return jax.tree.map(lambda x, y: jnp.where(jnp.expand_dims(condition, range(condition.ndim, x.ndim)), x, y), a, b)
+    return jax.tree.map(
+        lambda x, y: jnp.where(jnp.expand_dims(condition, range(condition.ndim, x.ndim)), x, y), a, b
+    )
 
 
 def full_like(tree: PyTree, value: float) -> PyTree:
@@ -66,7 +70,9 @@ def full_like(tree: PyTree, value: float) -> PyTree:
 
 def all_finite(tree: PyTree) -> jax.Array:
     """Whether every element of every leaf is finite; scalar bool."""
-    return jax.tree.reduce(jnp.logical_and, jax.tree.map(lambda x: jnp.all(jnp.isfinite(x)), tree), jnp.array(True))
+    return jax.tree.reduce(
+        jnp.logical_and, jax.tree.map(lambda x: jnp.all(jnp.isfinite(x)), tree), jnp.array(True)
+    )
 
 
 def dot(a: PyTree, b: PyTree, dtype: jnp.dtype) -> jax.Array:
@@ -80,14 +86,16 @@ def spread(prefix: PyTree, tree: PyTree) -> PyTree:
     return jax.tree.map(lambda p, sub: jax.tree.map(lambda _: p, sub), prefix, tree)
 
 
-def row(tree: PyTree, i: jax.Array) -> PyTree:
+def row(tree: PyTree, i: jax.Array | int) -> PyTree:
     """Return entry `i` of the leading axis of every leaf."""
     return jax.tree.map(lambda x: lax.dynamic_index_in_dim(x, i, 0, keepdims=False), tree)
 
 
 def put(buffer: PyTree, value: PyTree, i: jax.Array) -> PyTree:
     """Write `value` at entry `i` of the leading axis of every leaf of `buffer`."""
-    return jax.tree.map(lambda b, v: lax.dynamic_update_index_in_dim(b, v.astype(b.dtype), i, 0), buffer, value)
+    return jax.tree.map(
+        lambda b, v: lax.dynamic_update_index_in_dim(b, v.astype(b.dtype), i, 0), buffer, value
+    )
 
 
 def buffer(like: PyTree, n: int, value: float = 0.0) -> PyTree:
@@ -198,7 +206,8 @@ def error_ratio_terms(error: PyTree, z0: PyTree, z1: PyTree, rtol: PyTree, atol:
     """Return `error / (atol + rtol max(|z0|, |z1|))`, leaf by leaf."""
 
     def leaf(e, x, y, r, a):
-        real = jnp.finfo(x.dtype).dtype
-        return e / (a.astype(real) + r.astype(real) * jnp.maximum(jnp.abs(x), jnp.abs(y)))
+        real = jnp.finfo(x.dtype)
+        scale = a.astype(real.dtype) + r.astype(real.dtype) * jnp.maximum(jnp.abs(x), jnp.abs(y))
+        return e / (scale + real.tiny)  # no error at all is fine even without a tolerance
 
     return jax.tree.map(leaf, error, z0, z1, spread(rtol, error), spread(atol, error))

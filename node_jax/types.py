@@ -21,6 +21,11 @@ class Status(enum.IntEnum):
     CAPACITY = 5
 
 
+def is_count(x: Any) -> bool:
+    """Whether `x` is a positive integer (and not a bool)."""
+    return isinstance(x, int) and not isinstance(x, bool) and x > 0
+
+
 RUNNING = -1  # a lane that has neither succeeded nor failed yet
 
 

@@ -125,7 +125,7 @@ def begin(model, loss, optimizer, members, keep) -> tuple[Job, State]:
 
 
 def _settled(x: Any) -> jax.Array:
-    """Make an array of the kind that an update returns: of a weak type (`jnp.array(0.0)`) it would compile twice."""
+    """Make an array of the type that an update returns: weak ones (`jnp.array(0.0)`) would compile twice."""
     return x.astype(x.dtype) if getattr(x, "weak_type", False) else jnp.asarray(x)
 
 
@@ -138,9 +138,7 @@ def _trainable(x: Any) -> bool:
 
 
 @eqx.filter_jit
-def update(
-    job: Job, state: State, data: PyTree, rows: np.ndarray | None, key: jax.Array
-) -> tuple[State, Row]:
+def update(job: Job, state: State, data: PyTree, rows: Any, key: jax.Array) -> tuple[State, Row]:
     """Do one update on the given rows of the data, for each member."""
     batch = data if rows is None else jax.tree.map(lambda x: jnp.asarray(x)[rows], data)
     key = jax.random.fold_in(jax.random.fold_in(key, LOSSES), state.step)
@@ -195,7 +193,7 @@ def validation_score(job: Job, validate: Callable, arrays: PyTree) -> jax.Array:
 
 
 @jax.jit
-def judge(state: State, arrays: PyTree, updates: int, score: jax.Array) -> State:
+def judge(state: State, arrays: PyTree, updates: Any, score: Any) -> State:
     """Keep the arrays as the best ones, of each member whose score they improve."""
     better = score < state.best_score
     best = tree.where_rows(better, arrays, state.best)

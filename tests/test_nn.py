@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -73,7 +74,7 @@ def test_field_keeps_the_dtype_of_the_state():
 
 @pytest.mark.parametrize(("name", "value"), [("size", 0), ("width", -3), ("depth", -1)])
 def test_wrong_sizes_of_a_field_are_named(name, value):
-    sizes = {"size": 2, "width": 8, "depth": 1} | {name: value}
+    sizes: dict[str, Any] = {"size": 2, "width": 8, "depth": 1} | {name: value}
     with pytest.raises(ValueError, match=f"{name} must be an integer of at least .*, got {value}"):
         nj.nn.MLPField(**sizes, key=KEY)
 

@@ -67,7 +67,9 @@ def arrival_slope(each: Each, inputs: Inputs, z1: PyTree) -> PyTree:
     return field(z1, inputs.t1, inputs.theta)
 
 
-def settle(each: Each, outcome: Outcome, bar: Cotangents, z_bar: PyTree, ts_bar, loop_bars: list, poison) -> list:
+def settle(
+    each: Each, outcome: Outcome, bar: Cotangents, z_bar: PyTree, ts_bar, loop_bars: list, poison
+) -> list:
     """Return a cotangent for each leaf of the inputs, None for leaves without one.
 
     `z_bar` is the cotangent of the state at `t0` and `ts_bar` that of the output times, lane by lane; `loop_bars` are

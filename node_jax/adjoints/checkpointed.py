@@ -13,10 +13,11 @@ from jax import lax
 
 from node_jax import tree
 from node_jax.adjoints.boundary import Cotangents, arrival_slope, departure_slope, settle, split
+from node_jax.adjoints.pullback import Retraced, Start, differentiable, pullback_of_steps, retrace
 from node_jax.control import add_time
-from node_jax.integrate import Each, Inputs, Outcome, Problem, visible
+from node_jax.integrate import Each, Inputs, Outcome, Problem
 from node_jax.save import Trial
-from node_jax.types import PyTree, Status, Time
+from node_jax.types import PyTree, Status, Time, is_count
 
 
 class Checkpointed(eqx.Module):
@@ -46,15 +47,18 @@ class Checkpointed(eqx.Module):
         """Refuse a budget that holds nothing."""
         for name in ("memory", "checkpoints"):
             value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < 1):
+            if value is not None and not is_count(value):
                 raise ValueError(f"Checkpointed({name}=...) must be a positive integer, got {value!r}")
 
     def recorder(self, problem: Problem, inputs: Inputs) -> "Slots":
         """Return what writes the history of a solve."""
         limit = inputs.steps.trials(problem.max_steps)
         if limit is None:
-            raise ValueError("max_steps=None: a gradient needs a bound on the steps it records; pass max_steps=4096")
-        return Slots(self.memory, self.checkpoints, limit, inputs.steps.exact_times)
+            raise ValueError(
+                "max_steps=None: a gradient needs a bound on the steps it records; pass max_steps=4096"
+            )
+        prescribed, slopes = inputs.steps.exact_times, inputs.save.wants_slopes
+        return Slots(self.memory, self.checkpoints, limit, prescribed, problem.timed or slopes, slopes)
 
     def has_lanes(self, history: "History") -> list[bool]:
         """Say for each leaf of a history whether it has lane axes."""
@@ -63,17 +67,25 @@ class Checkpointed(eqx.Module):
 
     def backward(self, each: Each, outcome: Outcome, history: "History", bar: Cotangents) -> list:
         """Return a cotangent for every leaf of the inputs (None where there is none)."""
-        return _backward(each, outcome, history, bar)
+        return _backward(
+            each, outcome, history, bar, self.recorder(each.problem, each.problem.unflatten(each.leaves))
+        )
 
     def replay(self, each: Each, outcome: Outcome, history: "History") -> tuple[PyTree, PyTree, PyTree]:
         """Return the state at `t1`, the saved rows and the checkpoints, differentiable in the inputs."""
-        return _replay(each, outcome, history, self.recorder(each.problem, each.problem.unflatten(each.leaves)))
+        return _replay(
+            each, outcome, history, self.recorder(each.problem, each.problem.unflatten(each.leaves))
+        )
 
 
 class History(NamedTuple):
-    """Step sizes of all recorded steps (zero for a lane that did not step), states of some; no lanes in the last three."""
+    """Step sizes of all recorded steps (zero for a lane that did not step), times and states of some.
 
-    h: jax.Array
+    The last three have no lanes. What the way back does not need is None: sizes and times of prescribed steps, times
+    that the field does not look at.
+    """
+
+    h: Any
     t: Time
     z: PyTree
     rounds: jax.Array
@@ -88,6 +100,8 @@ class Slots(NamedTuple):
     checkpoints: int | None
     limit: int
     prescribed: bool
+    timed: bool
+    precise: bool
 
     def count(self, z: PyTree) -> int:
         """Slots for states shaped like `z` (all lanes together); even where there are fewer than steps."""
@@ -95,28 +109,43 @@ class Slots(NamedTuple):
         wanted = self.checkpoints or self.memory // size
         return self.limit if wanted >= self.limit else max(2, wanted - wanted % 2)
 
+    def thinned(self, z: PyTree) -> bool:
+        """Whether there are fewer slots than steps."""
+        return self.count(z) < self.limit
+
+    def _times(self, t: Time, z: PyTree) -> Time:
+        """Leave out of a time what is not recorded."""
+        if self.prescribed or not (self.timed or self.thinned(z)):
+            return Time(None, None)
+        return t if self.precise or self.thinned(z) else Time(t.high, None)
+
     def blank(self, z: PyTree, t: jax.Array) -> History:
         """Set the buffers apart; one slot more takes what need not be kept."""
         count = self.count(z)
-        rows = self.limit if count == self.limit else count + 1
-        h = jnp.zeros((0 if self.prescribed else self.limit, *t.shape), t.dtype)
+        rows = count + self.thinned(z)
+        h = None if self.prescribed else tree.buffer(t, self.limit)
         zero = jnp.zeros((), jnp.int32)
-        times = tree.buffer(Time(t, t), rows)
-        return History(h, times, tree.buffer(z, rows), jnp.zeros(self.limit, jnp.int32), zero, zero + 1)
+        return History(
+            h,
+            tree.buffer(self._times(Time(t, t), z), rows),
+            tree.buffer(z, rows),
+            jnp.zeros(self.limit, jnp.int32),
+            zero,
+            zero + 1,
+        )
 
-    def write(self, history: History, before_t: Time, before_z: PyTree, trial: Trial, rounds: jax.Array) -> History:
+    def write(
+        self, history: History, before_t: Time, before_z: PyTree, trial: Trial, rounds: jax.Array
+    ) -> History:
         """Record one trial; the index moves on only if some lane accepted it."""
         h, t, z, _, n, stride = history
         count = self.count(before_z)
-        if count == self.limit:
-            slot = n
-        else:
-            slot = jnp.where(n % stride == 0, n // stride, count)
-        if not self.prescribed:
+        slot = jnp.where(n % stride == 0, n // stride, count) if self.thinned(before_z) else n
+        if h is not None:
             h = tree.put(h, jnp.where(trial.accepted, trial.h, 0.0), n)
-        t, z = tree.put(t, before_t, slot), tree.put(z, before_z, slot)
+        t, z = tree.put((t, z), (self._times(before_t, before_z), before_z), slot)
         n = n + jnp.any(trial.accepted)
-        if count < self.limit:
+        if self.thinned(before_z):
             (t, z), stride = _thin((t, z), n, stride, count)
         return History(h, t, z, tree.put(history.rounds, rounds, history.n), n, stride)
 
@@ -125,40 +154,10 @@ def _thin(slots: PyTree, n: jax.Array, stride: jax.Array, count: int) -> tuple[P
     """Drop every second state when the slots are full."""
     full = n >= count * stride
     # a loop of no or count / 2 moves stays in place, where a conditional would copy the buffers
-    slots = lax.fori_loop(0, jnp.where(full, count // 2, 0), lambda j, s: tree.put(s, tree.row(s, 2 * j), j), slots)
+    slots = lax.fori_loop(
+        0, jnp.where(full, count // 2, 0), lambda j, s: tree.put(s, tree.row(s, 2 * j), j), slots
+    )
     return slots, jnp.where(full, 2 * stride, stride)
-
-
-class Retraced(NamedTuple):
-    """A recorded step as a function of the inputs and of its start."""
-
-    z1: PyTree
-    slopes: tuple[PyTree, ...]
-    t: jax.Array
-    h: jax.Array
-
-
-class Start(NamedTuple):
-    """Where a recorded step starts: for each lane its number, time, size and state."""
-
-    index: jax.Array
-    t: Time
-    h: jax.Array
-    z: PyTree
-
-
-def retrace(problem: Problem, inputs: Inputs, start: Start) -> Retraced:
-    """Take a recorded step of one lane again, without error estimate."""
-    method, t, h = problem.method, start.t.high, start.h
-    if inputs.steps.exact_times:
-        t, end = inputs.steps.interval(start.index, inputs.t0, inputs.t1)
-        h = end - t
-    field = visible(problem, inputs, t, h)
-    if not inputs.save.wants_slopes:
-        return Retraced(method.advance(field, t, start.z, h, inputs.theta), (), t, h)
-    slopes = method.stages(field, t, start.z, h, inputs.theta)
-    slopes = method.dense_slopes(field, t, start.z, h, inputs.theta, slopes)
-    return Retraced(tree.combine(start.z, h, method.b, slopes), slopes, t, h)
 
 
 class Lane(NamedTuple):
@@ -169,7 +168,9 @@ class Lane(NamedTuple):
     accepted: jax.Array
 
 
-def _start(each: Each, history: History, lane: Lane, i: jax.Array, t: Time, z: PyTree) -> tuple[jax.Array, Start]:
+def _start(
+    each: Each, history: History, lane: Lane, i: jax.Array, t: Time, z: PyTree
+) -> tuple[jax.Array, Start]:
     """Say which lanes made recorded step `i` and where; idle ones stand on their own first state.
 
     There the field is known to have a pullback, so that a cotangent of zero stays zero.
@@ -180,8 +181,11 @@ def _start(each: Each, history: History, lane: Lane, i: jax.Array, t: Time, z: P
     else:
         h = tree.row(history.h, i)
         active = (h != 0) & (lane.accepted > 0)
-    t = Time(jnp.where(active, t.high, lane.t0), jnp.where(active, t.low, 0.0))
-    return active, Start(jnp.where(active, index, 0), t, jnp.where(active, h, 0.0), tree.where(active, z, lane.z0))
+    high = lane.t0 if t.high is None else jnp.where(active, t.high, lane.t0)
+    t = Time(high, jnp.zeros_like(high) if t.low is None else jnp.where(active, t.low, 0.0))
+    return active, Start(
+        jnp.where(active, index, 0), t, jnp.where(active, h, 0.0), tree.where(active, z, lane.z0)
+    )
 
 
 class Backward(NamedTuple):
@@ -193,56 +197,39 @@ class Backward(NamedTuple):
     left: jax.Array
 
 
-def _backward(each: Each, outcome: Outcome, history: History, bar: Cotangents) -> list:
+def _backward(each: Each, outcome: Outcome, history: History, bar: Cotangents, recorder: Slots) -> list:
     each, bar, lane_ok, poison = split(each, outcome, bar)
     problem = each.problem
     inputs = problem.unflatten(each.leaves)
     exact = inputs.steps.exact_times
     z0, t0, ts = each(lambda inputs, _: (inputs.z0, inputs.t0, getattr(inputs.save, "ts", None)))()
     lane = Lane(z0, t0, jnp.where(lane_ok, outcome.stats.accepted, 0))
-    chosen = _differentiable(inputs)
+    chosen = differentiable(inputs)
     picked = [x for x, yes in zip(each.leaves, chosen, strict=True) if yes]
+    pullback = pullback_of_steps(each, chosen)
 
     def undo(i, t, z, carry: Backward) -> Backward:
         active, start = _start(each, history, lane, i, t, z)
-        y, vjp = jax.vjp(lambda leaves, z: _retrace_all(each, chosen, leaves, start._replace(z=z)), picked, start.z)
+        y, pull = pullback(start)
         time = start.t._replace(high=y.t)
         trial = Trial(active, jnp.maximum(carry.left - 1, 0), time, y.h, time.high, start.z, y.z1, y.slopes)
         save, into = inputs.save.pull(each, problem.method, carry.save, trial, history.rounds[i])
         z1_bar = tree.add(tree.where(active, carry.z, tree.full_like(carry.z, 0.0)), into.z1)
-        leaves_bar, z_bar = vjp(Retraced(z1_bar, into.slopes, into.t, into.h))
+        leaves_bar, z_bar = pull(Retraced(z1_bar, into.slopes, into.t, into.h))
         z_bar = tree.where(active, tree.add(z_bar, into.z), carry.z)
         return Backward(z_bar, tree.add(carry.leaves, leaves_bar), save, carry.left - active)
 
-    save = each(lambda inputs, rest: inputs.save.unwind(*rest))((outcome.out, bar.rows, ts if exact else None))
+    save = each(lambda inputs, rest: inputs.save.unwind(*rest))(
+        (outcome.out, bar.rows, ts if exact else None)
+    )
     carry = Backward(bar.z1, tree.full_like(picked, 0.0), save, lane.accepted)
-    if history.t.high.shape[0] == history.rounds.shape[0]:
-        carry = _down(history.n, lambda i, c: undo(i, tree.row(history.t, i), tree.row(history.z, i), c), carry)
+    if recorder.thinned(z0):
+        carry = _by_segments(each, history, lane, undo, carry, recorder)
     else:
-        carry = _by_segments(each, history, lane, undo, carry)
+        carry = _down(history.n, lambda i, c: undo(i, *tree.row((history.t, history.z), i), c), carry)
     loop_bar = iter(tree.where(jnp.any(lane_ok), carry.leaves, tree.full_like(carry.leaves, 0.0)))
     loop_bars = [next(loop_bar) if yes else None for yes in chosen]
     return settle(each, outcome, bar, carry.z, getattr(carry.save, "ts", None), loop_bars, poison)
-
-
-def _differentiable(inputs: Inputs) -> list[bool]:
-    """Say for each leaf whether a step depends on it differentiably (times only where steps follow from them)."""
-    exact = inputs.steps.exact_times
-    wanted = Inputs(False, exact, exact, True, exact, False)
-    flags = jax.tree.map(
-        lambda want, part: jax.tree.map(lambda x: want and jnp.issubdtype(x.dtype, jnp.inexact), part),
-        wanted,
-        inputs,
-        is_leaf=lambda x: isinstance(x, bool),
-    )
-    return jax.tree.leaves(flags)
-
-
-def _retrace_all(each: Each, chosen: list[bool], picked: list, start: Start) -> Retraced:
-    """Retrace one step of all lanes as a function of the chosen leaves."""
-    new = iter(picked)
-    leaves = [next(new) if yes else x for x, yes in zip(each.leaves, chosen, strict=True)]
-    return each._replace(leaves=leaves)(lambda inputs, start: retrace(each.problem, inputs, start))(start)
 
 
 def _down(n: jax.Array, body, carry):
@@ -250,11 +237,12 @@ def _down(n: jax.Array, body, carry):
     return lax.while_loop(lambda s: s[0] > 0, lambda s: (s[0] - 1, body(s[0] - 1, s[1])), (n, carry))[1]
 
 
-def _by_segments(each: Each, history: History, lane: Lane, undo, carry: Backward) -> Backward:
+def _by_segments(
+    each: Each, history: History, lane: Lane, undo, carry: Backward, recorder: Slots
+) -> Backward:
     """Replay one segment at a time from its checkpoint into a buffer, then undo its steps."""
-    slots, limit = history.t.high.shape[0] - 1, history.rounds.shape[0]
-    length = 1 << max(0, (limit - 1).bit_length() - slots.bit_length() + 1)
-    while length * slots < limit:
+    length = 1
+    while length * recorder.count(lane.z0) < recorder.limit:
         length *= 2
     one = jax.tree.map(lambda x: x[0], (history.t, history.z))
 
@@ -273,11 +261,14 @@ def _by_segments(each: Each, history: History, lane: Lane, undo, carry: Backward
     return _down((history.n + history.stride - 1) // history.stride, segment, carry)
 
 
-def _advance(each: Each, history: History, lane: Lane, i: jax.Array, now: tuple[Time, PyTree]) -> tuple[Time, PyTree]:
+def _advance(
+    each: Each, history: History, lane: Lane, i: jax.Array, now: tuple[Time, PyTree]
+) -> tuple[Time, PyTree]:
     """Take recorded step `i` of all lanes again."""
     active, start = _start(each, history, lane, i, *now)
     y = each(lambda inputs, start: retrace(each.problem, inputs, start))(start)
-    return tree.where(active, add_time(start.t, y.h), now[0]), tree.where(active, y.z1, now[1])
+    t = now[0] if now[0].high is None else tree.where(active, add_time(start.t, y.h), now[0])
+    return t, tree.where(active, y.z1, now[1])
 
 
 def _replay(each: Each, outcome: Outcome, history: History, recorder: Slots) -> tuple[PyTree, PyTree, PyTree]:
@@ -295,7 +286,9 @@ def _replay(each: Each, outcome: Outcome, history: History, recorder: Slots) -> 
         y = each(lambda inputs, start: retrace(each.problem, inputs, start))(start)
         beyond = add_time(start.t, y.h)
         end = jnp.where((index == accepted - 1) & ok, t1, beyond.high)
-        trial = Trial(active, index, start.t._replace(high=y.t), y.h, lax.stop_gradient(end), start.z, y.z1, y.slopes)
+        trial = Trial(
+            active, index, start.t._replace(high=y.t), y.h, lax.stop_gradient(end), start.z, y.z1, y.slopes
+        )
         out, rounds = save.record(each, method, lambda trial, _: trial, out, trial)
         slots = recorder.write(slots, t, z, trial, rounds)
         t, z = tree.where(active, beyond, t), tree.where(active, y.z1, z)
