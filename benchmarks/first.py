@@ -36,9 +36,7 @@ def solve_ours(f, rtol, t1, **options):
     def run(z0, theta):
         steps = options.get("steps", nj.Adaptive(rtol=rtol, atol=rtol))
         save = options.get("save", nj.SaveEnd())
-        sol = nj.odesolve(
-            f, z0, 0.0, t1, theta, method=options.get("method", nj.tsit5), steps=steps, save=save
-        )
+        sol = nj.odesolve(f, z0, 0.0, t1, theta, method=options.get("method", nj.tsit5), steps=steps, save=save)
         return sol.z1 if sol.zs is None else sol.zs
 
     return run
@@ -129,16 +127,12 @@ def rows(dtype):
     yield row("single Lotka-Volterra, t=10", lv, 1e-6, 10.0, (z, rates), {"diffrax": 0.6})
     long = 40.0 if f64 else 100.0
     yield row("single Lotka-Volterra, 800 steps", lv, tight, long, (z, rates), {"diffrax": 0.6})
-    yield row(
-        "gradient, single Lotka-Volterra, 800 steps", lv, tight, long, (z, rates), {"diffrax": 0.2}, gradient
-    )
+    yield row("gradient, single Lotka-Volterra, 800 steps", lv, tight, long, (z, rates), {"diffrax": 0.2}, gradient)
     yield row("256 Lotka-Volterra lanes, own rates", lv, 1e-6, 10.0, (starts, many),
               {"diffrax": 0.2, "tinydiffeq": 0.8}, own)  # fmt: skip
     yield row("gradient, 256 Lotka-Volterra lanes, own rates", lv, 1e-6, 10.0, (starts, many), {"diffrax": 0.2},
               lambda run: gradient(own(run)))  # fmt: skip
-    yield row(
-        "256 network lanes, shared weights", net, 1e-5, 1.0, (points, weights), {"diffrax": 1.0}, shared
-    )
+    yield row("256 network lanes, shared weights", net, 1e-5, 1.0, (points, weights), {"diffrax": 1.0}, shared)
     # tinydiffeq asks for 54 GB here: it stores every trial of max_steps
     yield row("gradient, 256 network lanes, shared weights", net, 1e-5, 1.0, (points, weights), {"diffrax": 0.4},
               lambda run: gradient(shared(run)), ("tinydiffeq",))  # fmt: skip
@@ -159,9 +153,7 @@ def rows(dtype):
     fixed = solve_ours(lv, 0, 10.0, steps=nj.Fixed(1000), method=nj.rk4)
     by_hand = scan_rk4(lv, 1000, 10.0)
     yield Row("Fixed(1000) rk4", fixed, {"scan": by_hand}, (z, rates), {"scan": 1.15})
-    yield Row(
-        "gradient, Fixed(1000) rk4", gradient(fixed), {"scan": gradient(by_hand)}, (z, rates), {"scan": 1.15}
-    )
+    yield Row("gradient, Fixed(1000) rk4", gradient(fixed), {"scan": gradient(by_hand)}, (z, rates), {"scan": 1.15})
     fixed, by_hand = (shared(run) for run in (solve_ours(net, 0, 1.0, steps=nj.Fixed(40), method=nj.rk4),
                                               scan_rk4(net, 40, 1.0)))  # fmt: skip
     yield Row("Fixed(40) rk4, 256 network lanes", fixed, {"scan": by_hand}, (points, weights), {"scan": 1.15})

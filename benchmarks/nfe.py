@@ -89,9 +89,7 @@ def main():
     options = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
     rows = []
-    print(
-        f"{'problem':15} {'method':7} {'tolerance':>9} {'node_jax':>9} {'diffrax':>9} ratio  accepted, rejected"
-    )
+    print(f"{'problem':15} {'method':7} {'tolerance':>9} {'node_jax':>9} {'diffrax':>9} ratio  accepted, rejected")
     for problem in problems.PROBLEMS:
         for name in METHODS:
             for row in record(problem, name):

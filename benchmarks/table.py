@@ -27,8 +27,7 @@ def table(stored: dict) -> str:
         ours = row["packages"]["node_jax"]
         ratios = ", ".join(f"{ratio:.2f} of {name}" for name, ratio in row["ratios"].items())
         compiles = ", ".join(
-            f"{ours['compile_s'] / row['packages'][name]['compile_s']:.2f} of {name}"
-            for name in row["ratios"]
+            f"{ours['compile_s'] / row['packages'][name]['compile_s']:.2f} of {name}" for name in row["ratios"]
         )
         lines.append(f"| {row['row']} | {row['dtype']} | {ours['median_ms']:.3g} | {ratios} | {compiles} |")
     return "\n".join(lines)

@@ -24,3 +24,38 @@ from node_jax.train import fit
 from node_jax.types import Stats, Status
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "Adaptive",
+    "Checkpointed",
+    "Dense",
+    "ExplicitRK",
+    "Fixed",
+    "Grid",
+    "NeuralODE",
+    "SaveAt",
+    "SaveEnd",
+    "SaveSteps",
+    "Solution",
+    "SolveError",
+    "Stats",
+    "Status",
+    "bosh3",
+    "datasets",
+    "dopri5",
+    "dopri8",
+    "euler",
+    "fit",
+    "from_diffrax",
+    "from_torchdiffeq",
+    "heun",
+    "midpoint",
+    "nn",
+    "odeint",
+    "odesolve",
+    "ralston",
+    "rk4",
+    "rk38",
+    "testing",
+    "tsit5",
+]

@@ -52,9 +52,7 @@ def _parser() -> argparse.ArgumentParser:
         description=f"{about[0].upper()}{about[1:]}. Takes about a minute; writes demo.png and demo.json.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    demo.add_argument(
-        "--out", type=Path, default=Path("demo-results"), metavar="DIR", help="folder to write to"
-    )
+    demo.add_argument("--out", type=Path, default=Path("demo-results"), metavar="DIR", help="folder to write to")
     demo.add_argument("--seed", type=_at_least(0), default=0, metavar="N", help="seed of all random numbers")
     demo.add_argument("--updates", type=_at_least(1), default=FULL, metavar="N", help="updates of each fit")
     demo.add_argument("--resume", action="store_true", help="go on from the checkpoints in DIR")

@@ -18,9 +18,7 @@ class CheckpointError(ValueError):
     """A file is no checkpoint, or that of another run."""
 
 
-def write(
-    path: str | os.PathLike, state: PyTree, history: dict[str, np.ndarray], about: dict[str, Any]
-) -> None:
+def write(path: str | os.PathLike, state: PyTree, history: dict[str, np.ndarray], about: dict[str, Any]) -> None:
     """Write a training state; a crash at any moment leaves the old file or the new one.
 
     Args:
@@ -53,9 +51,7 @@ def write(
         unfinished.unlink(missing_ok=True)
 
 
-def read(
-    path: str | os.PathLike, like: PyTree, about: dict[str, Any]
-) -> tuple[PyTree, dict[str, np.ndarray]]:
+def read(path: str | os.PathLike, like: PyTree, about: dict[str, Any]) -> tuple[PyTree, dict[str, np.ndarray]]:
     """Read a training state.
 
     Args:

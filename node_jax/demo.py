@@ -41,9 +41,7 @@ def run(out: Path, seed: int, updates: int, resume: bool, require: bool) -> int:
     _introduce(updates)
     models = pop.networks(record, keys[0])
     check = pop.check_gradient(models, record, keys[1])
-    print(
-        f"Gradient against central differences: relative error {check['worst_relative_error']:.1e} at worst\n"
-    )
+    print(f"Gradient against central differences: relative error {check['worst_relative_error']:.1e} at worst\n")
     network = pop.train("network", models, record, updates, keys[2], folder, resume)
     starts = pop.classical(record, keys[3])
     classical = pop.train("Lotka-Volterra", starts, record, updates, keys[4], folder, resume)
@@ -62,9 +60,7 @@ def run(out: Path, seed: int, updates: int, resume: bool, require: bool) -> int:
 
 def _introduce(updates: int) -> None:
     print("Hare and lynx furs of the Hudson's Bay Company: fit 1900 to 1914, forecast 1915 to 1920.")
-    print(
-        f"{pop.MEMBERS} networks at once, {updates:,} updates; then Lotka-Volterra from {pop.MEMBERS} starts."
-    )
+    print(f"{pop.MEMBERS} networks at once, {updates:,} updates; then Lotka-Volterra from {pop.MEMBERS} starts.")
 
 
 def _errors(record: pop.Record, ours: pop.Forecast, theirs: pop.Forecast, classical: Fit) -> dict[str, Any]:
@@ -85,9 +81,7 @@ def _errors(record: pop.Record, ours: pop.Forecast, theirs: pop.Forecast, classi
         "best_forecast": min(rows, key=lambda name: rows[name]["held_out"]),
         "network_seeds": each,
         "network_seeds_failed": int(np.sum(~np.isfinite(ours.members).all(axis=(1, 2)))),
-        "lotka_volterra_rates": dict(
-            zip(("growth", "predation", "death", "gain"), rates.tolist(), strict=True)
-        ),
+        "lotka_volterra_rates": dict(zip(("growth", "predation", "death", "gain"), rates.tolist(), strict=True)),
         "lotka_volterra_start": best,
         "last_cycle_years": period,
     }

@@ -85,9 +85,7 @@ class Each(NamedTuple):
 
     def __call__(self, fn):
         """Lift `fn(inputs, rest)`."""
-        lifted = tree.lift(
-            lambda leaves, rest: fn(self.problem.unflatten(leaves), rest), self.masks, self.lanes
-        )
+        lifted = tree.lift(lambda leaves, rest: fn(self.problem.unflatten(leaves), rest), self.masks, self.lanes)
         return lambda rest=(): lifted(list(self.leaves), rest)
 
 
@@ -277,9 +275,7 @@ def integrate(each: Each, recorder: Recorder | None) -> tuple[Outcome, Any]:
         if broken:
             again = each(lambda inputs, rest: restart(problem, inputs, *rest))
             after = _opened(closed, start, each.lanes)
-            closed = _closed(
-                lax.cond(jnp.any(landed), again, lambda rest: rest[0], (after, landed)), each.lanes
-            )
+            closed = _closed(lax.cond(jnp.any(landed), again, lambda rest: rest[0], (after, landed)), each.lanes)
         out, rounds = save.record(each, method, extend(each), out, trial)
         if recorder is not None:
             history = recorder.write(history, before.t, before.z, trial, rounds)

@@ -8,16 +8,12 @@ from node_jax.methods.explicit import ExplicitRK
 from node_jax.types import PyTree
 
 
-def at_fraction(
-    method: ExplicitRK, z: PyTree, h: jax.Array, slopes: tuple[PyTree, ...], x: jax.Array
-) -> PyTree:
+def at_fraction(method: ExplicitRK, z: PyTree, h: jax.Array, slopes: tuple[PyTree, ...], x: jax.Array) -> PyTree:
     """Return the state at `t + x h` of a step from `z` with these slopes."""
     return tree.combine(z, h, [_polynomial(row, x) for row in method.dense], slopes)
 
 
-def coefficients(
-    method: ExplicitRK, z: PyTree, h: jax.Array, slopes: tuple[PyTree, ...]
-) -> tuple[PyTree, ...]:
+def coefficients(method: ExplicitRK, z: PyTree, h: jax.Array, slopes: tuple[PyTree, ...]) -> tuple[PyTree, ...]:
     """Return states `q_j` with `z(t + x h) = sum_j q_j x**j`: `degree + 1` of them."""
     degree = max(map(len, method.dense))
     columns = [[row[j] if j < len(row) else 0.0 for row in method.dense] for j in range(degree)]

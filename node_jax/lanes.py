@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.core import ShapedArray, Tracer
 from jax.extend.core import ClosedJaxpr, Primitive, jaxpr_as_fun
 from jax.interpreters import ad, batching, mlir
 
@@ -31,7 +32,7 @@ def solve(problem: Problem, adjoint, leaves: Sequence[jax.Array]) -> Outcome:
 
 
 class Hoisted(NamedTuple):
-    """A traced function of `(consts, *args)`, what it closed over, the shape of its result, which leaves it looks at."""
+    """A traced function of `(consts, *args)`: what it closed over, the shape of its result, the leaves it looks at."""
 
     call: Callable
     consts: list
@@ -63,28 +64,23 @@ def _recorder(each: Each, adjoint, recording: bool):
 
 def _shapes(each: Each, recorder):
     """Shapes of what `integrate` returns, without tracing the field."""
-
     save = each.problem.unflatten(each.leaves).save
 
     def all_lanes(leaves):
         some = each._replace(leaves=leaves)
-        z, t, count, ok = some(
-            lambda inputs, _: (inputs.z0, inputs.t0, jnp.zeros((), jnp.int32), jnp.array(True))
-        )()
+        z, t, count, ok = some(lambda inputs, _: (inputs.z0, inputs.t0, jnp.zeros((), jnp.int32), jnp.array(True)))()
         out = save.finish(some, save.blank(some, each.problem.method, z), z, count, ok)
         outcome = Outcome(z, out, count, t, Stats(count, count, count))
         return outcome, () if recorder is None else recorder.blank(z, t)
 
-    outcome, history = jax.eval_shape(
-        all_lanes, [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in each.leaves]
-    )
+    outcome, history = jax.eval_shape(all_lanes, [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in each.leaves])
     return outcome if recorder is None else (outcome, history)
 
 
 def _abstract(*leaves, problem, adjoint, recording, lanes, masks):
     each = Each(problem, leaves, masks, lanes)
     shapes = _shapes(each, _recorder(each, adjoint, recording))
-    return [jax.core.ShapedArray(x.shape, x.dtype) for x in jax.tree.leaves(shapes)]
+    return [ShapedArray(x.shape, x.dtype) for x in jax.tree.leaves(shapes)]
 
 
 @functools.lru_cache(maxsize=64)
@@ -97,9 +93,8 @@ def _batch(args, dims, *, lanes, masks, **params):
     args = [x if d is None else jnp.moveaxis(x, d, 0) for x, d in zip(args, dims, strict=True)]
     masks = tuple((d is not None, *mask) for d, mask in zip(dims, masks, strict=True))
     outs = solve_p.bind(*args, lanes=(n, *lanes), masks=masks, **params)
-    return outs, [
-        x.ndim - 1 if own else None for x, own in zip(outs, _has_lanes(args, masks, (n, *lanes), **params))
-    ]
+    own = _has_lanes(args, masks, (n, *lanes), **params)
+    return outs, [x.ndim - 1 if has else None for x, has in zip(outs, own, strict=True)]
 
 
 def _has_lanes(leaves, masks, lanes, *, problem, adjoint, recording) -> list[bool]:
@@ -125,9 +120,7 @@ def _jvp(primals, tangents, *, recording, **params):
     else:
         outs, tangents = jax.jvp(lambda *some: _differentiable(**params)(*merge(some)), chosen, directions)
     tangents = [
-        t
-        if jnp.issubdtype(x.dtype, jnp.inexact) and t is not _STILL
-        else ad.Zero(jax.typeof(x).to_tangent_aval())
+        t if jnp.issubdtype(x.dtype, jnp.inexact) and t is not _STILL else ad.Zero(jax.typeof(x).to_tangent_aval())
         for x, t in zip(outs, tangents, strict=True)
     ]
     return outs, tangents
@@ -185,4 +178,4 @@ ad.primitive_jvps[solve_p] = _jvp
 
 def is_traced(values: PyTree) -> bool:
     """Whether any value belongs to a transformation that is still going on."""
-    return any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(values))
+    return any(isinstance(x, Tracer) for x in jax.tree.leaves(values))

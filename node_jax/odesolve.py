@@ -111,20 +111,17 @@ def _solve(static: _Static, dynamic: list) -> Solution:
     inputs = Inputs(z0, t0, t1, [jnp.asarray(p) for p in params + field.consts], steps, save)
     flat, structure = jax.tree.flatten(inputs)
     timed = field.used[len(jax.tree.leaves(z0))]
-    problem = Problem(
-        with_params, timed, static.method, static.max_steps, functools.partial(_unflatten, structure)
-    )
+    problem = Problem(with_params, timed, static.method, static.max_steps, functools.partial(_unflatten, structure))
     outcome = lanes.solve(problem, static.adjoint, flat)
 
     rows = save.rows(outcome.out)
     ts, zs, interpolant = None, None, None
     if isinstance(save, SaveAt):
         ts, zs = save.ts, rows
-        if save.fn is not None:
-            zs = jax.vmap(lambda z, t: save.fn(z, t, theta))(zs, ts)
-            zs = tree.where_rows(
-                jnp.arange(ts.shape[0]) < outcome.out.cursor, zs, tree.full_like(zs, jnp.nan)
-            )
+        fn = save.fn
+        if fn is not None:
+            zs = jax.vmap(lambda z, t: fn(z, t, theta))(zs, ts)
+            zs = tree.where_rows(jnp.arange(ts.shape[0]) < outcome.out.cursor, zs, tree.full_like(zs, jnp.nan))
     elif isinstance(save, SaveSteps):
         ts, zs = rows
     elif isinstance(save, Dense):
@@ -176,9 +173,7 @@ def _check_options(f, method, steps, save, adjoint, max_steps, lane_width) -> No
     if not isinstance(adjoint, Checkpointed):
         raise TypeError(f"adjoint must be Checkpointed(...), got {adjoint!r}")
     if isinstance(steps, Adaptive) and not method.has_error:
-        raise ValueError(
-            f"method={method!r} has no error estimate: use steps=Fixed(n), or a method such as tsit5"
-        )
+        raise ValueError(f"method={method!r} has no error estimate: use steps=Fixed(n), or a method such as tsit5")
     if save.wants_slopes and not method.dense:
         raise ValueError(f"method={method!r} has no dense output: use save=SaveEnd() or SaveSteps(n)")
     if max_steps is not None and not is_count(max_steps):
@@ -194,9 +189,7 @@ def _check_tolerances(steps: Any, z0: PyTree) -> None:
         value = getattr(steps, name)
         try:
             spread = tree.spread(value, z0)
-            fits = jax.tree.map(
-                lambda tol, x: jnp.broadcast_shapes(tol.shape, x.shape) == x.shape, spread, z0
-            )
+            fits = jax.tree.map(lambda tol, x: jnp.broadcast_shapes(tol.shape, x.shape) == x.shape, spread, z0)
             if not all(jax.tree.leaves(fits)):
                 raise ValueError("the tolerance is larger than the state")
         except ValueError as error:
@@ -221,16 +214,10 @@ def _hoist_field(f, z0, t0, values, rest):
         got = jax.tree.map(lambda x: (x.shape, str(x.dtype)), hoisted.shape)
     except (TypeError, ValueError, IndexError) as error:
         if any(_fits(other, want, z0, t0, values) for other in (swapped, without_theta)):
-            raise TypeError(
-                f"f failed as f(z, t, theta), with {error!r}, but runs with t before z. {_SWAP}"
-            ) from error
+            raise TypeError(f"f failed as f(z, t, theta), with {error!r}, but runs with t before z. {_SWAP}") from error
         raise
     if got != want:
-        hint = (
-            f" {_SWAP}"
-            if any(_fits(other, want, z0, t0, values) for other in (swapped, without_theta))
-            else ""
-        )
+        hint = f" {_SWAP}" if any(_fits(other, want, z0, t0, values) for other in (swapped, without_theta)) else ""
         raise TypeError(f"f(z, t, theta) must return a pytree like z0 = {want}, got {got}.{hint}")
     return hoisted
 
@@ -306,9 +293,7 @@ def from_diffrax(f: Any) -> VectorField:
     return _Rearranged(f, _time_state_args)
 
 
-def odeint(
-    f: Any, z0: PyTree, ts: Any, *args: PyTree, rtol: Any = 1e-6, atol: Any = 1e-8, **options
-) -> PyTree:
+def odeint(f: Any, z0: PyTree, ts: Any, *args: PyTree, rtol: Any = 1e-6, atol: Any = 1e-8, **options) -> PyTree:
     """Solve with the call of `jax.experimental.ode.odeint`.
 
     Args:

@@ -86,9 +86,7 @@ def _series(axes: Axes, picture: Picture) -> None:
     for i, (name, color) in enumerate((("hare", HARE), ("lynx", LYNX))):
         low, high = np.nanpercentile(picture.network.members[..., i], (0, 100), axis=0)
         axes.fill_between(picture.network.years, low, high, color=color, alpha=0.22, lw=0)
-        axes.plot(
-            picture.network.years, picture.network.median[:, i], color=color, lw=2.2, label=f"{name}, network"
-        )
+        axes.plot(picture.network.years, picture.network.median[:, i], color=color, lw=2.2, label=f"{name}, network")
         axes.plot(
             picture.classical.years, picture.classical.median[:, i], color=color, lw=1.2, ls=(0, (4, 2)),
             alpha=0.85, label=f"{name}, Lotka-Volterra",
@@ -118,9 +116,7 @@ def _series(axes: Axes, picture: Picture) -> None:
             fontsize=9,
             color="#555555",
         )
-    axes.legend(
-        ncols=1, fontsize=8.5, frameon=False, loc="upper left", bbox_to_anchor=(1.005, 1.0), borderaxespad=0.0
-    )
+    axes.legend(ncols=1, fontsize=8.5, frameon=False, loc="upper left", bbox_to_anchor=(1.005, 1.0), borderaxespad=0.0)
 
 
 def _portrait(axes: Axes, picture: Picture) -> None:
@@ -132,15 +128,11 @@ def _portrait(axes: Axes, picture: Picture) -> None:
     slopes = np.asarray(picture.field(np.stack([x.ravel(), y.ravel()], axis=1))).reshape(*x.shape, 2)
     u, v = slopes[..., 0], slopes[..., 1]
     speed = np.hypot(u, v)
-    shade = axes.pcolormesh(
-        x, y, speed, cmap="Greys", vmin=0, vmax=3.5 * speed.max(), shading="gouraud", zorder=0
-    )
+    shade = axes.pcolormesh(x, y, speed, cmap="Greys", vmin=0, vmax=3.5 * speed.max(), shading="gouraud", zorder=0)
     shade.set_rasterized(True)
     axes.streamplot(xs, ys, u, v, color="#9a9a9a", linewidth=0.7, density=1.1, arrowsize=0.8, zorder=1)
     axes.plot(*picture.orbit.T, color="#7b4fa3", lw=2.0, label="orbit of the median seed", zorder=3)
-    axes.plot(
-        *picture.evaluations.T, ls="", marker=".", ms=4.5, color=INK, label="field evaluated here", zorder=4
-    )
+    axes.plot(*picture.evaluations.T, ls="", marker=".", ms=4.5, color=INK, label="field evaluated here", zorder=4)
     axes.plot(
         *picture.steps.T,
         ls="",

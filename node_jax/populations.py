@@ -93,9 +93,7 @@ def classical(record: Record, key: jax.Array) -> Population:
 
     def make(key):
         log_rates = jnp.log(jnp.array(FIRST_RATES)) + 0.3 * jax.random.normal(key, (4,))
-        return Population(
-            NeuralODE(lotka_volterra, theta=log_rates, steps=STEPS, max_steps=256), record.logs[0]
-        )
+        return Population(NeuralODE(lotka_volterra, theta=log_rates, steps=STEPS, max_steps=256), record.logs[0])
 
     return eqx.filter_jit(eqx.filter_vmap(make))(jax.random.split(key, MEMBERS))
 

@@ -131,7 +131,5 @@ class SolveError(RuntimeError):
         """Describe the failure and what to try."""
         status = np.asarray(solution.status).ravel()
         worst = Status(int(status[status != Status.SUCCESS][0]))
-        super().__init__(
-            f"{summary(solution)}. {_REMEDY[worst]}. (throw=False returns the solution instead.)"
-        )
+        super().__init__(f"{summary(solution)}. {_REMEDY[worst]}. (throw=False returns the solution instead.)")
         self.solution = solution

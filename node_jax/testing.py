@@ -120,15 +120,11 @@ def assert_method_order(method: Method, order: int | None = None, tolerance: flo
     eps = float(jnp.finfo(jnp.result_type(float)).eps)
     kept = np.flatnonzero((errors > 100 * eps) & (errors < 0.1))[-4:]
     if len(kept) < 2:
-        raise AssertionError(
-            f"{method}: no order to be seen in errors {errors.tolist()} of {counts.tolist()} steps"
-        )
+        raise AssertionError(f"{method}: no order to be seen in errors {errors.tolist()} of {counts.tolist()} steps")
     observed = -np.polyfit(np.log(counts[kept]), np.log(errors[kept]), 1)[0]
     if not abs(observed - order) <= tolerance:
         pairs = dict(zip(counts[kept].tolist(), errors[kept].tolist(), strict=True))
-        raise AssertionError(
-            f"{method}: expected order {order}, observed {observed:.2f} (errors by steps: {pairs})"
-        )
+        raise AssertionError(f"{method}: expected order {order}, observed {observed:.2f} (errors by steps: {pairs})")
 
 
 def _whirl(z, t, theta):
@@ -242,8 +238,8 @@ def assert_gradient(
 ) -> None:
     """Check `jax.grad(fn)` against Richardson's central differences along random directions.
 
-    Solve with `Fixed` or `Grid` inside `fn`, or with tolerances far below `rtol`: the steps that `Adaptive` takes
-    differ between neighbouring points, and differences see that.
+    Solve with `Fixed` or `Grid` inside `fn`, or with tolerances far below `rtol`: the steps that `Adaptive`
+    takes differ between neighbouring points, and differences see that.
 
     Args:
         fn: function of `args` with a real scalar result.
@@ -277,11 +273,7 @@ def assert_gradient(
 
     parts = [leaves[i] for i in moving]
     dtype = tree.real_dtype(parts)
-    eps = (
-        float(min(jnp.finfo(x.dtype).eps for x in parts))
-        if dtype == jnp.float64
-        else float(jnp.finfo(dtype).eps)
-    )
+    eps = float(min(jnp.finfo(x.dtype).eps for x in parts)) if dtype == jnp.float64 else float(jnp.finfo(dtype).eps)
     h, rtol = step or eps**0.2, rtol or eps**0.4
     gradient = jax.grad(value)(parts)
     chex.assert_trees_all_equal_shapes_and_dtypes(gradient, parts)
@@ -297,16 +289,14 @@ def assert_gradient(
         if not abs(found - expected) <= rtol * scale:
             raise AssertionError(
                 f"gradient: derivative along a direction is {found:.10g}, differences give {expected:.10g}; "
-                f"relative to the gradient's norm {norm:.3g} they differ by {abs(found - expected) / scale:.2g}, more "
-                f"than {rtol:.2g}"
+                f"relative to the gradient's norm {norm:.3g} they differ by "
+                f"{abs(found - expected) / scale:.2g}, more than {rtol:.2g}"
             )
 
 
 def _richardson(value, parts, along, h: float) -> float:
     def central(h):
-        ahead, behind = (
-            [x + (s * h * v).astype(x.dtype) for x, v in zip(parts, along, strict=True)] for s in (1, -1)
-        )
+        ahead, behind = ([x + (s * h * v).astype(x.dtype) for x, v in zip(parts, along, strict=True)] for s in (1, -1))
         return (float(value(ahead)) - float(value(behind))) / (2 * h)
 
     return (4 * central(h / 2) - central(h)) / 3

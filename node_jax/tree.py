@@ -51,16 +51,12 @@ def subtract(a: PyTree, b: PyTree) -> PyTree:
 
 def where(condition: jax.Array, a: PyTree, b: PyTree) -> PyTree:
     """Select `a` or `b` by a condition whose axes are the last axes of every leaf."""
-    return jax.tree.map(
-        lambda x, y: jnp.where(jnp.expand_dims(condition, range(x.ndim - condition.ndim)), x, y), a, b
-    )
+    return jax.tree.map(lambda x, y: jnp.where(jnp.expand_dims(condition, range(x.ndim - condition.ndim)), x, y), a, b)
 
 
 def where_rows(condition: jax.Array, a: PyTree, b: PyTree) -> PyTree:
     """Select `a` or `b` by a condition whose axes are the leading axes of every leaf."""
-    return jax.tree.map(
-        lambda x, y: jnp.where(jnp.expand_dims(condition, range(condition.ndim, x.ndim)), x, y), a, b
-    )
+    return jax.tree.map(lambda x, y: jnp.where(jnp.expand_dims(condition, range(condition.ndim, x.ndim)), x, y), a, b)
 
 
 def full_like(tree: PyTree, value: float) -> PyTree:
@@ -70,9 +66,7 @@ def full_like(tree: PyTree, value: float) -> PyTree:
 
 def all_finite(tree: PyTree) -> jax.Array:
     """Whether every element of every leaf is finite; scalar bool."""
-    return jax.tree.reduce(
-        jnp.logical_and, jax.tree.map(lambda x: jnp.all(jnp.isfinite(x)), tree), jnp.array(True)
-    )
+    return jax.tree.reduce(jnp.logical_and, jax.tree.map(lambda x: jnp.all(jnp.isfinite(x)), tree), jnp.array(True))
 
 
 def dot(a: PyTree, b: PyTree, dtype: jnp.dtype) -> jax.Array:
@@ -93,9 +87,7 @@ def row(tree: PyTree, i: jax.Array | int) -> PyTree:
 
 def put(buffer: PyTree, value: PyTree, i: jax.Array) -> PyTree:
     """Write `value` at entry `i` of the leading axis of every leaf of `buffer`."""
-    return jax.tree.map(
-        lambda b, v: lax.dynamic_update_index_in_dim(b, v.astype(b.dtype), i, 0), buffer, value
-    )
+    return jax.tree.map(lambda b, v: lax.dynamic_update_index_in_dim(b, v.astype(b.dtype), i, 0), buffer, value)
 
 
 def buffer(like: PyTree, n: int, value: float = 0.0) -> PyTree:

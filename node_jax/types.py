@@ -32,8 +32,8 @@ RUNNING = -1  # a lane that has neither succeeded nor failed yet
 class Time(NamedTuple):
     """A compensated time `high + low`: float32 solves with a large `t` neither stall nor drift."""
 
-    high: jax.Array
-    low: jax.Array
+    high: Any
+    low: Any
 
 
 class Step(NamedTuple):
@@ -56,6 +56,11 @@ class Method(Protocol):
     order: int
 
     @property
+    def first_same_as_last(self) -> bool:
+        """Whether `memory` is the slope at the start of the next step."""
+        ...
+
+    @property
     def has_error(self) -> bool:
         """Whether `step` returns an error estimate."""
         ...
@@ -69,9 +74,7 @@ class Method(Protocol):
         """Build the memory that the first step from `(t, z)` expects."""
         ...
 
-    def step(
-        self, field: VectorField, t: jax.Array, z: PyTree, h: jax.Array, theta: PyTree, memory: PyTree
-    ) -> Step:
+    def step(self, field: VectorField, t: jax.Array, z: PyTree, h: jax.Array, theta: PyTree, memory: PyTree) -> Step:
         """Try a step from `t` to `t + h`."""
         ...
 

@@ -112,9 +112,7 @@ def begin(model, loss, optimizer, members, keep) -> tuple[Job, State]:
     for path, x in jax.tree_util.tree_leaves_with_path(arrays):
         if members is not None and x.shape[:1] != (members,):
             where = jax.tree_util.keystr(path)
-            raise ValueError(
-                f"members={members}: model{where} must have that leading axis, got shape {x.shape}"
-            )
+            raise ValueError(f"members={members}: model{where} must have that leading axis, got shape {x.shape}")
     init = optimizer.init if members is None else jax.vmap(optimizer.init)
     lanes = () if members is None else (members,)
     step = jnp.zeros((), jnp.int32)
@@ -174,9 +172,7 @@ def _value_and_counts(out: Any) -> tuple[jax.Array, Counts]:
     pair: Any = out if type(out) is tuple and len(out) == 2 else (out, Counts())
     value, counts = pair
     if not isinstance(counts, Counts):
-        raise TypeError(
-            f"loss must return a scalar or (scalar, Counts(nfe, failed)), got the second {counts!r}"
-        )
+        raise TypeError(f"loss must return a scalar or (scalar, Counts(nfe, failed)), got the second {counts!r}")
     if not eqx.is_array_like(value) or jnp.shape(value) != () or jnp.iscomplexobj(value):
         raise TypeError(f"loss must return a real scalar or (scalar, Counts(nfe, failed)), got {value!r}")
     return jnp.asarray(value), counts

@@ -27,9 +27,7 @@ def nodes(f, z0, t0, t1, theta, **options):
 
 def combined(z, h, weights, slopes):
     """`z + h sum_i weights[i] slopes[i]`."""
-    return jax.tree.map(
-        lambda x, *ks: x + h * sum(w * k for w, k in zip(weights, ks, strict=False)), z, *slopes
-    )
+    return jax.tree.map(lambda x, *ks: x + h * sum(w * k for w, k in zip(weights, ks, strict=False)), z, *slopes)
 
 
 def replay(f, z0, times, theta, method=nj.tsit5):

@@ -71,9 +71,7 @@ def test_resuming_with_another_seed_is_an_error_not_a_traceback(short, capsys):
     assert "belongs to a run with key=" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    "words", [["--updates", "0"], ["--updates", "many"], ["--seed", "-1"], ["--size", "3"]]
-)
+@pytest.mark.parametrize("words", [["--updates", "0"], ["--updates", "many"], ["--seed", "-1"], ["--size", "3"]])
 def test_wrong_option_is_named(words, capsys):
     with pytest.raises(SystemExit) as stop:
         command_line.main(["demo", *words])

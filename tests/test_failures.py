@@ -95,9 +95,7 @@ def test_a_field_that_turns_nan_going_backwards_is_reported_too():
 
 
 @pytest.mark.parametrize("max_steps", [4096, None])
-@pytest.mark.parametrize(
-    "method", [nj.tsit5, nj.dopri5, nj.dopri8], ids=str
-)  # bosh3 needs 3,788 at this tolerance
+@pytest.mark.parametrize("method", [nj.tsit5, nj.dopri5, nj.dopri8], ids=str)  # bosh3 needs 3,788 at this tolerance
 def test_a_blow_up_is_reported_within_1500_attempts_at_its_time(method, max_steps):
     sol = solve(square, 1.0, 0.0, 2.0, method=method, max_steps=max_steps)
     assert sol.status in (Status.NON_FINITE, Status.STEP_UNDERFLOW)
@@ -175,9 +173,7 @@ def test_a_tolerance_of_zero_underflows():
 
 
 def test_a_component_that_stays_zero_needs_no_absolute_tolerance():
-    sol = solve(
-        cosine, jnp.zeros(2), 0.0, 1.0, jnp.array([0.0, 1.0]), steps=nj.Adaptive(1e-6, 0.0, first_step=1e-3)
-    )
+    sol = solve(cosine, jnp.zeros(2), 0.0, 1.0, jnp.array([0.0, 1.0]), steps=nj.Adaptive(1e-6, 0.0, first_step=1e-3))
     assert sol.ok
     np.testing.assert_allclose(sol.z1, [0.0, np.sin(1.0)], rtol=1e-5)
 
@@ -280,9 +276,7 @@ def test_steps_saved_before_the_failure_stay():
 
 def test_dense_output_before_the_failure_stays():
     sol = solve(turns_nan, 1.0, 0.0, 1.0, save=nj.Dense(64))
-    np.testing.assert_allclose(
-        sol.evaluate(jnp.array([0.0, 0.3, 0.49])), np.exp([-0.0, -0.3, -0.49]), rtol=1e-5
-    )
+    np.testing.assert_allclose(sol.evaluate(jnp.array([0.0, 0.3, 0.49])), np.exp([-0.0, -0.3, -0.49]), rtol=1e-5)
     assert np.isnan(sol.evaluate(0.51))
     assert np.all(np.isnan(sol.evaluate(jnp.array([0.6, 1.0]))))
 
@@ -359,9 +353,7 @@ def test_nothing_raises_under_a_transformation():
 
 
 def test_the_summary_of_a_batch_counts_and_names_the_earliest():
-    sol = jax.vmap(lambda stop: solve(turns_nan_at, 1.0, 0.0, 1.0, stop))(
-        jnp.array([2.0, 0.73, 2.0, 0.41, 2.0])
-    )
+    sol = jax.vmap(lambda stop: solve(turns_nan_at, 1.0, 0.0, 1.0, stop))(jnp.array([2.0, 0.73, 2.0, 0.41, 2.0]))
     assert str(sol) == "Solution: 3 ok, 2 NON_FINITE, earliest at t=0.41"
     assert repr(sol) == str(sol)
 
@@ -393,9 +385,7 @@ def turns_nan_backwards(z, t, theta):
 
 @pytest.mark.parametrize("steps", [ADAPTIVE, FIXED], ids=["Adaptive", "Fixed"])
 def test_a_nan_lane_does_not_change_the_other_lanes(steps):
-    run = jax.jit(
-        jax.vmap(lambda z0, rate: nj.odesolve(decay, z0, 0.0, 2.0, rate, steps=steps), in_axes=(0, 0))
-    )
+    run = jax.jit(jax.vmap(lambda z0, rate: nj.odesolve(decay, z0, 0.0, 2.0, rate, steps=steps), in_axes=(0, 0)))
     rates, clean = jnp.array([0.5, 1.0, 2.0, 4.0]), jnp.ones((4, 3))
     want, got = run(clean, rates), run(clean.at[2, 1].set(jnp.nan), rates)
     others = np.array([0, 1, 3])
@@ -507,9 +497,7 @@ WRONG = {
 def test_a_wrong_argument_raises_and_is_named_with_its_value(args, options, error, words):
     args = (*args, 1.0)  # theta
     with pytest.raises(error) as caught:
-        inspect.unwrap(nj.odesolve)(
-            *args, **options
-        )  # as users call it, without the tests' checks of annotations
+        inspect.unwrap(nj.odesolve)(*args, **options)  # as users call it, without the tests' checks of annotations
     for word in words:
         assert word in str(caught.value)
 

@@ -14,9 +14,7 @@ from node_jax.interpolate import at_fraction
 from node_jax.methods import METHODS, ExplicitRK, heun
 
 each_method = pytest.mark.parametrize("method", METHODS, ids=str)
-each_first_same_as_last = pytest.mark.parametrize(
-    "method", [m for m in METHODS if m.first_same_as_last], ids=str
-)
+each_first_same_as_last = pytest.mark.parametrize("method", [m for m in METHODS if m.first_same_as_last], ids=str)
 
 
 # A rooted tree is the sorted tuple of the subtrees at its root: () is a single node.
@@ -127,9 +125,7 @@ def test_the_order_conditions_hold_up_to_the_order_and_not_beyond(method):
 @each_method
 def test_the_error_estimates_behave_like_the_error_order_says(method):
     """Two estimates are combined to `high**2 / low`."""
-    starts = [
-        first_violated(method, row, lambda tree: 0) for row in (method.b_error, method.b_error_low) if row
-    ]
+    starts = [first_violated(method, row, lambda tree: 0) for row in (method.b_error, method.b_error_low) if row]
     exponent = 2 * starts[0] - starts[1] if len(starts) == 2 else sum(starts)
     assert method.error_order == (exponent or method.order)
 

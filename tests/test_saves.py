@@ -122,9 +122,7 @@ def energy(z, t, theta):
 
 
 def test_a_function_of_the_state_is_saved_at_each_time():
-    sol = nj.odesolve(
-        turn, START, 0.0, 2.0, jnp.array([4.0, 5.0]), steps=TIGHT, save=nj.SaveAt(TIMES, energy)
-    )
+    sol = nj.odesolve(turn, START, 0.0, 2.0, jnp.array([4.0, 5.0]), steps=TIGHT, save=nj.SaveAt(TIMES, energy))
     np.testing.assert_allclose(sol.zs["square"], np.ones(9), atol=1e-7)
     np.testing.assert_array_equal(sol.zs["time"], TIMES)
     np.testing.assert_array_equal(sol.zs["theta"], np.tile([4.0, 5.0], (9, 1)))

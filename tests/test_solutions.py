@@ -1,9 +1,10 @@
-"""Solutions against formulas and SciPy at 1e-13: the error is within 10 times the tolerance asked, or where it is not, why.
+"""Solutions against formulas and SciPy at 1e-13: errors within 10 times the tolerance, or as SciPy where that is more.
 
 The error is the largest of `|z - exact| / max(1, |exact|)` over components, at the end (tsit5: at four times, by dense
-output); `rtol = atol = tolerance`. Adaptive methods control the error of a step; the problem then carries it along.
-Where it grows on the way (neighbouring solutions part), no method with such a control keeps the tolerance, and the table
-names the growth: the end's largest derivative by the start, or the observed bound.
+output); `rtol = atol = tolerance`. A method controls the error of a step, and the problem carries it along: where
+neighbouring solutions part (orbits drift in phase, limit cycles, chaos), the error at the end is a multiple of the
+tolerance for every such method. There it must be at most twice that of SciPy's RK45 (order 5) or DOP853 (order 8) at the
+same tolerance: `SCIPY` holds their multiples, the largest over the tolerances 1e-4 to 1e-10.
 """
 
 import functools
@@ -52,9 +53,12 @@ def error(name, method, tolerance):
     return float(np.max(np.abs(z - exact) / np.maximum(1.0, np.abs(exact))))
 
 
-# Largest multiple of the tolerance, where it is more than 10; tolerances 1e-4, 1e-6, 1e-8, 1e-10.
-GROWS = {}
-SLOW_TO_COMPILE = ("C4", "C5", "Pleiades")
+SCIPY = {
+    5: {"B1": 100, "B4": 46, "B5": 27, "C5": 240, "D1": 4200, "D2": 1800, "D3": 1100, "D4": 630, "D5": 1100, "E2": 22,
+        "E3": 110, "Lotka-Volterra": 55, "Lorenz": 19, "Pleiades": 2300, "Arenstorf": 16_000},
+    8: {"D1": 79, "D5": 190, "Arenstorf": 13_000},
+    3: {},
+}  # fmt: skip
 TABLE = [(p.name, nj.tsit5, (1e-4, 1e-6, 1e-8, 1e-10)) for p in PROBLEMS]
 EIGHTH = (
     "A1",
@@ -77,18 +81,10 @@ TABLE += [(name, nj.dopri5, (1e-4, 1e-6, 1e-8)) for name in ("A2", "B5", "D1", "
 TABLE += [(name, nj.bosh3, (1e-4, 1e-6)) for name in ("A2", "B2", "E4")]
 
 
-@pytest.mark.parametrize(
-    ("name", "method", "tolerances"), TABLE, ids=lambda x: "" if isinstance(x, tuple) else str(x)
-)
-def test_the_error_is_within_ten_times_the_tolerance_or_the_known_growth(name, method, tolerances):
+@pytest.mark.parametrize(("name", "method", "tolerances"), TABLE, ids=[f"{row[0]}-{row[1]}" for row in TABLE])
+def test_the_error_is_within_ten_times_the_tolerance_or_twice_that_of_scipy(name, method, tolerances):
     found = [error(name, method, tolerance) / tolerance for tolerance in tolerances]
-    allowed = GROWS.get((name, str(method)), [WITHIN] * len(tolerances))
-    assert all(x <= y for x, y in zip(found, allowed, strict=True)), (found, allowed)
-
-
-def test_the_known_growths_are_those_of_the_table():
-    assert GROWS.keys() <= {(name, str(method)) for name, method, _ in TABLE}
-    assert all(max(row) > WITHIN for row in GROWS.values())
+    assert max(found) <= max(WITHIN, 2 * SCIPY[method.order].get(name, 0.0)), found
 
 
 @pytest.mark.parametrize("name", [problem.name for problem in PROBLEMS if problem.exact])
@@ -98,8 +94,7 @@ def test_the_formulas_start_where_the_problems_do(name):
 
 
 @pytest.mark.parametrize("problem", PROBLEMS, ids=lambda problem: problem.name)
-def test_the_stored_solutions_have_the_slopes_of_the_fields_on_average(problem):
-    """A guard against typing errors in the references: states are finite and shaped like the problem."""
+def test_the_stored_solutions_are_finite_and_shaped_like_the_problem(problem):
     z = solution(problem)
     assert z.shape == (4, len(problem.z0))
     assert np.isfinite(z).all()

@@ -67,9 +67,7 @@ def arrival_slope(each: Each, inputs: Inputs, z1: PyTree) -> PyTree:
     return field(z1, inputs.t1, inputs.theta)
 
 
-def settle(
-    each: Each, outcome: Outcome, bar: Cotangents, z_bar: PyTree, ts_bar, loop_bars: list, poison
-) -> list:
+def settle(each: Each, outcome: Outcome, bar: Cotangents, z_bar: PyTree, ts_bar, loop_bars: list, poison) -> list:
     """Return a cotangent for each leaf of the inputs, None for leaves without one.
 
     `z_bar` is the cotangent of the state at `t0` and `ts_bar` that of the output times, lane by lane; `loop_bars` are
@@ -82,10 +80,7 @@ def settle(
         t0, t1, ts = None, None, ts_bar
     between = len(jax.tree.leaves((inputs.theta, inputs.steps)))
     by_lane = [*jax.tree.leaves(z0), t0, t1, *[None] * between, *([ts] if hasattr(inputs.save, "ts") else [])]
-    return [
-        _total(*each_leaf, poison)
-        for each_leaf in zip(each.leaves, each.masks, by_lane, loop_bars, strict=True)
-    ]
+    return [_total(*each_leaf, poison) for each_leaf in zip(each.leaves, each.masks, by_lane, loop_bars, strict=True)]
 
 
 def _total(leaf: jax.Array, mask, by_lane, looped, poison: jax.Array):

@@ -54,9 +54,7 @@ class Checkpointed(eqx.Module):
         """Return what writes the history of a solve."""
         limit = inputs.steps.trials(problem.max_steps)
         if limit is None:
-            raise ValueError(
-                "max_steps=None: a gradient needs a bound on the steps it records; pass max_steps=4096"
-            )
+            raise ValueError("max_steps=None: a gradient needs a bound on the steps it records; pass max_steps=4096")
         prescribed, slopes = inputs.steps.exact_times, inputs.save.wants_slopes
         return Slots(self.memory, self.checkpoints, limit, prescribed, problem.timed or slopes, slopes)
 
@@ -67,15 +65,11 @@ class Checkpointed(eqx.Module):
 
     def backward(self, each: Each, outcome: Outcome, history: "History", bar: Cotangents) -> list:
         """Return a cotangent for every leaf of the inputs (None where there is none)."""
-        return _backward(
-            each, outcome, history, bar, self.recorder(each.problem, each.problem.unflatten(each.leaves))
-        )
+        return _backward(each, outcome, history, bar, self.recorder(each.problem, each.problem.unflatten(each.leaves)))
 
     def replay(self, each: Each, outcome: Outcome, history: "History") -> tuple[PyTree, PyTree, PyTree]:
         """Return the state at `t1`, the saved rows and the checkpoints, differentiable in the inputs."""
-        return _replay(
-            each, outcome, history, self.recorder(each.problem, each.problem.unflatten(each.leaves))
-        )
+        return _replay(each, outcome, history, self.recorder(each.problem, each.problem.unflatten(each.leaves)))
 
 
 class History(NamedTuple):
@@ -134,9 +128,7 @@ class Slots(NamedTuple):
             zero + 1,
         )
 
-    def write(
-        self, history: History, before_t: Time, before_z: PyTree, trial: Trial, rounds: jax.Array
-    ) -> History:
+    def write(self, history: History, before_t: Time, before_z: PyTree, trial: Trial, rounds: jax.Array) -> History:
         """Record one trial; the index moves on only if some lane accepted it."""
         h, t, z, _, n, stride = history
         count = self.count(before_z)
@@ -154,9 +146,7 @@ def _thin(slots: PyTree, n: jax.Array, stride: jax.Array, count: int) -> tuple[P
     """Drop every second state when the slots are full."""
     full = n >= count * stride
     # a loop of no or count / 2 moves stays in place, where a conditional would copy the buffers
-    slots = lax.fori_loop(
-        0, jnp.where(full, count // 2, 0), lambda j, s: tree.put(s, tree.row(s, 2 * j), j), slots
-    )
+    slots = lax.fori_loop(0, jnp.where(full, count // 2, 0), lambda j, s: tree.put(s, tree.row(s, 2 * j), j), slots)
     return slots, jnp.where(full, 2 * stride, stride)
 
 
@@ -168,9 +158,7 @@ class Lane(NamedTuple):
     accepted: jax.Array
 
 
-def _start(
-    each: Each, history: History, lane: Lane, i: jax.Array, t: Time, z: PyTree
-) -> tuple[jax.Array, Start]:
+def _start(each: Each, history: History, lane: Lane, i: jax.Array, t: Time, z: PyTree) -> tuple[jax.Array, Start]:
     """Say which lanes made recorded step `i` and where; idle ones stand on their own first state.
 
     There the field is known to have a pullback, so that a cotangent of zero stays zero.
@@ -183,9 +171,7 @@ def _start(
         active = (h != 0) & (lane.accepted > 0)
     high = lane.t0 if t.high is None else jnp.where(active, t.high, lane.t0)
     t = Time(high, jnp.zeros_like(high) if t.low is None else jnp.where(active, t.low, 0.0))
-    return active, Start(
-        jnp.where(active, index, 0), t, jnp.where(active, h, 0.0), tree.where(active, z, lane.z0)
-    )
+    return active, Start(jnp.where(active, index, 0), t, jnp.where(active, h, 0.0), tree.where(active, z, lane.z0))
 
 
 class Backward(NamedTuple):
@@ -219,14 +205,12 @@ def _backward(each: Each, outcome: Outcome, history: History, bar: Cotangents, r
         z_bar = tree.where(active, tree.add(z_bar, into.z), carry.z)
         return Backward(z_bar, tree.add(carry.leaves, leaves_bar), save, carry.left - active)
 
-    save = each(lambda inputs, rest: inputs.save.unwind(*rest))(
-        (outcome.out, bar.rows, ts if exact else None)
-    )
+    save = each(lambda inputs, rest: inputs.save.unwind(*rest))((outcome.out, bar.rows, ts if exact else None))
     carry = Backward(bar.z1, tree.full_like(picked, 0.0), save, lane.accepted)
     if recorder.thinned(z0):
         carry = _by_segments(each, history, lane, undo, carry, recorder)
     else:
-        carry = _down(history.n, lambda i, c: undo(i, *tree.row((history.t, history.z), i), c), carry)
+        carry = _down(history.n, lambda i, c: undo(i, tree.row(history.t, i), tree.row(history.z, i), c), carry)
     loop_bar = iter(tree.where(jnp.any(lane_ok), carry.leaves, tree.full_like(carry.leaves, 0.0)))
     loop_bars = [next(loop_bar) if yes else None for yes in chosen]
     return settle(each, outcome, bar, carry.z, getattr(carry.save, "ts", None), loop_bars, poison)
@@ -237,9 +221,7 @@ def _down(n: jax.Array, body, carry):
     return lax.while_loop(lambda s: s[0] > 0, lambda s: (s[0] - 1, body(s[0] - 1, s[1])), (n, carry))[1]
 
 
-def _by_segments(
-    each: Each, history: History, lane: Lane, undo, carry: Backward, recorder: Slots
-) -> Backward:
+def _by_segments(each: Each, history: History, lane: Lane, undo, carry: Backward, recorder: Slots) -> Backward:
     """Replay one segment at a time from its checkpoint into a buffer, then undo its steps."""
     length = 1
     while length * recorder.count(lane.z0) < recorder.limit:
@@ -261,9 +243,7 @@ def _by_segments(
     return _down((history.n + history.stride - 1) // history.stride, segment, carry)
 
 
-def _advance(
-    each: Each, history: History, lane: Lane, i: jax.Array, now: tuple[Time, PyTree]
-) -> tuple[Time, PyTree]:
+def _advance(each: Each, history: History, lane: Lane, i: jax.Array, now: tuple[Time, PyTree]) -> tuple[Time, PyTree]:
     """Take recorded step `i` of all lanes again."""
     active, start = _start(each, history, lane, i, *now)
     y = each(lambda inputs, start: retrace(each.problem, inputs, start))(start)
@@ -286,9 +266,7 @@ def _replay(each: Each, outcome: Outcome, history: History, recorder: Slots) -> 
         y = each(lambda inputs, start: retrace(each.problem, inputs, start))(start)
         beyond = add_time(start.t, y.h)
         end = jnp.where((index == accepted - 1) & ok, t1, beyond.high)
-        trial = Trial(
-            active, index, start.t._replace(high=y.t), y.h, lax.stop_gradient(end), start.z, y.z1, y.slopes
-        )
+        trial = Trial(active, index, start.t._replace(high=y.t), y.h, lax.stop_gradient(end), start.z, y.z1, y.slopes)
         out, rounds = save.record(each, method, lambda trial, _: trial, out, trial)
         slots = recorder.write(slots, t, z, trial, rounds)
         t, z = tree.where(active, beyond, t), tree.where(active, y.z1, z)

@@ -1,6 +1,6 @@
 """The transpose of one recorded step, by reverse mode or, for small systems, by forward mode."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -51,14 +51,12 @@ def retrace(problem: Problem, inputs: Inputs, start: Start) -> Retraced:
 def differentiable(inputs: Inputs) -> list[bool]:
     """Say for each leaf whether a step depends on it differentiably (times only where steps follow from them)."""
     exact = inputs.steps.exact_times
-    wanted = Inputs(False, exact, exact, True, exact, False)
-    flags = jax.tree.map(
-        lambda want, part: jax.tree.map(lambda x: want and jnp.issubdtype(x.dtype, jnp.inexact), part),
-        wanted,
-        inputs,
-        is_leaf=lambda x: isinstance(x, bool),
-    )
-    return jax.tree.leaves(flags)
+    wanted = (False, exact, exact, True, exact, False)  # z0, t0, t1, theta, steps, save
+    return [
+        want and jnp.issubdtype(x.dtype, jnp.inexact)
+        for want, part in zip(wanted, inputs, strict=True)
+        for x in jax.tree.leaves(part)
+    ]
 
 
 Pullback = Callable[[Start], tuple[Retraced, Callable[[Retraced], tuple[list, PyTree]]]]
@@ -72,12 +70,12 @@ def pullback_of_steps(each: Each, chosen: list[bool]) -> Pullback:
     return _by_forward_mode(each, chosen) if _is_small(each, chosen) else _by_reverse_mode(each, chosen)
 
 
-def _replaced(leaves: list, chosen: list[bool], some: list) -> list:
+def _replaced(leaves: Sequence, chosen: list[bool], some: Sequence) -> list:
     new = iter(some)
     return [next(new) if yes else x for x, yes in zip(leaves, chosen, strict=True)]
 
 
-def _picked(leaves: list, chosen: list[bool]) -> list:
+def _picked(leaves: Sequence, chosen: list[bool]) -> list:
     return [x for x, yes in zip(leaves, chosen, strict=True) if yes]
 
 

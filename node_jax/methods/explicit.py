@@ -54,9 +54,7 @@ class ExplicitRK:
     def __post_init__(self):
         """Check the shape of the rows and fill in `error_order`."""
         if len(self.a) != len(self.c) or any(len(row) != i for i, row in enumerate(self.a)):
-            raise ValueError(
-                f"a must have {len(self.c)} rows, row i with i numbers; got lengths {[*map(len, self.a)]}"
-            )
+            raise ValueError(f"a must have {len(self.c)} rows, row i with i numbers; got lengths {[*map(len, self.a)]}")
         if not self.error_order:
             object.__setattr__(self, "error_order", self.order)
 

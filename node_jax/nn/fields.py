@@ -65,8 +65,6 @@ class MLPField(eqx.Module):
             ValueError: if `z` is not of shape `(size,)`.
         """
         if jnp.shape(z) != (self.size,):
-            raise ValueError(
-                f"z must have shape ({self.size},), got {jnp.shape(z)}; use jax.vmap for a batch"
-            )
+            raise ValueError(f"z must have shape ({self.size},), got {jnp.shape(z)}; use jax.vmap for a batch")
         inputs = jnp.append(z, jnp.asarray(t, z.dtype)) if self.time_dependent else z
         return self.mlp(inputs).astype(z.dtype)

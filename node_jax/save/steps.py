@@ -30,9 +30,7 @@ def _write(out, row, index):
 def _finish(each, out, row, capacity: int, count):
     """Return the rows in the layout of the lanes, NaN beyond the count of each."""
     rows = tree.read_table(out, row, capacity)
-    return each(lambda inputs, rest: blank_where_lost(inputs, (rest[0], jnp.arange(capacity) < rest[1])))(
-        (rows, count)
-    )
+    return each(lambda inputs, rest: blank_where_lost(inputs, (rest[0], jnp.arange(capacity) < rest[1])))((rows, count))
 
 
 def _bar_of(bar, trial: Trial):
@@ -155,9 +153,7 @@ class Dense(eqx.Module):
     def blank(self, each, method, z):
         """Empty rows; the first is the constant `z0`."""
         first = each(lambda inputs, z: _constant(method, inputs.t0, z))(z)
-        return _write(
-            _blank(each, first, self.capacity), first, each(lambda inputs, _: jnp.zeros((), jnp.int32))()
-        )
+        return _write(_blank(each, first, self.capacity), first, each(lambda inputs, _: jnp.zeros((), jnp.int32))())
 
     def record(self, each, method, extend, out, trial):
         """Write the polynomials of the steps."""
@@ -171,9 +167,7 @@ class Dense(eqx.Module):
     def finish(self, each, out, z, accepted, ok):
         """Put NaN in the rows that are not in use."""
         t = each(lambda inputs, _: inputs.t0)()
-        return _finish(
-            each, out, Interpolant(t, t, (z,) * len(out.q)), self.capacity, jnp.maximum(accepted, ok)
-        )
+        return _finish(each, out, Interpolant(t, t, (z,) * len(out.q)), self.capacity, jnp.maximum(accepted, ok))
 
     def rows(self, out):
         """The saved polynomials."""
@@ -201,9 +195,7 @@ class Dense(eqx.Module):
         def undo(inputs, rest):
             bar, trial = rest
             g = _bar_of(bar, trial)
-            _, vjp = jax.vjp(
-                lambda z, h, slopes: coefficients(method, z, h, slopes), trial.z, trial.h, trial.slopes
-            )
+            _, vjp = jax.vjp(lambda z, h, slopes: coefficients(method, z, h, slopes), trial.z, trial.h, trial.slopes)
             z, h, slopes = vjp(g.q)
             return StepBar(g.t, g.h + h, z, tree.full_like(trial.z1, 0.0), slopes)
 

@@ -148,9 +148,7 @@ class SaveAt(eqx.Module):
             ts = bar.ts if bar.ts is None else bar.ts.at[i].add(time)
             return AtTimesBar(bar.zs, bar.cursor - now, ts), into
 
-        return lax.fori_loop(
-            0, rounds, lambda _, carry: each(undo)((carry[0], trial, carry[1])), (bar, start)
-        )
+        return lax.fori_loop(0, rounds, lambda _, carry: each(undo)((carry[0], trial, carry[1])), (bar, start))
 
 
 def _at(method, time, trial: Trial):

@@ -1,0 +1,7 @@
+"""Step-size policies: what to try next, and whether a trial counts. All arrays are those of one lane."""
+
+from node_jax.control.adaptive import Adaptive
+from node_jax.control.prescribed import Fixed, Grid
+from node_jax.control.records import Control, Proposal, Verdict, add_time
+
+__all__ = ["Adaptive", "Control", "Fixed", "Grid", "Proposal", "Verdict", "add_time"]

@@ -1,0 +1,195 @@
+"""Steps chosen so that the estimated error stays below a tolerance."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from node_jax import tree
+from node_jax.control.first_step import first_step
+from node_jax.control.records import Control, Proposal, Verdict, add_time
+from node_jax.types import Method, PyTree, Status, Step, Time, VectorField
+
+STALLED = 10_000  # weight of accepted steps in a row that ends a solve which leads nowhere
+
+
+class Adaptive(eqx.Module):
+    """Choose each step so that the estimated error stays below a tolerance.
+
+    The error of a step is `norm(error / (atol + rtol * max(|z(t)|, |z(t + h)|)))`; at most 1 is accepted. The next
+    step is the last times `safety * e0**(-b0/k) * e1**(-b1/k) * e2**(-b2/k)` with the errors `e0, e1, e2` of the last
+    three accepted steps, `k` the order of the estimate, `b0 = p + i + d`, `b1 = -(p + 2d)`, `b2 = d`. The first step
+    is that of Hairer, Norsett and Wanner, Solving ODEs I, II.4. A trial that is not finite is
+    rejected with factor 0.1, and from then on the way to its end is halved, until a few steps have succeeded.
+
+    Args:
+        rtol: relative tolerance: a scalar, or a pytree prefix of `z` with scalars or arrays shaped like its leaves.
+        atol: absolute tolerance, in units of `z`; same forms.
+        first_step: size of the first step, in units of `t`; default: chosen.
+        min_step: a rejected step of this size fails with `STEP_UNDERFLOW`.
+        max_step: no step is larger.
+        breakpoints: array `(m,)` of times at which `f` jumps (doses, switches), in any order: steps land on them, no
+            step sees the field on both sides, and the slope is restarted.
+        p: proportional coefficient of the PID controller; `i`, `d`: integral and derivative ones.
+        safety, min_factor, max_factor: limits on the change of the step.
+        norm: maps a pytree shaped like `z` to a real scalar; a module-level function (a new one recompiles).
+
+    Example:
+        >>> Adaptive(rtol=1e-8, atol=1e-10).safety
+        0.9
+    """
+
+    rtol: PyTree = 1e-6
+    atol: PyTree = 1e-8
+    first_step: Any = None
+    min_step: Any = 0.0
+    max_step: Any = jnp.inf
+    breakpoints: Any = None
+    p: float = eqx.field(static=True, default=0.2)
+    i: float = eqx.field(static=True, default=0.65)
+    d: float = eqx.field(static=True, default=0.0)
+    safety: float = eqx.field(static=True, default=0.9)
+    min_factor: float = eqx.field(static=True, default=0.2)
+    max_factor: float = eqx.field(static=True, default=10.0)
+    norm: Callable = eqx.field(static=True, default=tree.rms)
+
+    exact_times = False  # step sizes are constants of the gradient
+
+    def trials(self, max_steps: int | None) -> int | None:
+        """Upper bound on the trials of one lane."""
+        return max_steps
+
+    def fixed_count(self) -> None:
+        """No number of steps is known beforehand."""
+        return
+
+    def valid(self, t0: jax.Array, t1: jax.Array) -> jax.Array:
+        """Whether the values known only at run time make sense."""
+        tolerances = jax.tree.leaves((self.rtol, self.atol))
+        ok = jnp.all(jnp.array([jnp.all((x >= 0) & jnp.isfinite(x)) for x in tolerances]))
+        steps = [x for x in (self.first_step, self.max_step) if x is not None]
+        ok &= jnp.all(jnp.array([x > 0 for x in steps])) & (self.min_step >= 0)
+        if self.breakpoints is not None:
+            ok &= ~jnp.any(jnp.isnan(self.breakpoints))
+        return ok
+
+    def first_evaluations(self, method: Method) -> int:
+        """Field evaluations before the first trial."""
+        return 2 if self.first_step is None else int(method.first_same_as_last)
+
+    def first(
+        self, method: Method, field: VectorField, z0: PyTree, t0: jax.Array, t1: jax.Array, theta: PyTree
+    ) -> tuple[Control, PyTree]:
+        """Return the first control and the method's memory."""
+        memory = method.start(field, t0, z0, theta)
+        if self.first_step is not None:
+            size = jnp.asarray(self.first_step, t0.dtype)
+        else:
+            slope = field(z0, t0, theta) if memory is None else memory
+
+            def size_of(z):
+                return self._ratio(z, z0, z0)
+
+            size = first_step(lambda z, t: field(z, t, theta), size_of, method.error_order, z0, slope, t0, t1)
+        direction = jnp.where(t1 < t0, -1.0, 1.0).astype(t0.dtype)
+        last, before = (jnp.zeros_like(t0) if used else None for used in (self.p or self.d, self.d))
+        zero = jnp.zeros((), jnp.int32)
+        size = jnp.minimum(size, self.max_step)
+        return Control(direction * size, last, before, zero, direction * jnp.inf, zero), memory
+
+    def propose(self, control: Control, t: Time, done: jax.Array, t0: jax.Array, t1: jax.Array) -> Proposal:
+        """Aim at the next breakpoint or `t1`, and take it if the step comes near."""
+        goal, breaks = t1, jnp.array(False)
+        if self.breakpoints is not None and self.breakpoints.size:
+            direction = jnp.where(t1 < t0, -1.0, 1.0).astype(t1.dtype)
+            ahead = (self.breakpoints - t.high) * direction
+            inside = (ahead > 0) & ((t1 - self.breakpoints) * direction > 0)
+            nearest = jnp.argmin(jnp.where(inside, ahead, jnp.inf))
+            breaks = jnp.any(inside)
+            goal = jnp.where(breaks, self.breakpoints[nearest], t1)
+        left = (goal - t.high) - t.low
+        arrives = 1.01 * jnp.abs(control.h) >= jnp.abs(left)
+        h = jnp.where(arrives, left, control.h)
+        beyond = add_time(t, control.h)
+        end = Time(jnp.where(arrives, goal, beyond.high), jnp.where(arrives, 0.0, beyond.low))
+        return Proposal(h, end, arrives & ~breaks, arrives & breaks)
+
+    def judge(
+        self, method: Method, step: Step, z: PyTree, t: Time, proposal: Proposal, control: Control, t0, t1
+    ) -> Verdict:
+        """Accept a trial whose error is within the tolerance, and choose the next step size."""
+        dtype = t0.dtype
+        ratio = self._estimate(step, z)
+        change = tree.largest(tree.subtract(step.z1, z), dtype)
+        good = ~jnp.isnan(ratio) & jnp.isfinite(change)
+        accepted = good & (ratio <= 1.0)
+
+        error = jnp.log(jnp.maximum(ratio, 1e-10))
+        size = jnp.abs(proposal.h) * self._factor(method, error, accepted, control)
+        size = jnp.where(accepted & proposal.breaks, jnp.maximum(size, jnp.abs(control.h)), size)
+        size, wall, streak = _before_wall(size, good, accepted, t, proposal, control)
+
+        eps, furthest = jnp.finfo(dtype).eps, jnp.maximum(jnp.abs(t0), jnp.abs(t1))
+        least = jnp.maximum(self.min_step, 4 * eps * eps * furthest)
+        too_small = jnp.where(good, least, jnp.maximum(self.min_step, max(1e-10, 4 * eps) * furthest))
+        stalled = _stalled(accepted, change, ratio, t, proposal, control, t1 - t0)
+        underflow = (~accepted & (jnp.abs(proposal.h) <= too_small)) | (stalled >= STALLED)
+        failure = jnp.where(underflow, jnp.where(good, Status.STEP_UNDERFLOW, Status.NON_FINITE), Status.SUCCESS)
+
+        h = jnp.copysign(jnp.clip(size, least, self.max_step), control.h)
+        last, before = control.last, control.before
+        if before is not None and last is not None:
+            before = jnp.where(accepted, last, before)
+        if last is not None:
+            last = jnp.where(accepted, jnp.maximum(error, -9.0), last)
+        return Verdict(accepted, Control(h, last, before, stalled, wall, streak), failure)
+
+    def _factor(self, method: Method, error: jax.Array, accepted: jax.Array, control: Control) -> jax.Array:
+        """Return the change of the step size, from the logarithms of the last errors.
+
+        One logarithm and one exponential: on a CPU a power costs twenty times a product.
+        """
+        damped = (self.p + self.i + self.d) * error
+        if control.last is not None:
+            damped -= (self.p + 2 * self.d) * control.last
+        if control.before is not None:
+            damped += self.d * control.before
+        exponent = jnp.where(accepted, damped, error)
+        factor = self.safety * jnp.exp(exponent * (-1.0 / method.error_order))
+        return jnp.clip(factor, self.min_factor, jnp.where(accepted, self.max_factor, 1.0))
+
+    def _estimate(self, step: Step, z: PyTree) -> jax.Array:
+        high, *low = (self._ratio(error, z, step.z1) for error in step.error)
+        if not low:
+            return high
+        # DOP853: the 5th-order estimate, damped by the 3rd-order one
+        return high * jnp.where(high == 0, 0.0, high / jnp.sqrt(high**2 + 0.01 * low[0] ** 2))
+
+    def _ratio(self, error: PyTree, z: PyTree, z1: PyTree) -> jax.Array:
+        return self.norm(tree.error_ratio_terms(error, z, z1, self.rtol, self.atol))
+
+
+def _before_wall(size, good, accepted, t: Time, proposal: Proposal, control: Control):
+    """Stay before the end of a trial that was not finite, where there may be a wall.
+
+    The way to it is halved by every step, accepted or not; after four that were accepted it is forgotten.
+    """
+    streak = jnp.where(good, control.streak + accepted, 0)
+    wall = jnp.where(streak < 4, control.wall, jnp.copysign(jnp.inf, control.h))
+    half = 0.5 * jnp.abs(wall - jnp.where(accepted, proposal.end.high, t.high))
+    shrink = jnp.where(jnp.isinf(control.wall), 0.1, 0.5)
+    size = jnp.where(good, jnp.minimum(size, half), shrink * jnp.abs(proposal.h))
+    return size, jnp.where(good, wall, proposal.end.high), streak
+
+
+def _stalled(accepted, change, ratio, t: Time, proposal: Proposal, control: Control, span):
+    """Count steps that leave z and t as they are, and with less weight such as would need 1e9 for the way.
+
+    The second kind ends solves that chatter about a jump: 10,000 of them in a row cover 1e-5 of the way at most.
+    """
+    stuck = (change == 0) & (ratio > 0) & (proposal.end.high == t.high)
+    tiny = jnp.abs(proposal.h) < 1e-9 * jnp.abs(span)
+    weight = jnp.where(stuck, STALLED // 20, tiny.astype(jnp.int32))
+    return jnp.where(accepted, jnp.where(weight > 0, control.stalled + weight, 0), control.stalled)

@@ -1,0 +1,115 @@
+"""Steps known beforehand."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from node_jax import tree
+from node_jax.control.records import Control, Proposal, Verdict
+from node_jax.types import Status, Time, is_count
+
+
+class _Prescribed(eqx.Module):
+    """What `Fixed` and `Grid` share: every finite trial counts."""
+
+    exact_times = True  # step sizes are functions of the times and are differentiated with them
+
+    def fixed_count(self) -> int:
+        raise NotImplementedError
+
+    def interval(self, i, t0, t1):
+        raise NotImplementedError
+
+    def first_evaluations(self, method):
+        return int(method.first_same_as_last)
+
+    def first(self, method, field, z0, t0, t1, theta):
+        memory = method.start(field, t0, z0, theta)
+        return Control(), memory
+
+    def propose(self, control, t, done, t0, t1):
+        start, end = self.interval(done, t0, t1)
+        return Proposal(end - start, Time(end, jnp.zeros_like(end)), done == self.fixed_count() - 1, jnp.array(False))
+
+    def judge(self, method, step, z, t, proposal, control, t0, t1):
+        good = jnp.isfinite(tree.largest(step.z1, t0.dtype))
+        return Verdict(good, control, jnp.where(good, Status.SUCCESS, Status.NON_FINITE))
+
+    def trials(self, max_steps):
+        return self.fixed_count()
+
+
+class Fixed(_Prescribed):
+    """Take `n` steps of equal size.
+
+    Args:
+        n: number of steps, a static positive integer.
+
+    Raises:
+        ValueError: if `n` is not a positive integer.
+
+    Example:
+        >>> Fixed(40).n
+        40
+    """
+
+    n: int = eqx.field(static=True)
+
+    def __check_init__(self):
+        """Refuse a number of steps that is not a positive integer."""
+        if not is_count(self.n):
+            raise ValueError(f"Fixed(n): n must be a positive integer, got {self.n!r}")
+
+    def fixed_count(self) -> int:
+        """The number of steps."""
+        return self.n
+
+    def valid(self, t0, t1):
+        """Always true: `n` was checked when the record was made."""
+        return jnp.array(True)
+
+    def interval(self, i, t0, t1):
+        """Start and end of step `i`."""
+        h = (t1 - t0) / self.n
+        end = jnp.where(i == self.n - 1, t1, t0 + (i + 1).astype(h.dtype) * h)
+        return t0 + i.astype(h.dtype) * h, end
+
+
+class Grid(_Prescribed):
+    """Take the steps between given times.
+
+    Args:
+        ts: array `(n + 1,)`, `n >= 1`, monotonic, from `t0` to `t1`, in units of `t`.
+
+    Raises:
+        ValueError: if `ts` is not one-dimensional or has fewer than two entries. A grid whose ends are not `t0` and
+            `t1`, or that turns back, ends with status `BAD_INPUT`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> Grid(jnp.array([0.0, 0.1, 1.0])).fixed_count()
+        2
+    """
+
+    ts: Any
+
+    def __check_init__(self):
+        """Refuse a grid of the wrong shape."""
+        shape = jnp.shape(self.ts) if not isinstance(self.ts, jax.ShapeDtypeStruct) else self.ts.shape
+        if len(shape) != 1 or shape[0] < 2:
+            raise ValueError(f"Grid(ts): ts must have shape (n + 1,) with n >= 1, got shape {shape}")
+
+    def fixed_count(self) -> int:
+        """The number of steps."""
+        return self.ts.shape[-1] - 1
+
+    def valid(self, t0, t1):
+        """Whether the grid goes from `t0` to `t1` without turning back."""
+        steps = jnp.diff(self.ts) * jnp.where(t1 < t0, -1.0, 1.0).astype(t0.dtype)
+        return (self.ts[0] == t0) & (self.ts[-1] == t1) & jnp.all(steps >= 0)
+
+    def interval(self, i, t0, t1):
+        """Start and end of step `i`."""
+        return self.ts[i], self.ts[i + 1]

@@ -1,0 +1,44 @@
+"""What a step-size policy carries, proposes and decides."""
+
+from typing import Any, NamedTuple
+
+import jax
+
+from node_jax.types import Time
+
+
+class Control(NamedTuple):
+    """What a policy carries from one trial to the next; None where it has no use for it."""
+
+    h: Any = None  # signed step to try next
+    last: Any = None  # logarithm of error over tolerance of the last accepted step
+    before: Any = None  # of the one before that
+    stalled: Any = None  # weight of the accepted steps in a row that led nowhere
+    wall: Any = None  # end of the last trial that was not finite; infinite if forgotten
+    streak: Any = None  # accepted steps since
+
+
+class Proposal(NamedTuple):
+    """A step to try: its size, where it ends, whether that is `t1`, whether that is a breakpoint."""
+
+    h: jax.Array
+    end: Time
+    last: jax.Array
+    breaks: jax.Array
+
+
+class Verdict(NamedTuple):
+    """Whether a trial counts, what to carry on, and the status if the lane must stop (else `SUCCESS`)."""
+
+    accepted: jax.Array
+    control: Control
+    failure: jax.Array
+
+
+def add_time(t: Time, h: jax.Array) -> Time:
+    """Add `h` to a compensated time (Knuth's two-sum, then Dekker's renormalisation)."""
+    total = t.high + h
+    virtual = total - t.high
+    rounding = (t.high - (total - virtual)) + (h - virtual) + t.low
+    high = total + rounding
+    return Time(high, rounding - (high - total))
