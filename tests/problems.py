@@ -125,6 +125,9 @@ PLANETS_AT_0 = (
 # Class D: two bodies, eccentricity 0.1 to 0.9.
 
 
+ECCENTRICITIES = {"D1": 0.1, "D2": 0.3, "D3": 0.5, "D4": 0.7, "D5": 0.9}
+
+
 def kepler(z, t, theta):
     x, v = z[:2], z[2:]
     return jnp.concatenate([v, -x / (x @ x) ** 1.5])
@@ -199,7 +202,7 @@ def pleiades(z, t, theta):
     x, v = z[:14].reshape(2, 7), z[14:]
     gap = x[:, None, :] - x[:, :, None]
     squares = jnp.sum(gap**2, axis=0) + jnp.eye(7)
-    return jnp.concatenate([v, (jnp.sum(gap * jnp.arange(1.0, 8.0) / squares**1.5, axis=2)).ravel()])
+    return jnp.concatenate([v, (jnp.sum(gap * jnp.arange(1.0, 8.0)[None, None] / squares**1.5, axis=2)).ravel()])
 
 
 MOON = 0.012277471
@@ -234,7 +237,7 @@ PROBLEMS = [
     Problem("C3", c3, unit(10)),
     Problem("C4", c3, unit(51)),
     Problem("C5", c5, tuple(np.ravel(PLANETS_AT_0).tolist())),
-    *(Problem(f"D{i}", kepler, kepler_start(e), exact=kepler_exact(e)) for i, e in enumerate((0.1, 0.3, 0.5, 0.7, 0.9), 1)),
+    *(Problem(name, kepler, kepler_start(e), exact=kepler_exact(e)) for name, e in ECCENTRICITIES.items()),
     Problem("E1", e1, (0.6713967071418030, 0.09540051444747446), exact=e1_exact),
     Problem("E2", e2, (2.0, 0.0)),
     Problem("E3", e3, (0.0, 0.0)),

@@ -3,8 +3,8 @@
 The error is the largest of `|z - exact| / max(1, |exact|)` over components, at the end (tsit5: at four times, by dense
 output); `rtol = atol = tolerance`. A method controls the error of a step, and the problem carries it along: where
 neighbouring solutions part (orbits drift in phase, limit cycles, chaos), the error at the end is a multiple of the
-tolerance for every such method. There it must be at most twice that of SciPy's RK45 (order 5) or DOP853 (order 8) at the
-same tolerance: `SCIPY` holds their multiples, the largest over the tolerances 1e-4 to 1e-10.
+tolerance for every such method. There it must be at most twice that of SciPy's RK45 (order 5) or DOP853 (order 8) at
+the same tolerance: `SCIPY` holds their multiples, the largest over the tolerances 1e-4 to 1e-10.
 """
 
 import functools

@@ -268,7 +268,9 @@ def _replay(each: Each, outcome: Outcome, history: History, recorder: Slots) -> 
         end = jnp.where((index == accepted - 1) & ok, t1, beyond.high)
         trial = Trial(active, index, start.t._replace(high=y.t), y.h, lax.stop_gradient(end), start.z, y.z1, y.slopes)
         out, rounds = save.record(each, method, lambda trial, _: trial, out, trial)
-        slots = recorder.write(slots, t, z, trial, rounds)
+        # a recorded index counts for all lanes: taken from the loop, it has no lanes, however it is mapped
+        every = trial._replace(accepted=jnp.ones_like(active))
+        slots = recorder.write(slots._replace(n=i), t, z, every, rounds)
         t, z = tree.where(active, beyond, t), tree.where(active, y.z1, z)
         return lax.stop_gradient(t), z, index + active, out, slots
 

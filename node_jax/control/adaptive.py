@@ -25,7 +25,8 @@ class Adaptive(eqx.Module):
     rejected with factor 0.1, and from then on the way to its end is halved, until a few steps have succeeded.
 
     Args:
-        rtol: relative tolerance: a scalar, or a pytree prefix of `z` with scalars or arrays shaped like its leaves.
+        rtol: relative tolerance: a scalar, or a pytree prefix of `z` with scalars or arrays shaped like its leaves; at
+            least 4 machine epsilons of each leaf are used.
         atol: absolute tolerance, in units of `z`; same forms.
         first_step: size of the first step, in units of `t`; default: chosen.
         min_step: a rejected step of this size fails with `STEP_UNDERFLOW`.
