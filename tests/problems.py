@@ -202,7 +202,9 @@ def pleiades(z, t, theta):
     x, v = z[:14].reshape(2, 7), z[14:]
     gap = x[:, None, :] - x[:, :, None]
     squares = jnp.sum(gap**2, axis=0) + jnp.eye(7)
-    return jnp.concatenate([v, (jnp.sum(gap * jnp.arange(1.0, 8.0)[None, None] / squares**1.5, axis=2)).ravel()])
+    return jnp.concatenate(
+        [v, (jnp.sum(gap * jnp.arange(1.0, 8.0)[None, None] / squares[None] ** 1.5, axis=2)).ravel()]
+    )
 
 
 MOON = 0.012277471
