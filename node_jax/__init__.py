@@ -1,6 +1,7 @@
 """Neural ordinary differential equations in JAX."""
 
 from node_jax import datasets, nn, testing
+from node_jax.adapters import from_diffrax, from_torchdiffeq, odeint
 from node_jax.adjoints.checkpointed import Checkpointed
 from node_jax.control import Adaptive, Fixed, Grid
 from node_jax.methods import (
@@ -17,7 +18,7 @@ from node_jax.methods import (
     tsit5,
 )
 from node_jax.nn import NeuralODE
-from node_jax.odesolve import from_diffrax, from_torchdiffeq, odeint, odesolve
+from node_jax.odesolve import odesolve
 from node_jax.save import Dense, SaveAt, SaveEnd, SaveSteps
 from node_jax.solution import Solution, SolveError
 from node_jax.train import fit

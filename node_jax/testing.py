@@ -274,7 +274,7 @@ def assert_gradient(
     parts = [leaves[i] for i in moving]
     dtype = tree.real_dtype(parts)
     eps = float(min(jnp.finfo(x.dtype).eps for x in parts)) if dtype == jnp.float64 else float(jnp.finfo(dtype).eps)
-    h, rtol = step or eps**0.2, rtol or eps**0.4
+    h, bound = step or eps**0.2, rtol or eps**0.4
     gradient = jax.grad(value)(parts)
     chex.assert_trees_all_equal_shapes_and_dtypes(gradient, parts)
     norm = float(jnp.sqrt(sum(jnp.sum(jnp.abs(g) ** 2).astype(dtype) for g in gradient)))
@@ -286,11 +286,11 @@ def assert_gradient(
         expected = _richardson(value, parts, along, h)
         found = float(tree.dot(gradient, along, dtype))
         scale = max(norm, abs(expected))
-        if not abs(found - expected) <= rtol * scale:
+        if not abs(found - expected) <= bound * scale:
             raise AssertionError(
                 f"gradient: derivative along a direction is {found:.10g}, differences give {expected:.10g}; "
                 f"relative to the gradient's norm {norm:.3g} they differ by "
-                f"{abs(found - expected) / scale:.2g}, more than {rtol:.2g}"
+                f"{abs(found - expected) / scale:.2g}, more than {bound:.2g}"
             )
 
 

@@ -34,7 +34,8 @@ class Adaptive(eqx.Module):
         breakpoints: array `(m,)` of times at which `f` jumps (doses, switches), in any order: steps land on them, no
             step sees the field on both sides, and the slope is restarted.
         p: proportional coefficient of the PID controller; `i`, `d`: integral and derivative ones.
-        safety, min_factor, max_factor: limits on the change of the step.
+        safety, min_factor, max_factor: limits on the change of the step. With `p = d = 0` a step that was accepted is
+            never followed by a smaller one.
         norm: maps a pytree shaped like `z` to a real scalar; a module-level function (a new one recompiles).
 
     Example:
@@ -159,7 +160,8 @@ class Adaptive(eqx.Module):
             damped += self.d * control.before
         exponent = jnp.where(accepted, damped, error)
         factor = self.safety * jnp.exp(exponent * (-1.0 / method.error_order))
-        return jnp.clip(factor, self.min_factor, jnp.where(accepted, self.max_factor, 1.0))
+        least = self.min_factor if self.p or self.d else jnp.where(accepted, 1.0, self.min_factor)
+        return jnp.clip(factor, least, jnp.where(accepted, self.max_factor, 1.0))
 
     def _estimate(self, step: Step, z: PyTree) -> jax.Array:
         high, *low = (self._ratio(error, z, step.z1) for error in step.error)
