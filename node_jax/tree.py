@@ -109,9 +109,9 @@ def lift(fn, masks: Sequence[Sequence[bool]], lanes: Sequence[int]):
 
 
 def table(like: PyTree, lanes: Sequence[int], n: int) -> PyTree:
-    """Return `n` rows of zeros for each lane, shape `(lanes, n, elements)`: what `write_rows` can fill in place."""
+    """Return `n` rows of zeros for each lane, shape `(n, elements, lanes)`: what `write_rows` can fill in place."""
     count = math.prod(lanes)
-    return jax.tree.map(lambda x: jnp.zeros((count, n, x.size // max(count, 1)), x.dtype), like)
+    return jax.tree.map(lambda x: jnp.zeros((n, x.size // max(count, 1), count), x.dtype), like)
 
 
 def write_rows(rows: PyTree, values: PyTree, i: jax.Array) -> PyTree:
@@ -121,22 +121,20 @@ def write_rows(rows: PyTree, values: PyTree, i: jax.Array) -> PyTree:
     """
 
     def leaf(table, x):
-        count, _, size = table.shape
-        window = x.reshape(x.shape[0], size, count).transpose(2, 0, 1)
+        _, size, count = table.shape
+        window = x.reshape(x.shape[0], size, count)
         if count == 1:
-            return lax.dynamic_update_slice_in_dim(table, window, i.reshape(()), axis=1)
-        numbers = lax.ScatterDimensionNumbers((1, 2), (0,), (0, 1))
-        at = jnp.stack([jnp.arange(count, dtype=i.dtype), i.reshape(-1)], axis=1)
-        return lax.scatter(
-            table, at, window, numbers, indices_are_sorted=True, unique_indices=True, mode="promise_in_bounds"
-        )
+            return lax.dynamic_update_slice_in_dim(table, window, i.reshape(()), axis=0)
+        numbers = lax.ScatterDimensionNumbers((0, 1), (2,), (0, 2))
+        at = jnp.stack([i.reshape(-1), jnp.arange(count, dtype=i.dtype)], axis=1)
+        return lax.scatter(table, at, window, numbers, unique_indices=True, mode="promise_in_bounds")
 
     return jax.tree.map(leaf, rows, values)
 
 
 def read_table(rows: PyTree, like: PyTree, n: int) -> PyTree:
     """Return the first `n` rows of a table as `(n, *shape, *lanes)`, with `like` of shape `(*shape, *lanes)`."""
-    return jax.tree.map(lambda table, x: table[:, :n].transpose(1, 2, 0).reshape(n, *x.shape), rows, like)
+    return jax.tree.map(lambda table, x: table[:n].reshape(n, *x.shape), rows, like)
 
 
 def pack(tree: PyTree) -> list[jax.Array]:
