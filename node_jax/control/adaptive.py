@@ -131,13 +131,13 @@ class Adaptive(eqx.Module):
         error = jnp.log(jnp.maximum(ratio, 1e-10))
         size = jnp.abs(proposal.h) * self._factor(method, error, accepted, control)
         size = jnp.where(accepted & proposal.breaks, jnp.maximum(size, jnp.abs(control.h)), size)
-        size, wall, streak = _before_wall(size, good, accepted, t, proposal, control)
+        size, wall, streak = _before_wall(size, good, accepted, t, control)
 
         eps, furthest = jnp.finfo(dtype).eps, jnp.maximum(jnp.abs(t0), jnp.abs(t1))
         least = jnp.maximum(self.min_step, 4 * eps * eps * furthest)
         too_small = jnp.where(good, least, jnp.maximum(self.min_step, max(1e-10, 4 * eps) * furthest))
-        stalled = _stalled(accepted, change, ratio, t, proposal, control, t1 - t0)
-        underflow = (~accepted & (jnp.abs(proposal.h) <= too_small)) | (stalled >= STALLED)
+        stalled = _stalled(accepted, change, ratio, t, control, t1 - t0)
+        underflow = (~accepted & (jnp.abs(control.h) <= too_small)) | (stalled >= STALLED)
         failure = jnp.where(underflow, jnp.where(good, Status.STEP_UNDERFLOW, Status.NON_FINITE), Status.SUCCESS)
 
         h = jnp.copysign(jnp.clip(size, least, self.max_step), control.h)
@@ -174,25 +174,27 @@ class Adaptive(eqx.Module):
         return self.norm(tree.error_ratio_terms(error, z, z1, self.rtol, self.atol))
 
 
-def _before_wall(size, good, accepted, t: Time, proposal: Proposal, control: Control):
+def _before_wall(size, good, accepted, t: Time, control: Control):
     """Stay before the end of a trial that was not finite, where there may be a wall.
 
-    The way to it is halved by every step, accepted or not; after four that were accepted it is forgotten.
+    The way to it is halved by every step, accepted or not; after four that were accepted it is forgotten. (Here and in
+    `_stalled` the step asked for stands for the one taken, which is shorter only before `t1` and breakpoints: a CPU
+    would compute the latter once more for each result.)
     """
     streak = jnp.where(good, control.streak + accepted, 0)
     wall = jnp.where(streak < 4, control.wall, jnp.copysign(jnp.inf, control.h))
-    half = 0.5 * jnp.abs(wall - jnp.where(accepted, proposal.end.high, t.high))
+    half = 0.5 * jnp.abs(wall - t.high - jnp.where(accepted, control.h, 0.0))
     shrink = jnp.where(jnp.isinf(control.wall), 0.1, 0.5)
-    size = jnp.where(good, jnp.minimum(size, half), shrink * jnp.abs(proposal.h))
-    return size, jnp.where(good, wall, proposal.end.high), streak
+    size = jnp.where(good, jnp.minimum(size, half), shrink * jnp.abs(control.h))
+    return size, jnp.where(good, wall, t.high + control.h), streak
 
 
-def _stalled(accepted, change, ratio, t: Time, proposal: Proposal, control: Control, span):
+def _stalled(accepted, change, ratio, t: Time, control: Control, span):
     """Count steps that leave z and t as they are, and with less weight such as would need 1e9 for the way.
 
     The second kind ends solves that chatter about a jump: 10,000 of them in a row cover 1e-5 of the way at most.
     """
-    stuck = (change == 0) & (ratio > 0) & (proposal.end.high == t.high)
-    tiny = jnp.abs(proposal.h) < 1e-9 * jnp.abs(span)
+    stuck = (change == 0) & (ratio > 0) & (t.high + control.h == t.high)
+    tiny = jnp.abs(control.h) < 1e-9 * jnp.abs(span)
     weight = jnp.where(stuck, STALLED // 20, tiny.astype(jnp.int32))
     return jnp.where(accepted, jnp.where(weight > 0, control.stalled + weight, 0), control.stalled)
