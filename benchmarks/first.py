@@ -214,7 +214,7 @@ def main():
             print(f"{dtype.__name__} {row.name}\n   ms {ms}\n   ratio {record['ratios']} target {row.target}"
                   f"\n   compile {compiles} differs {record['differences']}", flush=True)  # fmt: skip
     if options.out:
-        about = timing.machine("jax", "jaxlib", "equinox", "diffrax", "tinydiffeq", "node-jax")
+        about = timing.machine("jax", "jaxlib", "equinox", "diffrax", "tinydiffeq")
         options.out.write_text(json.dumps({"machine": about, "results": results}, indent=1) + "\n")
 
 
