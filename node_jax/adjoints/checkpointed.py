@@ -56,12 +56,14 @@ class Checkpointed(eqx.Module):
         if limit is None:
             raise ValueError("max_steps=None: a gradient needs a bound on the steps it records; pass max_steps=4096")
         prescribed, slopes = inputs.steps.exact_times, inputs.save.wants_slopes
-        return Slots(self.memory, self.checkpoints, limit, prescribed, problem.timed or slopes, slopes)
+        return Slots(
+            self.memory, self.checkpoints, limit, prescribed, problem.timed or slopes, slopes, inputs.save.takes_rounds
+        )
 
     def has_lanes(self, history: "History") -> list[bool]:
         """Say for each leaf of a history whether it has lane axes."""
         own = jax.tree.map(lambda _: True, history)
-        return jax.tree.leaves(own._replace(rounds=False, n=False, stride=False))
+        return jax.tree.leaves(own._replace(rounds=None if history.rounds is None else False, n=False, stride=False))
 
     def backward(self, each: Each, outcome: Outcome, history: "History", bar: Cotangents) -> list:
         """Return a cotangent for every leaf of the inputs (None where there is none)."""
@@ -82,7 +84,7 @@ class History(NamedTuple):
     h: Any
     t: Time
     z: PyTree
-    rounds: jax.Array
+    rounds: Any
     n: jax.Array
     stride: jax.Array
 
@@ -96,6 +98,7 @@ class Slots(NamedTuple):
     prescribed: bool
     timed: bool
     precise: bool
+    rounds: bool = True
 
     def count(self, z: PyTree) -> int:
         """Slots for states shaped like `z` (all lanes together); even where there are fewer than steps."""
@@ -119,11 +122,12 @@ class Slots(NamedTuple):
         rows = count + self.thinned(z)
         h = None if self.prescribed else tree.buffer(t, self.limit)
         zero = jnp.zeros((), jnp.int32)
+        rounds = jnp.zeros(self.limit, jnp.int32) if self.rounds else None
         return History(
             h,
             tree.buffer(self._times(Time(t, t), z), rows),
             tree.buffer(z, rows),
-            jnp.zeros(self.limit, jnp.int32),
+            rounds,
             zero,
             zero + 1,
         )
@@ -139,7 +143,7 @@ class Slots(NamedTuple):
         n = n + jnp.any(trial.accepted)
         if self.thinned(before_z):
             (t, z), stride = _thin((t, z), n, stride, count)
-        return History(h, t, z, tree.put(history.rounds, rounds, history.n), n, stride)
+        return History(h, t, z, tree.put(history.rounds, rounds if self.rounds else None, history.n), n, stride)
 
 
 def _thin(slots: PyTree, n: jax.Array, stride: jax.Array, count: int) -> tuple[PyTree, jax.Array]:
@@ -158,20 +162,25 @@ class Lane(NamedTuple):
     accepted: jax.Array
 
 
-def _start(each: Each, history: History, lane: Lane, i: jax.Array, t: Time, z: PyTree) -> tuple[jax.Array, Start]:
+class Row(NamedTuple):
+    """What is known of one recorded step: its size (None if prescribed), and where it started."""
+
+    h: Any
+    t: Time
+    z: PyTree
+
+
+def _start(lane: Lane, i: jax.Array, row: Row) -> tuple[jax.Array, Start]:
     """Say which lanes made recorded step `i` and where; idle ones stand on their own first state.
 
     There the field is known to have a pullback, so that a cotangent of zero stays zero.
     """
     index = jnp.full_like(lane.accepted, i)
-    if each.problem.unflatten(each.leaves).steps.exact_times:
-        active, h = index < lane.accepted, jnp.zeros_like(lane.t0)
-    else:
-        h = tree.row(history.h, i)
-        active = (h != 0) & (lane.accepted > 0)
-    high = lane.t0 if t.high is None else jnp.where(active, t.high, lane.t0)
-    t = Time(high, jnp.zeros_like(high) if t.low is None else jnp.where(active, t.low, 0.0))
-    return active, Start(jnp.where(active, index, 0), t, jnp.where(active, h, 0.0), tree.where(active, z, lane.z0))
+    h = jnp.zeros_like(lane.t0) if row.h is None else row.h
+    active = index < lane.accepted if row.h is None else (h != 0) & (lane.accepted > 0)
+    high = lane.t0 if row.t.high is None else jnp.where(active, row.t.high, lane.t0)
+    t = Time(high, jnp.zeros_like(high) if row.t.low is None else jnp.where(active, row.t.low, 0.0))
+    return active, Start(jnp.where(active, index, 0), t, jnp.where(active, h, 0.0), tree.where(active, row.z, lane.z0))
 
 
 class Backward(NamedTuple):
@@ -194,12 +203,12 @@ def _backward(each: Each, outcome: Outcome, history: History, bar: Cotangents, r
     picked = [x for x, yes in zip(each.leaves, chosen, strict=True) if yes]
     pullback = pullback_of_steps(each, chosen)
 
-    def undo(i, t, z, carry: Backward) -> Backward:
-        active, start = _start(each, history, lane, i, t, z)
+    def undo(i, row: Row, carry: Backward) -> Backward:
+        active, start = _start(lane, i, row)
         y, pull = pullback(start)
         time = start.t._replace(high=y.t)
         trial = Trial(active, jnp.maximum(carry.left - 1, 0), time, y.h, time.high, start.z, y.z1, y.slopes)
-        save, into = inputs.save.pull(each, problem.method, carry.save, trial, history.rounds[i])
+        save, into = inputs.save.pull(each, problem.method, carry.save, trial, tree.row(history.rounds, i))
         z1_bar = tree.add(tree.where(active, carry.z, tree.full_like(carry.z, 0.0)), into.z1)
         leaves_bar, z_bar = pull(Retraced(z1_bar, into.slopes, into.t, into.h))
         z_bar = tree.where(active, tree.add(z_bar, into.z), carry.z)
@@ -210,7 +219,7 @@ def _backward(each: Each, outcome: Outcome, history: History, bar: Cotangents, r
     if recorder.thinned(z0):
         carry = _by_segments(each, history, lane, undo, carry, recorder)
     else:
-        carry = _down(history.n, lambda i, c: undo(i, tree.row(history.t, i), tree.row(history.z, i), c), carry)
+        carry = _down_rows(history.n, Row(history.h, history.t, history.z), undo, carry)
     loop_bar = iter(tree.where(jnp.any(lane_ok), carry.leaves, tree.full_like(carry.leaves, 0.0)))
     loop_bars = [next(loop_bar) if yes else None for yes in chosen]
     return settle(each, outcome, bar, carry.z, getattr(carry.save, "ts", None), loop_bars, poison)
@@ -221,6 +230,26 @@ def _down(n: jax.Array, body, carry):
     return lax.while_loop(lambda s: s[0] > 0, lambda s: (s[0] - 1, body(s[0] - 1, s[1])), (n, carry))[1]
 
 
+def _down_rows(n: jax.Array, rows: Row, undo, carry: Backward) -> Backward:
+    """Run `undo(i, rows[i], carry)` for `i` from `n - 1` down to 0, a small block of rows at a time.
+
+    The buffers then stay out of the inner loop, for the reason given in `integrate`.
+    """
+    limit = max((x.shape[0] for x in jax.tree.leaves(rows)), default=0)
+    size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(rows)) // max(limit, 1)
+    block = min(512 // max(size, 1), limit)
+    if block < 4:
+        return _down(n, lambda i, c: undo(i, tree.row(rows, i), c), carry)
+
+    def outer(state):
+        end, carry = state
+        first = jnp.maximum(end - block, 0)
+        some = jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, first, block, axis=0), rows)
+        return first, _down(end - first, lambda j, c: undo(first + j, tree.row(some, j), c), carry)
+
+    return lax.while_loop(lambda state: state[0] > 0, outer, (n, carry))[1]
+
+
 def _by_segments(each: Each, history: History, lane: Lane, undo, carry: Backward, recorder: Slots) -> Backward:
     """Replay one segment at a time from its checkpoint into a buffer, then undo its steps."""
     length = 1
@@ -228,27 +257,28 @@ def _by_segments(each: Each, history: History, lane: Lane, undo, carry: Backward
         length *= 2
     one = jax.tree.map(lambda x: x[0], (history.t, history.z))
 
+    def row_at(i, t, z):
+        return Row(tree.row(history.h, i), t, z)
+
+    def advance(i, row: Row):
+        active, start = _start(lane, i, row)
+        y = each(lambda inputs, start: retrace(each.problem, inputs, start))(start)
+        t = row.t if row.t.high is None else tree.where(active, add_time(start.t, y.h), row.t)
+        return t, tree.where(active, y.z1, row.z)
+
     def segment(s, carry):
         first = s * history.stride
         count = jnp.minimum(history.stride, history.n - first)
 
         def forward(j, state):
-            rows, now = state
-            return tree.put(rows, now, j), _advance(each, history, lane, first + j, now)
+            rows, (t, z) = state
+            return tree.put(rows, (t, z), j), advance(first + j, row_at(first + j, t, z))
 
         rows = (tree.buffer(one, length), tree.row((history.t, history.z), s))
         rows, _ = lax.fori_loop(0, count, forward, rows)
-        return _down(count, lambda j, c: undo(first + j, *tree.row(rows, j), c), carry)
+        return _down(count, lambda j, c: undo(first + j, row_at(first + j, *tree.row(rows, j)), c), carry)
 
     return _down((history.n + history.stride - 1) // history.stride, segment, carry)
-
-
-def _advance(each: Each, history: History, lane: Lane, i: jax.Array, now: tuple[Time, PyTree]) -> tuple[Time, PyTree]:
-    """Take recorded step `i` of all lanes again."""
-    active, start = _start(each, history, lane, i, *now)
-    y = each(lambda inputs, start: retrace(each.problem, inputs, start))(start)
-    t = now[0] if now[0].high is None else tree.where(active, add_time(start.t, y.h), now[0])
-    return t, tree.where(active, y.z1, now[1])
 
 
 def _replay(each: Each, outcome: Outcome, history: History, recorder: Slots) -> tuple[PyTree, PyTree, PyTree]:
@@ -262,7 +292,7 @@ def _replay(each: Each, outcome: Outcome, history: History, recorder: Slots) -> 
 
     def body(i, carry):
         t, z, index, out, slots = carry
-        active, start = _start(each, history, lane, i, t, z)
+        active, start = _start(lane, i, Row(tree.row(history.h, i), t, z))
         y = each(lambda inputs, start: retrace(each.problem, inputs, start))(start)
         beyond = add_time(start.t, y.h)
         end = jnp.where((index == accepted - 1) & ok, t1, beyond.high)

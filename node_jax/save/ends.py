@@ -54,6 +54,7 @@ class SaveEnd(eqx.Module):
 
     capacity = None
     wants_slopes = False
+    takes_rounds = False
 
     def valid(self, t0, t1):
         """Nothing to check."""

@@ -63,6 +63,7 @@ class SaveSteps(eqx.Module):
     capacity: int = eqx.field(static=True, default=256)
 
     wants_slopes = False
+    takes_rounds = False
 
     def __check_init__(self):
         """Refuse a capacity that is not a positive integer."""
@@ -141,6 +142,7 @@ class Dense(eqx.Module):
     capacity: int = eqx.field(static=True, default=256)
 
     wants_slopes = True
+    takes_rounds = False
 
     def __check_init__(self):
         """Refuse a capacity that is not a positive integer."""

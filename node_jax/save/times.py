@@ -54,6 +54,7 @@ class SaveAt(eqx.Module):
 
     capacity = None
     wants_slopes = True
+    takes_rounds = True
 
     def __check_init__(self):
         """Refuse times of the wrong shape."""
