@@ -5,7 +5,7 @@ import os
 os.environ["JAX_PLATFORMS"] = "cpu"  # subprocesses of tests inherit these
 os.environ["MPLBACKEND"] = "agg"
 # compilation dominates the tests: leave out what only makes the compiled code faster (a third of the time)
-os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
 
 import jax
 from jaxtyping import install_import_hook
