@@ -14,6 +14,7 @@ from jax import lax
 from node_jax import tree
 from node_jax.adjoints.boundary import Cotangents, arrival_slope, departure_slope, settle, split
 from node_jax.adjoints.pullback import Retraced, Start, differentiable, pullback_of_steps, retrace
+from node_jax.adjoints.slots import History, Slots
 from node_jax.control import add_time
 from node_jax.integrate import Each, Inputs, Outcome, Problem
 from node_jax.save import Trial
@@ -50,7 +51,7 @@ class Checkpointed(eqx.Module):
             if value is not None and not is_count(value):
                 raise ValueError(f"Checkpointed({name}=...) must be a positive integer, got {value!r}")
 
-    def recorder(self, problem: Problem, inputs: Inputs) -> "Slots":
+    def recorder(self, problem: Problem, inputs: Inputs) -> Slots:
         """Return what writes the history of a solve."""
         limit = inputs.steps.trials(problem.max_steps)
         if limit is None:
@@ -60,98 +61,18 @@ class Checkpointed(eqx.Module):
             self.memory, self.checkpoints, limit, prescribed, problem.timed or slopes, slopes, inputs.save.takes_rounds
         )
 
-    def has_lanes(self, history: "History") -> list[bool]:
+    def has_lanes(self, history: History) -> list[bool]:
         """Say for each leaf of a history whether it has lane axes."""
         own = jax.tree.map(lambda _: True, history)
         return jax.tree.leaves(own._replace(rounds=None if history.rounds is None else False, n=False, stride=False))
 
-    def backward(self, each: Each, outcome: Outcome, history: "History", bar: Cotangents) -> list:
+    def backward(self, each: Each, outcome: Outcome, history: History, bar: Cotangents) -> list:
         """Return a cotangent for every leaf of the inputs (None where there is none)."""
         return _backward(each, outcome, history, bar, self.recorder(each.problem, each.problem.unflatten(each.leaves)))
 
-    def replay(self, each: Each, outcome: Outcome, history: "History") -> tuple[PyTree, PyTree, PyTree]:
+    def replay(self, each: Each, outcome: Outcome, history: History) -> tuple[PyTree, PyTree, PyTree]:
         """Return the state at `t1`, the saved rows and the checkpoints, differentiable in the inputs."""
         return _replay(each, outcome, history, self.recorder(each.problem, each.problem.unflatten(each.leaves)))
-
-
-class History(NamedTuple):
-    """Step sizes of all recorded steps (zero for a lane that did not step), times and states of some.
-
-    The last three have no lanes. What the way back does not need is None: sizes and times of prescribed steps, times
-    that the field does not look at.
-    """
-
-    h: Any
-    t: Time
-    z: PyTree
-    rounds: Any
-    n: jax.Array
-    stride: jax.Array
-
-
-class Slots(NamedTuple):
-    """Write a history into a fixed number of slots."""
-
-    memory: int
-    checkpoints: int | None
-    limit: int
-    prescribed: bool
-    timed: bool
-    precise: bool
-    rounds: bool = True
-
-    def count(self, z: PyTree) -> int:
-        """Slots for states shaped like `z` (all lanes together); even where there are fewer than steps."""
-        size = max(1, sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(z)))
-        wanted = self.checkpoints or self.memory // size
-        return self.limit if wanted >= self.limit else max(2, wanted - wanted % 2)
-
-    def thinned(self, z: PyTree) -> bool:
-        """Whether there are fewer slots than steps."""
-        return self.count(z) < self.limit
-
-    def _times(self, t: Time, z: PyTree) -> Time:
-        """Leave out of a time what is not recorded."""
-        if self.prescribed or not (self.timed or self.thinned(z)):
-            return Time(None, None)
-        return t if self.precise or self.thinned(z) else Time(t.high, None)
-
-    def blank(self, z: PyTree, t: jax.Array) -> History:
-        """Set the buffers apart; one slot more takes what need not be kept."""
-        count = self.count(z)
-        rows = count + self.thinned(z)
-        h = None if self.prescribed else tree.buffer(t, self.limit)
-        zero = jnp.zeros((), jnp.int32)
-        rounds = jnp.zeros(self.limit, jnp.int32) if self.rounds else None
-        return History(
-            h,
-            tree.buffer(self._times(Time(t, t), z), rows),
-            tree.buffer(z, rows),
-            rounds,
-            zero,
-            zero + 1,
-        )
-
-    def write(self, history: History, before_t: Time, before_z: PyTree, trial: Trial, rounds: jax.Array) -> History:
-        """Record one trial; the index moves on only if some lane accepted it."""
-        h, t, z, _, n, stride = history
-        count = self.count(before_z)
-        slot = jnp.where(n % stride == 0, n // stride, count) if self.thinned(before_z) else n
-        if h is not None:
-            h = tree.put(h, jnp.where(trial.accepted, trial.h, 0.0), n)
-        t, z = tree.put((t, z), (self._times(before_t, before_z), before_z), slot)
-        n = n + jnp.any(trial.accepted)
-        if self.thinned(before_z):
-            (t, z), stride = _thin((t, z), n, stride, count)
-        return History(h, t, z, tree.put(history.rounds, rounds if self.rounds else None, history.n), n, stride)
-
-
-def _thin(slots: PyTree, n: jax.Array, stride: jax.Array, count: int) -> tuple[PyTree, jax.Array]:
-    """Drop every second state when the slots are full."""
-    full = n >= count * stride
-    # a loop of no or count / 2 moves stays in place, where a conditional would copy the buffers
-    slots = lax.fori_loop(0, jnp.where(full, count // 2, 0), lambda j, s: tree.put(s, tree.row(s, 2 * j), j), slots)
-    return slots, jnp.where(full, 2 * stride, stride)
 
 
 class Lane(NamedTuple):

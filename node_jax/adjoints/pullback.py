@@ -11,8 +11,8 @@ from node_jax import tree
 from node_jax.integrate import Each, Inputs, Problem, visible
 from node_jax.types import PyTree, Time
 
-# Up to this many components of state and parameters, pushing every one of them forward beats `jax.vjp` of a step, whose
-# many small kernels each compute the step again: 256 Lotka-Volterra lanes (6 components) 56 ms against 92 ms.
+# Up to this many components of state and parameters every one of them is pushed forward: `jax.vjp` of a step makes many
+# small kernels that each compute the step again, which takes longer to compile, and to run for a single lane.
 SMALL = 8
 
 

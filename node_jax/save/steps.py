@@ -12,9 +12,29 @@ from node_jax.save.ends import StepBar, Trial, blank_where_lost, no_bar
 from node_jax.types import PyTree, is_count
 
 
-def _check_capacity(name: str, capacity: Any) -> None:
-    if not is_count(capacity):
-        raise ValueError(f"{name}(capacity): capacity must be a positive integer, got {capacity!r}")
+class _EveryStep(eqx.Module):
+    """What `SaveSteps` and `Dense` share: one row for each accepted step, up to a capacity."""
+
+    capacity: int = eqx.field(static=True, default=256)
+
+    takes_rounds = False
+
+    def __check_init__(self):
+        if not is_count(self.capacity):
+            name = type(self).__name__
+            raise ValueError(f"{name}(capacity): capacity must be a positive integer, got {self.capacity!r}")
+
+    def valid(self, t0, t1):
+        return jnp.array(True)
+
+    def rows(self, out):
+        return out
+
+    def with_rows(self, out, rows):
+        return rows
+
+    def unwind(self, out, rows_bar, ts):
+        return rows_bar
 
 
 def _blank(each, row, capacity: int):
@@ -46,7 +66,7 @@ class Steps(NamedTuple):
     zs: PyTree
 
 
-class SaveSteps(eqx.Module):
+class SaveSteps(_EveryStep):
     """Save the time and state at the end of every accepted step.
 
     Args:
@@ -60,18 +80,7 @@ class SaveSteps(eqx.Module):
         100
     """
 
-    capacity: int = eqx.field(static=True, default=256)
-
     wants_slopes = False
-    takes_rounds = False
-
-    def __check_init__(self):
-        """Refuse a capacity that is not a positive integer."""
-        _check_capacity("SaveSteps", self.capacity)
-
-    def valid(self, t0, t1):
-        """Nothing to check."""
-        return jnp.array(True)
 
     def blank(self, each, method, z):
         """Empty rows."""
@@ -85,14 +94,6 @@ class SaveSteps(eqx.Module):
         """Put NaN in the rows that are not in use."""
         return _finish(each, out, Steps(each(lambda inputs, _: inputs.t0)(), z), self.capacity, accepted)
 
-    def rows(self, out):
-        """The saved times and states."""
-        return out
-
-    def with_rows(self, out, rows):
-        """Replace the saved times and states."""
-        return rows
-
     def written(self, out, accepted, ok):
         """Which rows of one lane hold a value: one for each accepted step."""
         return jnp.arange(self.capacity) < accepted
@@ -100,10 +101,6 @@ class SaveSteps(eqx.Module):
     def constant(self, rows_bar, z0):
         """Cotangent of `z0` where nothing was integrated."""
         return tree.full_like(z0, 0.0)
-
-    def unwind(self, out, rows_bar, ts):
-        """Start the way back."""
-        return rows_bar
 
     def pull(self, each, method, bar, trial, rounds):
         """Send back the cotangent of the row that this step wrote."""
@@ -124,7 +121,7 @@ class Interpolant(NamedTuple):
     q: tuple[PyTree, ...]
 
 
-class Dense(eqx.Module):
+class Dense(_EveryStep):
     """Save a polynomial for every accepted step, so that `sol.evaluate(t)` gives the state at any time.
 
     Args:
@@ -139,18 +136,7 @@ class Dense(eqx.Module):
         100
     """
 
-    capacity: int = eqx.field(static=True, default=256)
-
     wants_slopes = True
-    takes_rounds = False
-
-    def __check_init__(self):
-        """Refuse a capacity that is not a positive integer."""
-        _check_capacity("Dense", self.capacity)
-
-    def valid(self, t0, t1):
-        """Nothing to check."""
-        return jnp.array(True)
 
     def blank(self, each, method, z):
         """Empty rows; the first is the constant `z0`."""
@@ -171,14 +157,6 @@ class Dense(eqx.Module):
         t = each(lambda inputs, _: inputs.t0)()
         return _finish(each, out, Interpolant(t, t, (z,) * len(out.q)), self.capacity, jnp.maximum(accepted, ok))
 
-    def rows(self, out):
-        """The saved polynomials."""
-        return out
-
-    def with_rows(self, out, rows):
-        """Replace the saved polynomials."""
-        return rows
-
     def written(self, out, accepted, ok):
         """Which rows of one lane hold a value: one for each accepted step, and the first."""
         return jnp.arange(self.capacity) < jnp.maximum(accepted, ok)
@@ -186,10 +164,6 @@ class Dense(eqx.Module):
     def constant(self, rows_bar, z0):
         """Cotangent of `z0` where nothing was integrated: the first polynomial is `z0`."""
         return tree.row(rows_bar.q[0], 0)
-
-    def unwind(self, out, rows_bar, ts):
-        """Start the way back."""
-        return rows_bar
 
     def pull(self, each, method, bar, trial, rounds):
         """Send back the cotangent of the polynomial that this step wrote."""
