@@ -13,6 +13,7 @@ from node_jax.control.records import Control, Proposal, Verdict, add_time
 from node_jax.types import Method, PyTree, Status, Step, Time, VectorField
 
 STALLED = 10_000  # weight of accepted steps in a row that ends a solve which leads nowhere
+PATIENCE = 4  # accepted steps in a row after which a trial that was not finite is forgotten
 
 
 class Adaptive(eqx.Module):
@@ -99,7 +100,7 @@ class Adaptive(eqx.Module):
         last, before = (jnp.zeros_like(t0) if used else None for used in (self.p or self.d, self.d))
         zero = jnp.zeros((), jnp.int32)
         size = jnp.minimum(size, self.max_step)
-        return Control(direction * size, last, before, zero, direction * jnp.inf, zero), memory
+        return Control(direction * size, last, before, jnp.full_like(size, jnp.inf), zero), memory
 
     def propose(self, control: Control, t: Time, done: jax.Array, t0: jax.Array, t1: jax.Array) -> Proposal:
         """Aim at the next breakpoint or `t1`, and take it if the step comes near."""
@@ -131,12 +132,14 @@ class Adaptive(eqx.Module):
         error = jnp.log(jnp.maximum(ratio, 1e-10))
         size = jnp.abs(proposal.h) * self._factor(method, error, accepted, control)
         size = jnp.where(accepted & proposal.breaks, jnp.maximum(size, jnp.abs(control.h)), size)
-        size, wall, streak = _before_wall(size, good, accepted, t, control)
+        stalled, streak = control.counts >> 3, control.counts & 7
+        streak = jnp.where(good, streak + accepted, 0)
+        size, room = _before_wall(size, good, accepted, streak, control)
 
         eps, furthest = jnp.finfo(dtype).eps, jnp.maximum(jnp.abs(t0), jnp.abs(t1))
         least = jnp.maximum(self.min_step, 4 * eps * eps * furthest)
         too_small = jnp.where(good, least, jnp.maximum(self.min_step, max(1e-10, 4 * eps) * furthest))
-        stalled = _stalled(accepted, change, ratio, t, control, t1 - t0)
+        stalled = _stalled(stalled, accepted, change, ratio, t, control.h, t1 - t0)
         underflow = (~accepted & (jnp.abs(control.h) <= too_small)) | (stalled >= STALLED)
         failure = jnp.where(underflow, jnp.where(good, Status.STEP_UNDERFLOW, Status.NON_FINITE), Status.SUCCESS)
 
@@ -146,7 +149,7 @@ class Adaptive(eqx.Module):
             before = jnp.where(accepted, last, before)
         if last is not None:
             last = jnp.where(accepted, jnp.maximum(error, -9.0), last)
-        return Verdict(accepted, Control(h, last, before, stalled, wall, streak), failure)
+        return Verdict(accepted, Control(h, last, before, room, 8 * stalled + jnp.minimum(streak, PATIENCE)), failure)
 
     def _factor(self, method: Method, error: jax.Array, accepted: jax.Array, control: Control) -> jax.Array:
         """Return the change of the step size, from the logarithms of the last errors.
@@ -174,27 +177,25 @@ class Adaptive(eqx.Module):
         return self.norm(tree.error_ratio_terms(error, z, z1, self.rtol, self.atol))
 
 
-def _before_wall(size, good, accepted, t: Time, control: Control):
+def _before_wall(size, good, accepted, streak, control: Control):
     """Stay before the end of a trial that was not finite, where there may be a wall.
 
-    The way to it is halved by every step, accepted or not; after four that were accepted it is forgotten. (Here and in
-    `_stalled` the step asked for stands for the one taken, which is shorter only before `t1` and breakpoints: a CPU
-    would compute the latter once more for each result.)
+    The room before it is halved by every step; after a few that were accepted it is forgotten. (Here and in `_stalled`
+    the step asked for stands for the one taken, which is shorter only before `t1` and breakpoints: a CPU would compute
+    the latter once more for each result.)
     """
-    streak = jnp.where(good, control.streak + accepted, 0)
-    wall = jnp.where(streak < 4, control.wall, jnp.copysign(jnp.inf, control.h))
-    half = 0.5 * jnp.abs(wall - t.high - jnp.where(accepted, control.h, 0.0))
-    shrink = jnp.where(jnp.isinf(control.wall), 0.1, 0.5)
-    size = jnp.where(good, jnp.minimum(size, half), shrink * jnp.abs(control.h))
-    return size, jnp.where(good, wall, t.high + control.h), streak
+    asked = jnp.abs(control.h)
+    room = jnp.where(streak < PATIENCE, control.room - jnp.where(accepted, asked, 0.0), jnp.inf)
+    shrink = jnp.where(jnp.isinf(control.room), 0.1, 0.5)
+    return jnp.where(good, jnp.minimum(size, 0.5 * room), shrink * asked), jnp.where(good, room, asked)
 
 
-def _stalled(accepted, change, ratio, t: Time, control: Control, span):
+def _stalled(stalled, accepted, change, ratio, t: Time, h, span):
     """Count steps that leave z and t as they are, and with less weight such as would need 1e9 for the way.
 
     The second kind ends solves that chatter about a jump: 10,000 of them in a row cover 1e-5 of the way at most.
     """
-    stuck = (change == 0) & (ratio > 0) & (t.high + control.h == t.high)
-    tiny = jnp.abs(control.h) < 1e-9 * jnp.abs(span)
+    stuck = (change == 0) & (ratio > 0) & (t.high + h == t.high)
+    tiny = jnp.abs(h) < 1e-9 * jnp.abs(span)
     weight = jnp.where(stuck, STALLED // 20, tiny.astype(jnp.int32))
-    return jnp.where(accepted, jnp.where(weight > 0, control.stalled + weight, 0), control.stalled)
+    return jnp.where(accepted, jnp.where(weight > 0, stalled + weight, 0), stalled)
