@@ -186,7 +186,7 @@ def _before_wall(size, good, accepted, streak, control: Control):
     """
     asked = jnp.abs(control.h)
     room = jnp.where(streak < PATIENCE, control.room - jnp.where(accepted, asked, 0.0), jnp.inf)
-    shrink = jnp.where(jnp.isinf(control.room), 0.1, 0.5)
+    shrink = jnp.where(control.room < jnp.inf, 0.5, 0.1)  # isinf would cost a fifth of the time of 256 lanes
     return jnp.where(good, jnp.minimum(size, 0.5 * room), shrink * asked), jnp.where(good, room, asked)
 
 
