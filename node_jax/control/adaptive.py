@@ -126,7 +126,7 @@ class Adaptive(eqx.Module):
         dtype = t0.dtype
         ratio = self._estimate(step, z)
         change = tree.largest(tree.subtract(step.z1, z), dtype)
-        good = ~jnp.isnan(ratio) & jnp.isfinite(change)
+        good = (ratio >= 0) & (change < jnp.inf)  # false for NaN
         accepted = good & (ratio <= 1.0)
 
         error = jnp.log(jnp.maximum(ratio, 1e-10))

@@ -82,12 +82,13 @@ class SaveAt(eqx.Module):
 
         def read(inputs, rest):
             cursor, trial = rest
-            return jax.vmap(lambda i: _read(method, inputs.save.ts, cursor + i, trial))(jnp.arange(BLOCK))
+            return [_read(method, inputs.save.ts, cursor + i, trial) for i in range(BLOCK)]
 
         def body(carry):
             # rows that are not due yet are written all the same, and overwritten when their turn comes
             rounds, now, out = carry
-            zs = tree.write_rows(out.zs, each(read)((out.cursor, trial)), out.cursor)
+            rows = jax.tree.map(lambda *x: jnp.stack(x), *each(read)((out.cursor, trial)))
+            zs = tree.write_rows(out.zs, rows, out.cursor)
             out = out._replace(zs=zs, cursor=out.cursor + sum(now.astype(jnp.int32)))
             return rounds + BLOCK, each(_passed)((out.cursor, trial)), out
 
