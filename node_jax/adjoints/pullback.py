@@ -11,8 +11,8 @@ from node_jax import tree
 from node_jax.integrate import Each, Inputs, Problem, visible
 from node_jax.types import PyTree, Time
 
-# Up to this many components of state and parameters every one of them is pushed forward: `jax.vjp` of a step makes many
-# small kernels that each compute the step again, which takes longer to compile, and to run for a single lane.
+# Up to this many components of state and parameters of a single lane every one of them is pushed forward: `jax.vjp` of a
+# step makes many small kernels, each of which costs more than what it computes. With 256 lanes it is the other way round.
 SMALL = 8
 
 
@@ -67,7 +67,8 @@ def pullback_of_steps(each: Each, chosen: list[bool]) -> Pullback:
 
     Cotangents of leaves are added up over the lanes that share them.
     """
-    return _by_forward_mode(each, chosen) if _is_small(each, chosen) else _by_reverse_mode(each, chosen)
+    few = not each.lanes and _is_small(each, chosen)
+    return _by_forward_mode(each, chosen) if few else _by_reverse_mode(each, chosen)
 
 
 def _replaced(leaves: Sequence, chosen: list[bool], some: Sequence) -> list:
