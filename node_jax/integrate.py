@@ -19,7 +19,7 @@ from node_jax.types import RUNNING, PyTree, Stats, Status, Time, VectorField
 
 
 class Inputs(NamedTuple):
-    """Everything a solve depends on by value; each leaf has its own lane axes in front."""
+    """Everything a solve depends on by value; each leaf has its own lane axes at its end."""
 
     z0: PyTree
     t0: jax.Array

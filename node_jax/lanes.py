@@ -13,6 +13,7 @@ from jax.core import ShapedArray, Tracer
 from jax.extend.core import ClosedJaxpr, Primitive, jaxpr_as_fun
 from jax.interpreters import ad, batching, mlir
 
+from node_jax import tree
 from node_jax.adjoints.boundary import Cotangents
 from node_jax.integrate import Each, Outcome, Problem, integrate
 from node_jax.types import PyTree, Stats
@@ -27,7 +28,7 @@ def solve(problem: Problem, adjoint, leaves: Sequence[jax.Array]) -> Outcome:
     """Solve one problem as a primitive that every transformation understands."""
     masks = ((),) * len(leaves)
     flat = solve_p.bind(*leaves, problem=problem, adjoint=adjoint, recording=False, lanes=(), masks=masks)
-    each = Each(problem, leaves, masks, ())
+    each = _each_shape(problem, leaves, masks, ())
     return jax.tree.unflatten(jax.tree.structure(_shapes(each, None)), flat)
 
 
@@ -53,8 +54,23 @@ def hoist(f: Callable, *examples: PyTree) -> Hoisted:
     return Hoisted(hoisted, list(closed.consts), shape, [id(v) in read for v in closed.jaxpr.invars])
 
 
+def _each(problem: Problem, leaves: Sequence, masks, lanes) -> Each:
+    """Bring the lane axes of every leaf to its end, where the engine has them."""
+    counts = [sum(mask) for mask in masks]
+    moved = [x.transpose(tree.lanes_last(x.shape, n)) for x, n in zip(leaves, counts, strict=True)]
+    return Each(problem, moved, masks, lanes)
+
+
+def _each_shape(problem: Problem, leaves: Sequence, masks, lanes) -> Each:
+    """Return `_each` with shapes for leaves."""
+    shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in leaves]
+    return Each(
+        problem, jax.eval_shape(lambda leaves: _each(problem, leaves, masks, lanes).leaves, shapes), masks, lanes
+    )
+
+
 def _run(*leaves, problem, adjoint, recording, lanes, masks):
-    each = Each(problem, leaves, masks, lanes)
+    each = _each(problem, leaves, masks, lanes)
     return jax.tree.leaves(integrate(each, _recorder(each, adjoint, recording)))
 
 
@@ -73,12 +89,12 @@ def _shapes(each: Each, recorder):
         outcome = Outcome(z, out, count, t, Stats(count, count, count))
         return outcome, () if recorder is None else recorder.blank(z, t)
 
-    outcome, history = jax.eval_shape(all_lanes, [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in each.leaves])
+    outcome, history = jax.eval_shape(all_lanes, each.leaves)
     return outcome if recorder is None else (outcome, history)
 
 
 def _abstract(*leaves, problem, adjoint, recording, lanes, masks):
-    each = Each(problem, leaves, masks, lanes)
+    each = _each_shape(problem, leaves, masks, lanes)
     shapes = _shapes(each, _recorder(each, adjoint, recording))
     return [ShapedArray(x.shape, x.dtype) for x in jax.tree.leaves(shapes)]
 
@@ -99,7 +115,7 @@ def _batch(args, dims, *, lanes, masks, **params):
 
 def _has_lanes(leaves, masks, lanes, *, problem, adjoint, recording) -> list[bool]:
     """Say for each output whether it has lane axes."""
-    each = Each(problem, leaves, masks, lanes)
+    each = _each_shape(problem, leaves, masks, lanes)
     if not recording:
         return [True] * len(jax.tree.leaves(_shapes(each, None)))
     outcome, history = _shapes(each, _recorder(each, adjoint, True))
@@ -136,31 +152,36 @@ def _differentiable(**params):
 
     def forward(*leaves):
         flat = solve_p.bind(*leaves, recording=True, **params)
-        each = Each(problem, leaves, masks, lanes)
+        each = _each_shape(problem, leaves, masks, lanes)
         structure = jax.tree.structure(_shapes(each, _recorder(each, adjoint, True)))
         outcome, history = jax.tree.unflatten(structure, flat)
         return jax.tree.leaves(outcome), (leaves, outcome, history)
 
     def backward(residuals, bars):
         leaves, outcome, history = residuals
-        each = Each(problem, leaves, masks, lanes)
+        each = _each(problem, leaves, masks, lanes)
         save = problem.unflatten(leaves).save
         bar = jax.tree.unflatten(jax.tree.structure(outcome), bars)
-        return tuple(adjoint.backward(each, outcome, history, Cotangents(bar.z1, save.rows(bar.out))))
+        bars = adjoint.backward(each, outcome, history, Cotangents(bar.z1, save.rows(bar.out)))
+        return tuple(_lanes_first(x, mask) for x, mask in zip(bars, masks, strict=True))
 
     solved.defvjp(forward, backward)
     return solved
 
 
+def _lanes_first(x: jax.Array | None, mask: Sequence[bool]):
+    return None if x is None else x.transpose(tree.lanes_first(x.shape, sum(mask)))
+
+
 def _recorded_tangents(primals, merge, chosen, directions, *, problem, adjoint, lanes, masks):
     """Run with a history, and push tangents along the steps that it recorded."""
-    each = Each(problem, primals, masks, lanes)
+    each = _each_shape(problem, primals, masks, lanes)
     structure = jax.tree.structure(_shapes(each, _recorder(each, adjoint, True)))
     flat = solve_p.bind(*primals, problem=problem, adjoint=adjoint, recording=True, lanes=lanes, masks=masks)
     outcome, history = jax.tree.unflatten(structure, flat)
 
     def replay(*some):
-        return adjoint.replay(each._replace(leaves=merge(some)), outcome, history)
+        return adjoint.replay(_each(problem, merge(some), masks, lanes), outcome, history)
 
     _, (z1, rows, slots) = jax.jvp(replay, chosen, directions)
     save = problem.unflatten(primals).save

@@ -98,12 +98,12 @@ def buffer(like: PyTree, n: int, value: float = 0.0) -> PyTree:
 def lift(fn, masks: Sequence[Sequence[bool]], lanes: Sequence[int]):
     """Map `fn(leaves, rest)` of one lane over every lane axis.
 
-    Leaf `i` of `leaves` has in front the axes that `masks[i]` names; `rest` and the result have all of them at their
-    end, the outermost last. Nothing is repeated over an axis that it does not depend on, and the same component of
-    all lanes is contiguous.
+    Leaf `i` of `leaves` has at its end the axes that `masks[i]` names, `rest` and the result have all of them there,
+    the outermost last. Nothing is repeated over an axis that it does not depend on, and the same component of all
+    lanes is contiguous.
     """
     for k in reversed(range(len(lanes))):
-        axes = [0 if mask[k] else None for mask in masks]
+        axes = [-1 if mask[k] else None for mask in masks]
         fn = jax.vmap(fn, in_axes=(axes, -1), out_axes=-1, axis_size=lanes[k])
     return fn
 
@@ -151,19 +151,29 @@ def unpack(packed: list[jax.Array], like: PyTree) -> PyTree:
     return jax.tree.map(lambda x: next(streams[x.dtype]), like)
 
 
-def in_front(x: jax.Array, lanes: int) -> jax.Array:
-    """Move the lane axes of `x` from the end (outermost last) to the front (outermost first)."""
-    return x.transpose(*reversed(range(x.ndim - lanes, x.ndim)), *range(x.ndim - lanes))
+def lanes_last(shape: Sequence[int], lanes: int) -> list[int]:
+    """Return the permutation that brings lane axes from the front (outermost first) to the end (outermost last)."""
+    return [*range(lanes, len(shape)), *reversed(range(lanes))]
+
+
+def lanes_first(shape: Sequence[int], lanes: int) -> list[int]:
+    """Return the inverse of `lanes_last`."""
+    rest = len(shape) - lanes
+    return [*reversed(range(rest, len(shape))), *range(rest)]
+
+
+def _missing(x: jax.Array, mask: Sequence[bool]) -> tuple[int, ...]:
+    return tuple(x.ndim - 1 - k for k, mapped in enumerate(mask) if not mapped)
 
 
 def sum_missing(x: jax.Array, mask: Sequence[bool]) -> jax.Array:
     """Bring a cotangent with all lanes at its end to the lane axes of an input with this mask, adding up the others."""
-    return jnp.sum(in_front(x, len(mask)), axis=tuple(k for k, mapped in enumerate(mask) if not mapped))
+    return jnp.sum(x, axis=_missing(x, mask))
 
 
 def any_missing(x: jax.Array, mask: Sequence[bool]) -> jax.Array:
     """Say for each entry of an input with this mask whether `x`, of the shape of the lanes, holds for any lane."""
-    return jnp.any(in_front(x, len(mask)), axis=tuple(k for k, mapped in enumerate(mask) if not mapped))
+    return jnp.any(x, axis=_missing(x, mask))
 
 
 def largest(z: PyTree, dtype: jnp.dtype) -> jax.Array:

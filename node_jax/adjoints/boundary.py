@@ -50,9 +50,9 @@ def _donate(leaf: jax.Array, mask, counts: jax.Array) -> jax.Array:
     if not any(mask):
         return leaf
     used = tree.any_missing(counts, mask)
-    flat = leaf.reshape((used.size, *leaf.shape[used.ndim :]))
-    donor = flat[jnp.argmax(used.reshape(-1))]
-    return tree.where_rows(used, leaf, jnp.broadcast_to(donor, leaf.shape))
+    flat = leaf.reshape((*leaf.shape[: leaf.ndim - used.ndim], used.size))
+    donor = jnp.expand_dims(flat[..., jnp.argmax(used.reshape(-1))], [*range(flat.ndim - 1, leaf.ndim)])
+    return tree.where(used, leaf, jnp.broadcast_to(donor, leaf.shape))
 
 
 def departure_slope(each: Each, inputs: Inputs) -> PyTree:
@@ -91,7 +91,7 @@ def _total(leaf: jax.Array, mask, by_lane, looped, poison: jax.Array):
         g = looped
     elif by_lane is not None:
         g = tree.sum_missing(by_lane, mask).astype(leaf.dtype)
-    return tree.where_rows(tree.any_missing(poison, mask), jnp.full_like(g, jnp.nan), g)
+    return tree.where(tree.any_missing(poison, mask), jnp.full_like(g, jnp.nan), g)
 
 
 def _ends(each: Each, inputs: Inputs, outcome: Outcome, bar: Cotangents, z_bar: PyTree) -> tuple:

@@ -103,7 +103,7 @@ class Grid(_Prescribed):
 
     def fixed_count(self) -> int:
         """The number of steps."""
-        return self.ts.shape[-1] - 1
+        return self.ts.shape[0] - 1
 
     def valid(self, t0, t1):
         """Whether the grid goes from `t0` to `t1` without turning back."""

@@ -70,11 +70,11 @@ class SaveAt(eqx.Module):
     def blank(self, each, method, z):
         """Empty rows, with a block more that takes what need not be kept."""
         zero = each(lambda inputs, _: jnp.zeros((), jnp.int32))()
-        return AtTimes(tree.table(z, each.lanes, self.ts.shape[-1] + BLOCK), zero, zero)
+        return AtTimes(tree.table(z, each.lanes, self.ts.shape[0] + BLOCK), zero, zero)
 
     def record(self, each, method, extend, out, trial):
         """Interpolate every time that the accepted steps passed; return also how many rounds the way back takes."""
-        if self.ts.shape[-1] == 0:
+        if self.ts.shape[0] == 0:
             return out, jnp.zeros((), jnp.int32)
         now = each(_passed)((out.cursor, trial))
         out = out._replace(dense_steps=out.dense_steps + now[0]) if method.c_dense else out
@@ -98,7 +98,7 @@ class SaveAt(eqx.Module):
 
     def finish(self, each, out, z, accepted, ok):
         """Put NaN where nothing was reached, and `z0` where there was nothing to integrate."""
-        rows = tree.read_table(out.zs, z, self.ts.shape[-1])
+        rows = tree.read_table(out.zs, z, self.ts.shape[0])
 
         def settle(inputs, rest):
             rows, cursor, accepted, ok = rest
@@ -131,7 +131,7 @@ class SaveAt(eqx.Module):
     def pull(self, each, method, bar, trial, rounds):
         """Send the cotangents of the states that this step wrote into its slopes, its start and its times."""
         start = each(no_bar)(trial)
-        if self.ts.shape[-1] == 0:
+        if self.ts.shape[0] == 0:
             return bar, start
 
         def undo(inputs, rest):
