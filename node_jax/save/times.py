@@ -93,7 +93,7 @@ class SaveAt(eqx.Module):
             return rounds + BLOCK, each(_passed)((out.cursor, trial)), out
 
         start = (jnp.zeros((), jnp.int32), now, out)
-        rounds, _, out = lax.while_loop(lambda carry: jnp.any(carry[1]), body, start)
+        rounds, _, out = lax.while_loop(lambda carry: jnp.any(carry[1][0]), body, start)
         return out, rounds
 
     def finish(self, each, out, z, accepted, ok):
