@@ -207,8 +207,8 @@ def error_ratio_terms(error: PyTree, z0: PyTree, z1: PyTree, rtol: PyTree, atol:
 
     def leaf(e, x, y, r, a):
         real = jnp.finfo(x.dtype)
-        r = jnp.maximum(r, 4 * real.eps).astype(real.dtype)  # no step changes a state by less
+        r = jnp.maximum(r, 4 * float(real.eps)).astype(real.dtype)  # no step changes a state by less
         scale = a.astype(real.dtype) + r * jnp.maximum(jnp.abs(x), jnp.abs(y))
-        return e / (scale + real.tiny)  # no error at all is fine even without a tolerance
+        return e / (scale + float(real.tiny))  # no error at all is fine even without a tolerance
 
     return jax.tree.map(leaf, error, z0, z1, spread(rtol, error), spread(atol, error))

@@ -1,16 +1,18 @@
 """What every adjoint does at its two ends: failures, and derivatives with respect to times.
 
-Nodes are constants of the gradient of an adaptive solve; the times enter through three terms, the same for every
-adjoint: `dL/dt1 = a(t1) f(z1, t1)`, `dL/dt0 = -a(t0) f(z0, t0)`, `dL/dts_i = g_i f(z_i, t_i)`.
+Nodes are constants of the gradient of an adaptive solve; the times enter at the ends, the same for every adjoint:
+`dL/dt1 = a(t1) f(z1, t1)`, `dL/dt0 = -a(t0) f(z0, t0)`, `dL/dts_i = g_i f(z_i, t_i)`.
 """
 
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from node_jax import tree
-from node_jax.integrate import Each, Inputs, Outcome, visible
+from node_jax.integrate import Each, Inputs, Outcome, Problem, visible
+from node_jax.methods import rk4
 from node_jax.types import PyTree, Status
 
 
@@ -24,12 +26,13 @@ class Cotangents(NamedTuple):
 def split(each: Each, outcome: Outcome, bar: Cotangents) -> tuple[Each, Cotangents, jax.Array, jax.Array]:
     """Separate what a failed lane may contribute from what it may not.
 
-    Returns the engine with the inputs of lanes that contribute no step replaced by those of a lane that does (its
+    Returns the engine with the inputs of lanes that failed without a step replaced by those of a lane that did not (its
     pullback is known to be finite), the cotangents without those of NaN outputs, which lanes contribute steps, and
     which lanes had a cotangent on a NaN output.
     """
     bar, counts, poison = each(_split)((outcome, bar))
-    leaves = [_donate(x, mask, counts) for x, mask in zip(each.leaves, each.masks, strict=True)]
+    alive = counts | (outcome.status == Status.SUCCESS)
+    leaves = [_donate(x, mask, alive) for x, mask in zip(each.leaves, each.masks, strict=True)]
     return each._replace(leaves=leaves), bar, counts, poison
 
 
@@ -55,62 +58,89 @@ def _donate(leaf: jax.Array, mask, counts: jax.Array) -> jax.Array:
     return tree.where(used, leaf, jnp.broadcast_to(donor, leaf.shape))
 
 
-def departure_slope(each: Each, inputs: Inputs) -> PyTree:
-    """Return the slope of one lane at `t0`, seen from inside."""
-    field = visible(each.problem, inputs, inputs.t0, inputs.t1 - inputs.t0)
-    return field(inputs.z0, inputs.t0, inputs.theta)
+def depart(problem: Problem, inputs: Inputs, moves: Inputs) -> PyTree:
+    """Return the state of one lane at its first node, which does not move with `t0`."""
+    if inputs.steps.exact_times or not moves.t0:
+        return inputs.z0
+    node = lax.stop_gradient(inputs.t0)
+    field = visible(problem, inputs, inputs.t0, inputs.t1 - inputs.t0)
+    return rk4.advance(field, inputs.t0, inputs.z0, node - inputs.t0, inputs.theta)
 
 
-def arrival_slope(each: Each, inputs: Inputs, z1: PyTree) -> PyTree:
-    """Return the slope of one lane at `t1`, seen from inside."""
-    field = visible(each.problem, inputs, inputs.t1, inputs.t0 - inputs.t1)
-    return field(z1, inputs.t1, inputs.theta)
+def arrive(problem: Problem, inputs: Inputs, nodes: tuple[PyTree, PyTree], moves: Inputs, sign=1) -> Cotangents:
+    """Return what one lane returns at `t1` and the output times, from the states at nodes that do not move with them.
 
-
-def settle(each: Each, outcome: Outcome, bar: Cotangents, z_bar: PyTree, ts_bar, loop_bars: list, poison) -> list:
-    """Return a cotangent for each leaf of the inputs, None for leaves without one.
-
-    `z_bar` is the cotangent of the state at `t0` and `ts_bar` that of the output times, lane by lane; `loop_bars` are
-    those that were summed on the way back, leaf by leaf, None elsewhere.
+    Between a node and the time, which are equal, lies a step of size zero of a 4th-order method: its derivatives up to
+    the 4th are those of the flow. With `sign=-1` it goes from the times to the nodes.
     """
-    inputs = each.problem.unflatten(each.leaves)
-    ends = each(lambda inputs, rest: _ends(each, inputs, *rest))((outcome, bar, z_bar))
-    z0, t0, t1, ts = ends
+    z1, rows = nodes
     if inputs.steps.exact_times:
-        t0, t1, ts = None, None, ts_bar
-    between = len(jax.tree.leaves((inputs.theta, inputs.steps)))
-    by_lane = [*jax.tree.leaves(z0), t0, t1, *[None] * between, *([ts] if hasattr(inputs.save, "ts") else [])]
-    return [_total(*each_leaf, poison) for each_leaf in zip(each.leaves, each.masks, by_lane, loop_bars, strict=True)]
+        return Cotangents(z1, rows)
+
+    def moved(field, t, z):
+        node = lax.stop_gradient(t)
+        start, h = (node, t - node) if sign > 0 else (t, node - t)
+        return rk4.advance(field, start, z, h, inputs.theta)
+
+    if moves.t1:
+        z1 = moved(visible(problem, inputs, inputs.t1, inputs.t0 - inputs.t1), inputs.t1, z1)
+    if _at_times(moves):
+        rows = jax.vmap(lambda t, z: moved(problem.field, t, z))(inputs.save.ts, rows)
+    return Cotangents(z1, rows)
 
 
-def _total(leaf: jax.Array, mask, by_lane, looped, poison: jax.Array):
-    if not jnp.issubdtype(leaf.dtype, jnp.inexact):
-        return None
-    g = jnp.zeros_like(leaf)
-    if looped is not None:
-        g = looped
-    elif by_lane is not None:
-        g = tree.sum_missing(by_lane, mask).astype(leaf.dtype)
-    return tree.where(tree.any_missing(poison, mask), jnp.full_like(g, jnp.nan), g)
+def pull_arrival(each: Each, outcome: Outcome, bar: Cotangents, moves: Inputs, replaced) -> tuple:
+    """Pull cotangents of what a solve returns back to the nodes: return those of the leaves, and those at the nodes.
+
+    `replaced` is a pair: the leaves that move, and how to put others in their place.
+    """
+    some, put = replaced
+
+    def at_nodes(inputs, outcome):
+        ok = outcome.status == Status.SUCCESS
+        rows = inputs.save.rows(outcome.out)
+        written = inputs.save.written(outcome.out, outcome.stats.accepted, ok)
+        known = jax.tree.map(lambda r, x: jnp.broadcast_to(x, r.shape), rows, inputs.z0) if _at_times(moves) else rows
+        safe = (tree.where(ok, outcome.z1, inputs.z0), tree.where_rows(written, rows, known))
+        return arrive(each.problem, inputs, safe, moves, sign=-1)
+
+    def arrived(some, nodes):
+        return put(some)(lambda inputs, nodes: arrive(each.problem, inputs, nodes, moves))(nodes)
+
+    if each.problem.unflatten(each.leaves).steps.exact_times or not (moves.t1 or _at_times(moves)):
+        return tree.full_like(some, 0.0), bar
+    nodes = each(at_nodes)(outcome)
+    _, vjp = jax.vjp(arrived, some, (nodes.z1, nodes.rows))
+    leaves_bar, (z_bar, rows_bar) = vjp(bar)
+    return leaves_bar, Cotangents(z_bar, rows_bar)
 
 
-def _ends(each: Each, inputs: Inputs, outcome: Outcome, bar: Cotangents, z_bar: PyTree) -> tuple:
-    """Cotangents of one lane with respect to `z0`, `t0`, `t1` and the output times, with the nodes held fixed."""
-    dtype, save = inputs.t0.dtype, inputs.save
-    ok = outcome.status == Status.SUCCESS
-    idle = ok & (outcome.stats.accepted == 0)
-    constant = save.constant(bar.rows, z_bar)
-    z_bar = tree.add(z_bar, tree.where(idle, constant, tree.full_like(constant, 0.0)))
+def pull_departure(each: Each, z_bar: PyTree, moves: Inputs, replaced) -> list:
+    """Pull the cotangent of the first node back to the leaves."""
+    some, put = replaced
+    _, vjp = jax.vjp(lambda some: put(some)(lambda inputs, _: depart(each.problem, inputs, moves))(), some)
+    return vjp(z_bar)[0]
 
-    t0_bar = -tree.dot(z_bar, departure_slope(each, inputs), dtype)
-    z1 = tree.where(ok, outcome.z1, inputs.z0)
-    t1_bar = tree.dot(bar.z1, arrival_slope(each, inputs, z1), dtype)
-    if not hasattr(save, "ts"):
-        return z_bar, t0_bar, t1_bar, ()
-    written = save.written(outcome.out, outcome.stats.accepted, ok)
 
-    def at_time(t, z, g, real):
-        t, z = jnp.where(real, t, inputs.t0), tree.where(real, z, inputs.z0)
-        return tree.dot(g, each.problem.field(z, t, inputs.theta), dtype)
+def constant(inputs: Inputs, rest: tuple[Outcome, Cotangents, PyTree]) -> PyTree:
+    """Add to the cotangent of `z0` that of outputs which are `z0` because there was nothing to integrate."""
+    outcome, bar, z_bar = rest
+    idle = (outcome.status == Status.SUCCESS) & (outcome.stats.accepted == 0)
+    more = inputs.save.constant(bar.rows, z_bar)
+    return tree.add(z_bar, tree.where(idle, more, tree.full_like(more, 0.0)))
 
-    return z_bar, t0_bar, t1_bar, jax.vmap(at_time)(save.ts, save.rows(outcome.out), bar.rows, written)
+
+def total(each: Each, ends: list, looped: list, moving, poison: jax.Array) -> list:
+    """Add up the cotangents from both ends (of the leaves that move) and from the loop (None where there is none)."""
+    ends, result = iter(ends), []
+    for mask, moves, more in zip(each.masks, moving, looped, strict=True):
+        g = next(ends) if moves else None
+        if g is not None:
+            g = g if more is None else g + more.astype(g.dtype)
+            g = tree.where(tree.any_missing(poison, mask), jnp.full_like(g, jnp.nan), g)
+        result.append(g)
+    return result
+
+
+def _at_times(moves: Inputs) -> bool:
+    return hasattr(moves.save, "ts") and bool(moves.save.ts)

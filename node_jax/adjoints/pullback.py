@@ -71,7 +71,8 @@ def pullback_of_steps(each: Each, chosen: list[bool]) -> Pullback:
     return _by_forward_mode(each, chosen) if few else _by_reverse_mode(each, chosen)
 
 
-def _replaced(leaves: Sequence, chosen: list[bool], some: Sequence) -> list:
+def replaced(leaves: Sequence, chosen: Sequence[bool], some: Sequence) -> list:
+    """Put `some` in the place of the leaves that are chosen."""
     new = iter(some)
     return [next(new) if yes else x for x, yes in zip(leaves, chosen, strict=True)]
 
@@ -83,7 +84,7 @@ def _picked(leaves: Sequence, chosen: list[bool]) -> list:
 def _by_reverse_mode(each: Each, chosen: list[bool]) -> Pullback:
     def pullback(start: Start):
         def step(some, z):
-            moved = each._replace(leaves=_replaced(each.leaves, chosen, some))
+            moved = each._replace(leaves=replaced(each.leaves, chosen, some))
             return moved(lambda inputs, start: retrace(each.problem, inputs, start))(start._replace(z=z))
 
         return jax.vjp(step, _picked(each.leaves, chosen), start.z)
@@ -101,7 +102,7 @@ def _by_forward_mode(each: Each, chosen: list[bool]) -> Pullback:
 
         def step(flat):
             some, z = unravel(flat)
-            moved = jax.tree.unflatten(structure, _replaced(leaves, chosen, some))
+            moved = jax.tree.unflatten(structure, replaced(leaves, chosen, some))
             return retrace(each.problem, moved, start._replace(z=z))
 
         def along(direction):

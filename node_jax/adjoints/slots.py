@@ -36,6 +36,7 @@ class Slots(NamedTuple):
     timed: bool
     precise: bool
     rounds: bool = True
+    states: bool = True  # whether times and states are kept at all
 
     def count(self, z: PyTree) -> int:
         """Slots for states shaped like `z` (all lanes together); even where there are fewer than steps."""
@@ -45,11 +46,11 @@ class Slots(NamedTuple):
 
     def thinned(self, z: PyTree) -> bool:
         """Whether there are fewer slots than steps."""
-        return self.count(z) < self.limit
+        return self.states and self.count(z) < self.limit
 
     def _times(self, t: Time, z: PyTree) -> Time:
         """Leave out of a time what is not recorded."""
-        if self.prescribed or not (self.timed or self.thinned(z)):
+        if self.prescribed or not self.states or not (self.timed or self.thinned(z)):
             return Time(None, None)
         return t if self.precise or self.thinned(z) else Time(t.high, None)
 
@@ -63,7 +64,7 @@ class Slots(NamedTuple):
         return History(
             h,
             tree.buffer(self._times(Time(t, t), z), rows),
-            tree.buffer(z, rows),
+            tree.buffer(z, rows) if self.states else (),
             rounds,
             zero,
             zero + 1,
@@ -76,7 +77,8 @@ class Slots(NamedTuple):
         slot = jnp.where(n % stride == 0, n // stride, count) if self.thinned(before_z) else n
         if h is not None:
             h = tree.put(h, jnp.where(trial.accepted, trial.h, 0.0), n)
-        t, z = tree.put((t, z), (self._times(before_t, before_z), before_z), slot)
+        if self.states:
+            t, z = tree.put((t, z), (self._times(before_t, before_z), before_z), slot)
         n = n + jnp.any(trial.accepted)
         if self.thinned(before_z):
             (t, z), stride = _thin((t, z), n, stride, count)

@@ -126,7 +126,7 @@ class Adaptive(eqx.Module):
         dtype = t0.dtype
         ratio = self._estimate(step, z)
         change = tree.largest(tree.subtract(step.z1, z), dtype)
-        good = (ratio >= 0) & (change < jnp.inf)  # false for NaN
+        good = ~jnp.isnan(ratio) & jnp.isfinite(change)  # jaxlib 0.6.2 takes `ratio >= 0` to hold for NaN
         accepted = good & (ratio <= 1.0)
 
         error = jnp.log(jnp.maximum(ratio, 1e-10))
@@ -136,7 +136,7 @@ class Adaptive(eqx.Module):
         streak = jnp.where(good, streak + accepted, 0)
         size, room = _before_wall(size, good, accepted, streak, control)
 
-        eps, furthest = jnp.finfo(dtype).eps, jnp.maximum(jnp.abs(t0), jnp.abs(t1))
+        eps, furthest = float(jnp.finfo(dtype).eps), jnp.maximum(jnp.abs(t0), jnp.abs(t1))
         least = jnp.maximum(self.min_step, 4 * eps * eps * furthest)
         too_small = jnp.where(good, least, jnp.maximum(self.min_step, max(1e-10, 4 * eps) * furthest))
         stalled = _stalled(stalled, accepted, change, ratio, t, control.h, t1 - t0)

@@ -1,0 +1,107 @@
+"""The steps that were taken, again: what forward mode differentiates, and what the way back transposes."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from node_jax import tree
+from node_jax.adjoints.boundary import arrive, depart
+from node_jax.adjoints.pullback import Start, retrace
+from node_jax.adjoints.slots import History, Slots
+from node_jax.control import add_time
+from node_jax.integrate import Each, Inputs, Outcome, Problem
+from node_jax.save import Trial
+from node_jax.types import PyTree, Status, Time
+
+
+class Lane(NamedTuple):
+    """What stays the same on the way back: where idle lanes stand, and the steps of each lane that count."""
+
+    z0: PyTree
+    t0: jax.Array
+    accepted: jax.Array
+
+
+class Row(NamedTuple):
+    """What is known of one recorded step: its size (None if prescribed), and where it started."""
+
+    h: Any
+    t: Time
+    z: PyTree
+
+
+def start_of(lane: Lane, i: jax.Array, row: Row) -> tuple[jax.Array, Start]:
+    """Say which lanes made recorded step `i` and where; idle ones stand on their own first state.
+
+    There the field is known to have a pullback, so that a cotangent of zero stays zero.
+    """
+    index = jnp.full_like(lane.accepted, i)
+    h = jnp.zeros_like(lane.t0) if row.h is None else row.h
+    active = index < lane.accepted if row.h is None else (h != 0) & (lane.accepted > 0)
+    high = lane.t0 if row.t.high is None else jnp.where(active, row.t.high, lane.t0)
+    t = Time(high, jnp.zeros_like(high) if row.t.low is None else jnp.where(active, row.t.low, 0.0))
+    return active, Start(jnp.where(active, index, 0), t, jnp.where(active, h, 0.0), tree.where(active, row.z, lane.z0))
+
+
+def recorder_of(adjoint, problem: Problem, inputs: Inputs, memory: int, slots: int | None, states: bool) -> Slots:
+    """Return what writes the history of a solve."""
+    limit = inputs.steps.trials(problem.max_steps)
+    if limit is None:
+        raise ValueError(
+            f"max_steps=None: adjoint={adjoint!r} needs a bound on the steps it records; pass max_steps=4096"
+        )
+    prescribed, slopes = inputs.steps.exact_times, inputs.save.wants_slopes
+    return Slots(memory, slots, limit, prescribed, problem.timed or slopes, slopes, inputs.save.takes_rounds, states)
+
+
+def has_lanes(history: History) -> list[bool]:
+    """Say for each leaf of a history whether it has lane axes."""
+    own = jax.tree.map(lambda _: True, history)
+    return jax.tree.leaves(own._replace(rounds=None if history.rounds is None else False, n=False, stride=False))
+
+
+def replay(each: Each, outcome: Outcome, history: History, recorder: Slots, shifted) -> tuple[PyTree, PyTree, PyTree]:
+    """Return the state at `t1`, the saved rows and the checkpoints as functions of the inputs, the steps held fixed.
+
+    `shifted` says for each leaf whether it is a time that moves.
+    """
+    problem, method = each.problem, each.problem.method
+    moves = problem.unflatten(shifted)
+    save = problem.unflatten(each.leaves).save
+    z0, t0, t1 = each(lambda inputs, _: (depart(problem, inputs, moves), inputs.t0, inputs.t1))()
+    out = save.blank(each, method, z0)
+    accepted, ok = outcome.stats.accepted, outcome.status == Status.SUCCESS
+    lane = Lane(z0, lax.stop_gradient(t0), accepted)
+    inside = at_nodes(each)
+
+    def body(i, carry):
+        t, z, index, out, slots = carry
+        active, start = start_of(lane, i, Row(tree.row(history.h, i), t, z))
+        y = each(lambda inputs, start: retrace(problem, inputs, start))(start)
+        beyond = add_time(start.t, y.h)
+        end = jnp.where((index == accepted - 1) & ok, t1, beyond.high)
+        trial = Trial(active, index, start.t._replace(high=y.t), y.h, lax.stop_gradient(end), start.z, y.z1, y.slopes)
+        out, rounds = save.record(inside, method, lambda trial, _: trial, out, trial)
+        # a recorded index counts for all lanes: taken from the loop, it has no lanes, however it is mapped
+        every = trial._replace(accepted=jnp.ones_like(active))
+        slots = recorder.write(slots._replace(n=i), t, z, every, rounds)
+        t, z = tree.where(active, beyond, t), tree.where(active, y.z1, z)
+        return lax.stop_gradient(t), z, index + active, out, slots
+
+    t = Time(lane.t0, jnp.zeros_like(t0))
+    start = (t, z0, jnp.zeros_like(accepted), out, recorder.blank(z0, lane.t0))
+    _, z, _, out, slots = lax.fori_loop(0, history.n, body, start)
+    rows = save.rows(save.finish(inside, out, z, accepted, ok))
+    z1, rows = each(lambda inputs, nodes: arrive(problem, inputs, nodes, moves))((z, rows))
+    return z1, rows, slots.z
+
+
+def at_nodes(each: Each) -> Each:
+    """Hold the output times fixed, where steps are constants of the derivative."""
+    inputs = each.problem.unflatten(each.leaves)
+    if inputs.steps.exact_times or not hasattr(inputs.save, "ts"):
+        return each
+    i = each.problem.unflatten(range(len(each.leaves))).save.ts
+    return each._replace(leaves=[lax.stop_gradient(x) if i == k else x for k, x in enumerate(each.leaves)])
