@@ -3,6 +3,8 @@
 from node_jax import datasets, nn, testing
 from node_jax.adapters import from_diffrax, from_torchdiffeq, odeint
 from node_jax.adjoints.checkpointed import Checkpointed
+from node_jax.adjoints.direct import Direct
+from node_jax.adjoints.forward import Forward
 from node_jax.control import Adaptive, Fixed, Grid
 from node_jax.methods import (
     ExplicitRK,
@@ -30,8 +32,10 @@ __all__ = [
     "Adaptive",
     "Checkpointed",
     "Dense",
+    "Direct",
     "ExplicitRK",
     "Fixed",
+    "Forward",
     "Grid",
     "NeuralODE",
     "SaveAt",

@@ -1,0 +1,147 @@
+"""Derivatives of any order and any mode, by code that JAX differentiates itself."""
+
+import math
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from node_jax import tree
+from node_jax.adjoints.boundary import arrive, depart
+from node_jax.adjoints.pullback import Start, retrace
+from node_jax.adjoints.replay import Lane, Row, at_nodes, has_lanes, recorder_of, start_of
+from node_jax.adjoints.slots import History, Slots
+from node_jax.control import add_time
+from node_jax.integrate import Each, Inputs, Outcome, Problem
+from node_jax.interpolate import at_fraction
+from node_jax.save import Trial
+from node_jax.types import PyTree, Status, Time
+
+
+class Direct(eqx.Module):
+    """Differentiate the steps that were taken plainly: reverse and forward mode, of any order.
+
+    The steps are found first, then taken again by a bounded loop whose cost follows the steps taken, not `max_steps`.
+    Reverse mode stores one state for each of `max_steps`, and replays each step once. Step sizes are constants of the
+    derivative under `Adaptive`; derivatives with respect to times are right up to the 4th.
+
+    Example:
+        >>> import jax, node_jax as nj
+        >>> def decayed(rate):
+        ...     return nj.odesolve(nj.testing.decay, 1.0, 0.0, 1.0, rate, adjoint=Direct(), max_steps=64).z1
+        >>> bool(abs(jax.grad(jax.grad(decayed))(1.0) - 0.36788) < 1e-5)
+        True
+    """
+
+    records = True
+    plain = True
+
+    def remedy(self, what: str) -> str:
+        """Nothing is missing."""
+        return ""
+
+    def recorder(self, problem: Problem, inputs: Inputs) -> Slots:
+        """Return what writes the history of a solve: step sizes only."""
+        return recorder_of(self, problem, inputs, 0, None, states=False)
+
+    def has_lanes(self, history: History) -> list[bool]:
+        """Say for each leaf of a history whether it has lane axes."""
+        return has_lanes(history)
+
+    def states(self, history: History) -> tuple:
+        """No states are kept."""
+        return ()
+
+    def with_states(self, history: History, states: tuple) -> History:
+        """No states are kept."""
+        return history
+
+    def replay(self, each: Each, outcome: Outcome, history: History, shifted) -> tuple:
+        """Return the state at `t1` and the saved rows, differentiable in the inputs."""
+        moves = each.problem.unflatten([True] * len(each.leaves))
+        inputs = each.problem.unflatten(each.leaves)
+        save, inside = inputs.save, at_nodes(each)
+        limit = inputs.steps.trials(each.problem.max_steps)
+        z, out, starts, ends = _take(each, inside, outcome, history, moves, limit)
+        if save.takes_rounds:
+            out = _read(inside, outcome, history, starts, ends)
+        rows = save.rows(save.finish(inside, out, z, outcome.stats.accepted, outcome.status == Status.SUCCESS))
+        z1, rows = each(lambda inputs, nodes: arrive(each.problem, inputs, nodes, moves))((z, rows))
+        return z1, rows, ()
+
+
+class _Carry(NamedTuple):
+    t: Time
+    z: PyTree
+    index: jax.Array
+    out: PyTree
+
+
+def _take(each: Each, inside: Each, outcome: Outcome, history: History, moves: Inputs, limit: int):
+    """Take all steps; return the last state, what was saved, and where each step started and ended."""
+    problem, method = each.problem, each.problem.method
+    save = problem.unflatten(each.leaves).save
+    z0, t0 = each(lambda inputs, _: (depart(problem, inputs, moves), lax.stop_gradient(inputs.t0)))()
+    accepted = outcome.stats.accepted
+    lane = Lane(z0, t0, accepted)
+
+    def body(carry: _Carry, i):
+        t, z, index, out = carry
+        active, start = start_of(lane, i, Row(tree.row(history.h, i), t, z))
+        y = each(lambda inputs, start: retrace(problem, inputs, start))(start)
+        beyond = add_time(start.t, y.h)
+        trial = Trial(active, index, start.t._replace(high=y.t), y.h, beyond.high, start.z, y.z1, y.slopes)
+        if not save.takes_rounds:
+            out, _ = save.record(inside, method, lambda trial, _: trial, out, trial)
+        t, z = lax.stop_gradient(tree.where(active, beyond, t)), tree.where(active, y.z1, z)
+        kept = (start, t.high) if save.takes_rounds else None
+        return _Carry(t, z, index + active, out), kept
+
+    out = () if save.takes_rounds else save.blank(each, method, z0)
+    carry = _Carry(Time(t0, jnp.zeros_like(t0)), z0, jnp.zeros_like(accepted), out)
+    carry, kept = _bounded(body, carry, history.n, limit)
+    return carry.z, carry.out, *(kept if kept is not None else (None, None))
+
+
+def _bounded(body, carry, n: jax.Array, limit: int):
+    """Scan `body` over `0 .. n - 1`, with `n <= limit`, in blocks of which those beyond `n` are skipped."""
+    size = max(1, math.isqrt(limit))
+    skip = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(lambda c: body(c, 0)[1], carry))
+
+    def one(carry, i):
+        return lax.cond(i < n, jax.checkpoint(body), lambda carry, i: (carry, skip), carry, i)
+
+    def block(carry, first):
+        some = tree.buffer(skip, size)
+        scan = lambda carry: lax.scan(one, carry, first + jnp.arange(size))  # noqa: E731
+        return lax.cond(first < n, scan, lambda carry: (carry, some), carry)
+
+    carry, kept = lax.scan(block, carry, jnp.arange(0, limit, size))
+    return carry, jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), kept)
+
+
+def _read(inside: Each, outcome: Outcome, history: History, starts: Start, ends: jax.Array):
+    """Interpolate the output times from the steps that they lie in."""
+    problem, last = inside.problem, history.n - 1
+
+    def rows(inputs, rest):
+        starts, ends = rest
+        sign = jnp.where(inputs.t1 < inputs.t0, -1.0, 1.0).astype(ends.dtype)
+        taken = jnp.where(jnp.arange(ends.shape[0]) <= last, sign * ends, jnp.inf)
+        final = taken[jnp.maximum(last, 0)]
+
+        def at(time):
+            i = jnp.searchsorted(taken, jnp.minimum(lax.stop_gradient(sign * time), final))
+            start = tree.row(starts, i)
+            y = retrace(problem, inputs, start)
+            left = (time - y.t) - start.t.low
+            x = left / jnp.where(y.h == 0, 1.0, y.h)
+            return at_fraction(problem.method, start.z, y.h, y.slopes, x)
+
+        return jax.vmap(at)(inputs.save.ts)
+
+    rows = inside(rows)((starts, ends))
+    tables = jax.tree.map(lambda table, x: x.reshape(-1, *table.shape[1:]), outcome.out.zs, rows)
+    return outcome.out._replace(zs=tables)
