@@ -2,6 +2,7 @@
 
 from node_jax import datasets, nn, testing
 from node_jax.adapters import from_diffrax, from_torchdiffeq, odeint
+from node_jax.adjoints.backsolve import Backsolve
 from node_jax.adjoints.checkpointed import Checkpointed
 from node_jax.adjoints.direct import Direct
 from node_jax.adjoints.forward import Forward
@@ -30,6 +31,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Adaptive",
+    "Backsolve",
     "Checkpointed",
     "Dense",
     "Direct",

@@ -360,19 +360,27 @@ def _jvp(primals, tangents, *, recording, **params):
     history_dot = call.adjoint.with_states(still[1], states) if recording else ()
     outs = flat if recording else jax.tree.leaves(outcome)
     dots = jax.tree.leaves((moved, history_dot))
-    return outs, [ad.Zero(jax.typeof(x).to_tangent_aval()) if t is _STILL else t for x, t in zip(outs, dots, strict=True)]
+    return outs, [
+        ad.Zero(jax.typeof(x).to_tangent_aval()) if t is _STILL else t for x, t in zip(outs, dots, strict=True)
+    ]
 
 
 def _plain_tangents(linear: _Linear, primals, flat, dots, results) -> tuple:
     """Push tangents by code that JAX transposes itself, guarded where a lane failed."""
     outcome = linear.open([*primals, *flat])[1]
     taken = outcome.stats.accepted > 0
-    used = [_lanes_first(tree.any_missing(taken, m), m) for m, yes in zip(linear.call.masks, linear.moving, strict=True) if yes]
+    used = [
+        _lanes_first(tree.any_missing(taken, m), m)
+        for m, yes in zip(linear.call.masks, linear.moving, strict=True)
+        if yes
+    ]
     used = [jnp.expand_dims(u, range(u.ndim, t.ndim)) for u, t in zip(used, dots, strict=True)]
     dots = _bind_linear(_Gate(linear.adjoint), used, dots, dots)
     pushed = linear.push([*primals, *flat], dots)
     leaves, structure = jax.tree.flatten(results)
-    return jax.tree.unflatten(structure, _bind_linear(_Guard(linear.adjoint), [jnp.isnan(x) for x in leaves], pushed, leaves))
+    return jax.tree.unflatten(
+        structure, _bind_linear(_Guard(linear.adjoint), [jnp.isnan(x) for x in leaves], pushed, leaves)
+    )
 
 
 def _bind_linear(linear, residuals: list, dots: list, results: list) -> list:

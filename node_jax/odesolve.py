@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from node_jax import lanes, tree
+from node_jax.adjoints.backsolve import Backsolve
 from node_jax.adjoints.checkpointed import Checkpointed
 from node_jax.adjoints.direct import Direct
 from node_jax.adjoints.forward import Forward
@@ -172,8 +173,8 @@ def _check_options(f, method, steps, save, adjoint, max_steps, lane_width) -> No
         raise TypeError(f"steps must be Adaptive(...), Fixed(n) or Grid(ts), got {steps!r}")
     if not isinstance(save, (SaveEnd, SaveAt, SaveSteps, Dense)):
         raise TypeError(f"save must be SaveEnd(), SaveAt(ts), SaveSteps(n) or Dense(n), got {save!r}")
-    if not isinstance(adjoint, (Checkpointed, Direct, Forward)):
-        raise TypeError(f"adjoint must be Checkpointed(), Direct() or Forward(), got {adjoint!r}")
+    if not isinstance(adjoint, (Backsolve, Checkpointed, Direct, Forward)):
+        raise TypeError(f"adjoint must be Checkpointed(), Backsolve(), Direct() or Forward(), got {adjoint!r}")
     if isinstance(steps, Adaptive) and not method.has_error:
         raise ValueError(f"method={method!r} has no error estimate: use steps=Fixed(n), or a method such as tsit5")
     if save.wants_slopes and not method.dense:

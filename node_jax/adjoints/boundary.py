@@ -58,9 +58,15 @@ def _donate(leaf: jax.Array, mask, counts: jax.Array) -> jax.Array:
     return tree.where(used, leaf, jnp.broadcast_to(donor, leaf.shape))
 
 
+def moving_times(each: Each, shifted) -> Inputs:
+    """Say which times move against the nodes: none where the nodes follow them."""
+    exact = each.problem.unflatten(each.leaves).steps.exact_times
+    return each.problem.unflatten([False] * len(each.leaves) if exact else shifted)
+
+
 def depart(problem: Problem, inputs: Inputs, moves: Inputs) -> PyTree:
     """Return the state of one lane at its first node, which does not move with `t0`."""
-    if inputs.steps.exact_times or not moves.t0:
+    if not moves.t0:
         return inputs.z0
     node = lax.stop_gradient(inputs.t0)
     field = visible(problem, inputs, inputs.t0, inputs.t1 - inputs.t0)
@@ -74,8 +80,6 @@ def arrive(problem: Problem, inputs: Inputs, nodes: tuple[PyTree, PyTree], moves
     the 4th are those of the flow. With `sign=-1` it goes from the times to the nodes.
     """
     z1, rows = nodes
-    if inputs.steps.exact_times:
-        return Cotangents(z1, rows)
 
     def moved(field, t, z):
         node = lax.stop_gradient(t)
@@ -107,7 +111,7 @@ def pull_arrival(each: Each, outcome: Outcome, bar: Cotangents, moves: Inputs, r
     def arrived(some, nodes):
         return put(some)(lambda inputs, nodes: arrive(each.problem, inputs, nodes, moves))(nodes)
 
-    if each.problem.unflatten(each.leaves).steps.exact_times or not (moves.t1 or _at_times(moves)):
+    if not (moves.t1 or _at_times(moves)):
         return tree.full_like(some, 0.0), bar
     nodes = each(at_nodes)(outcome)
     _, vjp = jax.vjp(arrived, some, (nodes.z1, nodes.rows))

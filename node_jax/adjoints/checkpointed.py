@@ -4,7 +4,7 @@ The forward pass records every accepted step size and the states at checkpoints.
 only, without error estimates or controller, and transposes each.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -12,14 +12,14 @@ import jax.numpy as jnp
 from jax import lax
 
 from node_jax import tree
-from node_jax.adjoints.boundary import Cotangents, constant, pull_arrival, pull_departure, split, total
+from node_jax.adjoints.boundary import Cotangents, constant, moving_times, pull_arrival, pull_departure, split, total
 from node_jax.adjoints.pullback import Retraced, differentiable, pullback_of_steps, replaced, retrace
 from node_jax.adjoints.replay import Lane, Row, at_nodes, has_lanes, recorder_of, replay, start_of
 from node_jax.adjoints.slots import History, Slots
 from node_jax.control import add_time
 from node_jax.integrate import Each, Inputs, Outcome, Problem
 from node_jax.save import Trial
-from node_jax.types import PyTree, Status, Time, is_count
+from node_jax.types import PyTree, is_count
 
 
 class Checkpointed(eqx.Module):
@@ -108,7 +108,7 @@ def _backward(each, outcome: Outcome, history: History, bar: Cotangents, recorde
     chosen = [a and b for a, b in zip(differentiable(inputs), moving, strict=True)]
     pullback = pullback_of_steps(each, chosen)
     wanted = [x for x, yes in zip(each.leaves, moving, strict=True) if yes]
-    moves, inside = problem.unflatten(shifted), at_nodes(each)
+    moves, inside = moving_times(each, shifted), at_nodes(each)
     ends = wanted, lambda some: each._replace(leaves=replaced(each.leaves, moving, some))
     late, bar = pull_arrival(each, outcome, bar, moves, ends)
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from node_jax import tree
-from node_jax.adjoints.boundary import arrive, depart
+from node_jax.adjoints.boundary import arrive, depart, moving_times
 from node_jax.adjoints.pullback import Start, retrace
 from node_jax.adjoints.replay import Lane, Row, at_nodes, has_lanes, recorder_of, start_of
 from node_jax.adjoints.slots import History, Slots
@@ -60,7 +60,7 @@ class Direct(eqx.Module):
 
     def replay(self, each: Each, outcome: Outcome, history: History, shifted) -> tuple:
         """Return the state at `t1` and the saved rows, differentiable in the inputs."""
-        moves = each.problem.unflatten([True] * len(each.leaves))
+        moves = moving_times(each, [True] * len(each.leaves))
         inputs = each.problem.unflatten(each.leaves)
         save, inside = inputs.save, at_nodes(each)
         limit = inputs.steps.trials(each.problem.max_steps)

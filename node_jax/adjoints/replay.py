@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from node_jax import tree
-from node_jax.adjoints.boundary import arrive, depart
+from node_jax.adjoints.boundary import arrive, depart, moving_times
 from node_jax.adjoints.pullback import Start, retrace
 from node_jax.adjoints.slots import History, Slots
 from node_jax.control import add_time
@@ -68,7 +68,7 @@ def replay(each: Each, outcome: Outcome, history: History, recorder: Slots, shif
     `shifted` says for each leaf whether it is a time that moves.
     """
     problem, method = each.problem, each.problem.method
-    moves = problem.unflatten(shifted)
+    moves = moving_times(each, shifted)
     save = problem.unflatten(each.leaves).save
     z0, t0, t1 = each(lambda inputs, _: (depart(problem, inputs, moves), inputs.t0, inputs.t1))()
     out = save.blank(each, method, z0)

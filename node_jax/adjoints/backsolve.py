@@ -1,0 +1,291 @@
+"""The continuous adjoint: one augmented solve backwards in time (Chen et al., 2018, Algorithms 1 and 2)."""
+
+import functools
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from node_jax import tree
+from node_jax.adjoints.boundary import Cotangents, constant, pull_arrival, pull_departure, split, total
+from node_jax.adjoints.pullback import replaced
+from node_jax.control import Adaptive
+from node_jax.integrate import Each, Inputs, Outcome, Problem, Progress, attempt, begin, restart, visible
+from node_jax.integrate import outcome as outcome_of
+from node_jax.methods import ExplicitRK, tsit5
+from node_jax.save import SaveAt, SaveEnd, Trial
+from node_jax.types import RUNNING, PyTree, Stats, Status
+
+
+class Backsolve(eqx.Module):
+    """Integrate the adjoint `da/dt = -a df/dz` backwards together with the state, in memory that no step adds to.
+
+    At each output time the cotangent jumps and the state restarts from the one that was saved (Algorithm 2 of Chen et
+    al., 2018). The integral for the parameters is a quadrature over accepted steps: its size enters neither the state
+    nor the error control, and shared parameters are summed over lanes on the way. The gradient has an error of the
+    order of the tolerance times what the way back amplifies: where trajectories contract, the state cannot be found
+    again, and the gradient can be wrong without a sign of it. `check_gradient` shows that; `Checkpointed` avoids it.
+
+    Args:
+        steps: an `Adaptive` of Python numbers for the way back; default: that of the forward solve, or `Adaptive()`.
+        method: method for the way back; default: that of the forward solve.
+
+    Raises:
+        TypeError: if `steps` is not an `Adaptive` of Python numbers.
+        NotImplementedError: for `save=Dense`, and in forward mode.
+
+    Example:
+        >>> import jax, node_jax as nj
+        >>> def decayed(rate):
+        ...     return nj.odesolve(nj.testing.decay, 1.0, 0.0, 1.0, rate, adjoint=Backsolve()).z1
+        >>> bool(abs(jax.grad(decayed)(1.0) + 0.36788) < 1e-5)
+        True
+    """
+
+    steps: Adaptive | None = eqx.field(static=True, default=None)
+    method: ExplicitRK | None = eqx.field(static=True, default=None)
+
+    records = False
+    plain = False
+
+    def __check_init__(self):
+        """Refuse steps that cannot be part of a compiled program."""
+        if self.steps is None:
+            return
+        plain = isinstance(self.steps, Adaptive) and all(
+            isinstance(x, float | int) for x in jax.tree.leaves(self.steps)
+        )
+        if not plain:
+            raise TypeError(f"Backsolve(steps=...) must be an Adaptive of Python numbers, got {self.steps!r}")
+
+    def remedy(self, what: str) -> str:
+        """Say which strategy supports what this one does not."""
+        return "use adjoint=Checkpointed() for forward mode and forward over reverse, Direct() for the rest"
+
+    def states(self, history: tuple) -> tuple:
+        """No states are kept."""
+        return ()
+
+    def with_states(self, history: tuple, states: tuple) -> tuple:
+        """No states are kept."""
+        return history
+
+    def replay(self, each: Each, outcome: Outcome, history: tuple, shifted) -> tuple:
+        """Refuse."""
+        raise NotImplementedError(f"adjoint={self!r} does not support forward mode: {self.remedy('forward mode')}")
+
+    def backward(self, each: Each, outcome: Outcome, history: tuple, bar: Cotangents, moving, shifted) -> list:
+        """Return cotangents of the leaves that are `moving` (one bool for each leaf), None for the others."""
+        each, bar, _, poison = split(each, outcome, bar)
+        moves = each.problem.unflatten(shifted)
+        wanted = [x for x, yes in zip(each.leaves, moving, strict=True) if yes]
+        ends = wanted, lambda some: each._replace(leaves=replaced(each.leaves, moving, some))
+        late, bar = pull_arrival(each, outcome, bar, moves, ends)
+        back = way_back(self, each, outcome, bar, moving)
+        early = pull_departure(each, each(constant)((outcome, bar, back.z_bar)), moves, ends)
+        return total(each, tree.add(late, early), back.theta_bar, moving, poison)
+
+
+class Observations(NamedTuple):
+    """Output times of one lane in the order of the forward solve; cotangents of equal times stand at the first."""
+
+    ts: Any
+    zs: PyTree
+    bars: PyTree
+
+
+class WayBack(NamedTuple):
+    """What the augmented solve found: cotangents at `t0` and of parameters, the state at `t0`, and its account."""
+
+    z_bar: PyTree
+    theta_bar: list
+    z0: PyTree
+    status: jax.Array
+    stats: Stats
+
+
+class _Carry(NamedTuple):
+    progress: Progress
+    theta_bar: list
+
+
+def way_back(adjoint: Backsolve, each: Each, outcome: Outcome, bar: Cotangents, moving) -> WayBack:
+    """Solve backwards from the last known state of every lane to its `t0`."""
+    problem, inputs = each.problem, each.problem.unflatten(each.leaves)
+    if not isinstance(inputs.save, SaveEnd | SaveAt):
+        raise NotImplementedError(f"adjoint={adjoint!r} does not support save={inputs.save!r}: use SaveAt(ts)")
+    seen = each(_observations)((outcome, bar)) if isinstance(inputs.save, SaveAt) and inputs.save.ts.shape[0] else None
+    z, t = each(_last_known)((outcome, seen))
+    a = each(_first_cotangent)((bar, seen, t))
+    reverse = _reversed(adjoint, each, (z, a), t, seen)
+    of_theta = set(problem.unflatten(range(len(moving))).theta)
+    chosen = [yes and i in of_theta for i, yes in enumerate(moving)]
+    method, lands = reverse.problem.method, reverse.problem.unflatten(reverse.leaves).steps.breakpoints is not None
+
+    def body(carry: _Carry) -> _Carry:
+        after, (trial, landed) = reverse(lambda inputs, p: attempt(reverse.problem, inputs, p))(carry.progress)
+        theta_bar = tree.add(carry.theta_bar, _quadrature(each, chosen, method, trial))
+        if lands:
+            jump = reverse(lambda inputs, rest: _jump(reverse.problem, inputs, *rest))
+            after = lax.cond(jnp.any(landed), jump, lambda rest: rest[0], (after, landed, seen))
+        return _Carry(after, theta_bar)
+
+    def live(carry: _Carry):
+        return jnp.any(carry.progress.status == RUNNING)
+
+    picked = [x for x, yes in zip(each.leaves, chosen, strict=True) if yes]
+    first = reverse(lambda inputs, _: begin(reverse.problem, inputs))()
+    p, theta_bar = lax.while_loop(live, body, _Carry(first, tree.full_like(picked, 0.0)))
+    ended = reverse(lambda inputs, p: outcome_of(reverse.problem, inputs, (p, ())))(p)
+    return WayBack(
+        each(_last_cotangent)((ended, seen)),
+        _spoiled(each, theta_bar, chosen, ended.status != Status.SUCCESS),
+        ended.z1[0],
+        ended.status,
+        ended.stats,
+    )
+
+
+def _spoiled(each: Each, theta_bar: list, chosen: list[bool], lost: jax.Array) -> list:
+    """Put NaN in the cotangents of parameters of which a lane did not find its way back, None where there are none."""
+    some = iter(theta_bar)
+
+    def leaf(mask):
+        g = next(some)
+        return tree.where(tree.any_missing(lost, mask), jnp.full_like(g, jnp.nan), g)
+
+    return [leaf(mask) if yes else None for mask, yes in zip(each.masks, chosen, strict=True)]
+
+
+def _observations(inputs: Inputs, rest: tuple[Outcome, Cotangents]) -> Observations:
+    outcome, bar = rest
+    ts, sign = inputs.save.ts, _sign(inputs.t0, inputs.t1)
+    first = jnp.searchsorted(sign * ts, sign * ts)
+    bars = jax.tree.map(lambda g: jnp.zeros_like(g).at[first].add(g), bar.rows)
+    return Observations(ts, inputs.save.rows(outcome.out), bars)
+
+
+def _sign(t0: jax.Array, t1: jax.Array) -> jax.Array:
+    return jnp.where(t1 < t0, -1.0, 1.0).astype(t0.dtype)
+
+
+def _at(sign: jax.Array, seen: Observations, t: jax.Array) -> tuple[jax.Array, PyTree, PyTree]:
+    """Say whether `t` is an output time, and what was saved there and its cotangent."""
+    i = jnp.minimum(jnp.searchsorted(sign * seen.ts, sign * t), seen.ts.shape[0] - 1)
+    return seen.ts[i] == t, tree.row(seen.zs, i), tree.row(seen.bars, i)
+
+
+def _last_known(inputs: Inputs, rest: tuple[Outcome, Observations | None]) -> tuple[PyTree, jax.Array]:
+    """Return the state of one lane from which the way back starts, and its time."""
+    outcome, seen = rest
+    ok = outcome.status == Status.SUCCESS
+    z, t = inputs.z0, inputs.t0
+    if seen is not None:
+        some, i = outcome.out.cursor > 0, jnp.maximum(outcome.out.cursor - 1, 0)
+        z, t = tree.where(some, tree.row(seen.zs, i), z), jnp.where(some, seen.ts[i], t)
+    return tree.where(ok, outcome.z1, z), jnp.where(ok, inputs.t1, t)
+
+
+def _first_cotangent(inputs: Inputs, rest) -> PyTree:
+    bar, seen, t = rest
+    if seen is None:
+        return bar.z1
+    here, _, g = _at(_sign(inputs.t0, inputs.t1), seen, t)
+    return tree.add(bar.z1, tree.where(here & (t != inputs.t0), g, tree.full_like(g, 0.0)))
+
+
+def _last_cotangent(inputs: Inputs, rest) -> PyTree:
+    ended, seen = rest
+    a = ended.z1[1]
+    if seen is None:
+        return a
+    here, _, g = _at(_sign(inputs.t0, inputs.t1), seen, inputs.t0)
+    idle = inputs.t0 == inputs.t1  # then the rows are accounted for as constants
+    return tree.add(a, tree.where(here & ~idle, g, tree.full_like(g, 0.0)))
+
+
+def _jump(problem: Problem, inputs: Inputs, p: Progress, landed: jax.Array, seen: Observations | None) -> Progress:
+    """At an output time take the saved state and add its cotangent; restart the slope."""
+    if seen is not None:
+        here, z, g = _at(_sign(inputs.t1, inputs.t0), seen, p.t.high)
+        jumped = (z, tree.add(p.z[1], g))
+        p = p._replace(z=tree.where(landed & here, jumped, p.z))
+    return restart(problem, inputs, p, landed)
+
+
+def _reversed(adjoint: Backsolve, each: Each, start: tuple, t: jax.Array, seen: Observations | None) -> Each:
+    """Return the engine of the augmented system, from `t` to `t0`."""
+    problem, inputs = each.problem, each.problem.unflatten(each.leaves)
+    masks = {id(x): mask for x, mask in zip(each.leaves, each.masks, strict=True)}
+    steps = adjoint.steps or (inputs.steps if isinstance(inputs.steps, Adaptive) else Adaptive())
+    if steps is not inputs.steps:
+        steps = jax.tree.map(lambda x: jnp.asarray(x, t.dtype), steps)
+        masks |= {id(x): (False,) * len(each.lanes) for x in jax.tree.leaves(steps)}
+    own = getattr(inputs.steps, "breakpoints", None)
+    times = each(lambda inputs, seen: _breakpoints(inputs, seen))(seen) if own is not None or seen is not None else None
+    steps = Adaptive(
+        (steps.rtol, steps.rtol), (steps.atol, steps.atol), steps.first_step, steps.min_step, steps.max_step, times,
+        steps.p, steps.i, steps.d, steps.safety, steps.min_factor, steps.max_factor, _Both(steps.norm),
+    )  # fmt: skip
+    method = adjoint.method or (problem.method if problem.method.has_error else tsit5)
+    leaves, structure = jax.tree.flatten(Inputs(start, t, inputs.t0, inputs.theta, steps, SaveEnd()))
+    unflatten = functools.partial(jax.tree.unflatten, structure)
+    augmented = Problem(_Augmented(problem.field), problem.timed, method, problem.max_steps, unflatten)
+    return Each(augmented, leaves, [masks.get(id(x), (True,) * len(each.lanes)) for x in leaves], each.lanes)
+
+
+def _breakpoints(inputs: Inputs, seen: Observations | None) -> jax.Array:
+    own = getattr(inputs.steps, "breakpoints", None)
+    parts = [x for x in (own, None if seen is None else seen.ts) if x is not None]
+    return jnp.concatenate(parts)
+
+
+class _Both(NamedTuple):
+    """The norm of state and adjoint together."""
+
+    norm: Any
+
+    def __call__(self, za):
+        return jnp.sqrt(0.5 * (self.norm(za[0]) ** 2 + self.norm(za[1]) ** 2))
+
+
+class _Augmented(NamedTuple):
+    """The field of state and adjoint."""
+
+    field: Any
+
+    def __call__(self, za, t, theta):
+        z, a = za
+        slope, vjp = jax.vjp(lambda z: self.field(z, t, theta), z)
+        return slope, tree.subtract(tree.full_like(a, 0.0), vjp(a)[0])
+
+
+def _quadrature(each: Each, chosen: list[bool], method: ExplicitRK, trial: Trial) -> list:
+    """Integrate `a df/dtheta` over accepted steps, all stages of all lanes at once."""
+    used = [i for i, b in enumerate(method.b) if b != 0.0]
+
+    def stages(inputs, trial):
+        h = jnp.where(trial.accepted, trial.h, 0.0)
+        states = [tree.combine(trial.z, trial.h, method.a[i], trial.slopes) for i in used]
+        states = tree.where(trial.accepted, states, [trial.z] * len(used))
+        times = jnp.stack([trial.t.high + method.c[i] * h for i in used])
+        weights = jnp.stack([-method.b[i] * h for i in used])
+        return jax.tree.map(lambda *x: jnp.stack(x), *states), times, weights
+
+    def power(some):
+        def one(inputs, rest):
+            states, times, weights, start, h = rest
+            field = visible(each.problem, inputs, start, h)
+
+            def at(za, t, weight):
+                return weight * tree.dot(za[1], field(za[0], t, inputs.theta), weight.dtype)
+
+            return jnp.sum(jax.vmap(at)(states, times, weights))
+
+        replacing = each._replace(leaves=replaced(each.leaves, chosen, some))
+        return replacing(one)((*each(stages)(trial), trial.t.high, trial.h))
+
+    value, vjp = jax.vjp(power, [x for x, yes in zip(each.leaves, chosen, strict=True) if yes])
+    return vjp(jnp.ones_like(value))[0]
