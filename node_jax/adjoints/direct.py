@@ -1,6 +1,5 @@
 """Derivatives of any order and any mode, by code that JAX differentiates itself."""
 
-import math
 from typing import NamedTuple
 
 import equinox as eqx
@@ -19,12 +18,14 @@ from node_jax.interpolate import at_fraction
 from node_jax.save import Trial
 from node_jax.types import PyTree, Status, Time
 
+BLOCK = 16  # steps that are skipped, or taken, together
+
 
 class Direct(eqx.Module):
     """Differentiate the steps that were taken plainly: reverse and forward mode, of any order.
 
     The steps are found first, then taken again by a bounded loop whose cost follows the steps taken, not `max_steps`.
-    Reverse mode stores one state for each of `max_steps`, and replays each step once. Step sizes are constants of the
+    Reverse mode stores one state for every 16th of `max_steps`, and takes each step three times more. Step sizes are constants of the
     derivative under `Adaptive`; derivatives with respect to times are right up to the 4th.
 
     Example:
@@ -87,9 +88,10 @@ def _take(each: Each, inside: Each, outcome: Outcome, history: History, moves: I
     accepted = outcome.stats.accepted
     lane = Lane(z0, t0, accepted)
 
-    def body(carry: _Carry, i):
+    def body(carry: _Carry, step):
+        i, h = step
         t, z, index, out = carry
-        active, start = start_of(lane, i, Row(tree.row(history.h, i), t, z))
+        active, start = start_of(lane, i, Row(h, t, z))
         y = each(lambda inputs, start: retrace(problem, inputs, start))(start)
         beyond = add_time(start.t, y.h)
         trial = Trial(active, index, start.t._replace(high=y.t), y.h, beyond.high, start.z, y.z1, y.slopes)
@@ -101,24 +103,30 @@ def _take(each: Each, inside: Each, outcome: Outcome, history: History, moves: I
 
     out = () if save.takes_rounds else save.blank(each, method, z0)
     carry = _Carry(Time(t0, jnp.zeros_like(t0)), z0, jnp.zeros_like(accepted), out)
-    carry, kept = _bounded(body, carry, history.n, limit)
+    carry, kept = _bounded(body, carry, history.n, (jnp.arange(limit), history.h))
     return carry.z, carry.out, *(kept if kept is not None else (None, None))
 
 
-def _bounded(body, carry, n: jax.Array, limit: int):
-    """Scan `body` over `0 .. n - 1`, with `n <= limit`, in blocks of which those beyond `n` are skipped."""
-    size = max(1, math.isqrt(limit))
-    skip = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(lambda c: body(c, 0)[1], carry))
+def _bounded(body, carry, n: jax.Array, steps: PyTree):
+    """Scan `body` over steps of which only the first `n` count, in blocks; blocks without one of these are skipped.
 
-    def one(carry, i):
-        return lax.cond(i < n, jax.checkpoint(body), lambda carry, i: (carry, skip), carry, i)
+    The others change nothing. Each block is taken again on the way back: what a conditional passes on would be stored
+    for each of them, parameters included.
+    """
+    limit, size = len(jax.tree.leaves(steps)[0]), BLOCK
+    some = jax.tree.map(lambda x: jnp.pad(x, [(0, -limit % size)] + [(0, 0)] * (x.ndim - 1)), steps)
+    blocks = jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), some)
 
-    def block(carry, first):
-        some = tree.buffer(skip, size)
-        scan = lambda carry: lax.scan(one, carry, first + jnp.arange(size))  # noqa: E731
-        return lax.cond(first < n, scan, lambda carry: (carry, some), carry)
+    def scan(carry, steps):
+        return lax.scan(jax.checkpoint(body), carry, steps)
 
-    carry, kept = lax.scan(block, carry, jnp.arange(0, limit, size))
+    first = jax.tree.map(lambda x: x[0], blocks)
+    skipped = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(scan, carry, first)[1])
+
+    def block(carry, steps):
+        return lax.cond(steps[0][0] < n, scan, lambda carry, _: (carry, skipped), carry, steps)
+
+    carry, kept = lax.scan(jax.checkpoint(block), carry, blocks)
     return carry, jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), kept)
 
 
