@@ -39,7 +39,7 @@ def ours(problem, z0, method):
     """Return tolerance -> (state at the end, evaluations, accepted, rejected)."""
 
     def run(tolerance):
-        steps = nj.Adaptive(tolerance, tolerance, first_step=FIRST_STEP, p=0.0, i=1.0, d=0.0)
+        steps = nj.Adaptive(tolerance, tolerance, first_step=FIRST_STEP, p=0.0, i=1.0, d=0.0, stay_stable=False)
         sol = nj.odesolve(
             problem.field, z0, 0.0, problem.t1, method=method, steps=steps, max_steps=MAX_STEPS, throw=False
         )

@@ -49,6 +49,7 @@ class Progress(NamedTuple):
     status: jax.Array
     accepted: jax.Array
     rejected: jax.Array
+    limited: jax.Array
     restarts: Any  # breakpoints crossed; None if there are none
 
 
@@ -127,6 +128,7 @@ def begin(problem: Problem, inputs: Inputs) -> Progress:
         status,
         zero,
         zero,
+        zero,
         zero if _breakpoints(steps) is not None else None,
     )
 
@@ -160,6 +162,7 @@ def attempt(problem: Problem, inputs: Inputs, p: Progress) -> tuple[Progress, tu
         jnp.where(live, ended, p.status).astype(jnp.int32),
         done,
         rejected,
+        p.limited + (accepted & verdict.limited),
         p.restarts,
     )
     trial = Trial(accepted, p.accepted, p.t, proposal.h, proposal.end.high, p.z, step.z1, step.slopes)
@@ -208,7 +211,8 @@ def outcome(problem: Problem, inputs: Inputs, rest: tuple[Progress, PyTree]) -> 
         nfe += len(method.c_dense) * steps
     ok = p.status == Status.SUCCESS
     z1 = tree.where(ok, p.z, tree.full_like(p.z, jnp.nan))
-    return Outcome(z1, out, p.status, p.t.high, Stats(nfe, p.accepted, p.rejected))
+    limited = p.limited if method.last_pair is not None else jnp.full_like(p.limited, -1)
+    return Outcome(z1, out, p.status, p.t.high, Stats(nfe, p.accepted, p.rejected, limited))
 
 
 def _closed(p: Progress, lanes: Sequence[int]) -> PyTree:

@@ -84,8 +84,18 @@ class Method(Protocol):
 
 
 class Stats(NamedTuple):
-    """Counts of one lane: field evaluations, accepted and rejected steps (int32, shape `lanes`)."""
+    """Counts of one lane (int32, shape `lanes`).
+
+    Attributes:
+        nfe: field evaluations, first step and rejected trials included.
+        accepted: accepted steps.
+        rejected: rejected trials.
+        limited: accepted steps at the limit of stability of the method (after Hairer and Wanner, Solving ODEs II, IV.2);
+            -1 for a method that cannot tell. Where many are, the problem is stiff: the solution may be right and its
+            exact discrete gradient wrong by orders of magnitude (`check_gradient` shows it); use a smaller tolerance.
+    """
 
     nfe: jax.Array
     accepted: jax.Array
     rejected: jax.Array
+    limited: jax.Array

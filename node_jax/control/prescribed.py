@@ -35,7 +35,8 @@ class _Prescribed(eqx.Module):
 
     def judge(self, method, step, z, t, proposal, control, t0, t1):
         good = jnp.isfinite(tree.largest(step.z1, t0.dtype))
-        return Verdict(good, control, jnp.where(good, Status.SUCCESS, Status.NON_FINITE))
+        limited = method.at_limit(z, proposal.h, step.slopes)
+        return Verdict(good, limited, control, jnp.where(good, Status.SUCCESS, Status.NON_FINITE))
 
     def trials(self, max_steps):
         return self.fixed_count()

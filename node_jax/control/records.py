@@ -29,9 +29,10 @@ class Proposal(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """Whether a trial counts, what to carry on, and the status if the lane must stop (else `SUCCESS`)."""
+    """Whether a trial counts and is at the limit of stability, what to carry on, and the status if the lane must stop (else `SUCCESS`)."""
 
     accepted: jax.Array
+    limited: jax.Array
     control: Control
     failure: jax.Array
 

@@ -1,8 +1,10 @@
 """Explicit Runge-Kutta methods: a record of numbers and one pure step."""
 
+import functools
 from dataclasses import dataclass
 
 import jax
+import jax.numpy as jnp
 
 from node_jax import tree
 from node_jax.types import PyTree, Step, VectorField
@@ -72,6 +74,33 @@ class ExplicitRK:
     def has_error(self) -> bool:
         """Whether the method estimates its error."""
         return bool(self.b_error)
+
+    @property
+    def last_pair(self) -> int | None:
+        """The last stage at the end of the step before the one at `z1`, if there are both."""
+        if not self.first_same_as_last:
+            return None
+        return next((i for i in reversed(range(len(self.c) - 1)) if self.c[i] == 1.0), None)
+
+    @functools.cached_property
+    def stability_limit(self) -> float:
+        """The largest `x` such that `|R|` is at most 1 from `-x` to 0, with `R` the stability polynomial."""
+        powers, coefficients = [1.0] * len(self.c), [1.0]
+        for _ in self.c:
+            coefficients.append(sum(b * p for b, p in zip(self.b, powers, strict=False)))
+            powers = [sum(a * p for a, p in zip(row, powers, strict=False)) for row in self.a]
+        xs = (0.01 * i for i in range(1, 10_000))
+        return next(x for x in xs if abs(sum(c * (-x) ** k for k, c in enumerate(coefficients))) > 1 + 1e-9) - 0.01
+
+    def at_limit(self, z: PyTree, h: jax.Array, slopes: tuple[PyTree, ...]) -> jax.Array:
+        """Whether the step is as large as stability allows, judged by two slopes at its end."""
+        i = self.last_pair
+        if i is None:
+            return jnp.array(False)
+        weights = [b - a for b, a in zip(self.b, (*self.a[i], *[0.0] * len(self.b)), strict=False)]
+        moved = tree.scale(h, weights, slopes)
+        bent = tree.scale(h, (1.0, -1.0), (slopes[-1], slopes[i]))
+        return tree.rms(bent) > 0.9 * self.stability_limit * tree.rms(moved)
 
     def start(self, field: VectorField, t: jax.Array, z: PyTree, theta: PyTree) -> PyTree:
         """Return the slope that the first step reuses, or None."""
