@@ -82,7 +82,16 @@ def odesolve(
         >>> print(sol)
         Solution: 1 ok, ...
     """
-    _check_options(f, method, steps, save, adjoint, max_steps, lane_width)
+    options = {"method": method, "steps": steps, "adjoint": adjoint, "save": save, "max_steps": max_steps}
+    _check_options(f, **options, lane_width=lane_width)
+    solution = _solve(*prepare(f, z0, t0, t1, theta, **options))
+    if throw and not lanes.is_traced(solution) and not bool(jnp.all(solution.ok)):
+        raise SolveError(solution)
+    return solution
+
+
+def prepare(f, z0, t0, t1, theta, *, method, steps, adjoint, save, max_steps) -> tuple[_Static, list]:
+    """Separate what a compilation depends on from the values."""
     z0 = _state(z0)
     dtype = tree.real_dtype(z0)
     t0, t1 = _time("t0", t0, dtype), _time("t1", t1, dtype)
@@ -93,14 +102,11 @@ def odesolve(
     number_of_f = len(jax.tree.leaves(f))
     dynamic = [x if _is_value(x, i >= number_of_f) else None for i, x in enumerate(leaves)]
     fixed = tuple(None if d is not None else x for x, d in zip(leaves, dynamic, strict=True))
-    solution = _solve(_Static(structure, fixed, method, adjoint, max_steps), dynamic)
-    if throw and not lanes.is_traced(solution) and not bool(jnp.all(solution.ok)):
-        raise SolveError(solution)
-    return solution
+    return _Static(structure, fixed, method, adjoint, max_steps), dynamic
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _solve(static: _Static, dynamic: list) -> Solution:
+def problem_of(static: _Static, dynamic: list) -> tuple[Problem, list, PyTree]:
+    """Return the problem by structure and by value, and theta."""
     leaves = [x if d is None else d for x, d in zip(static.fixed, dynamic, strict=True)]
     f, theta, z0, t0, t1, steps, save = jax.tree.unflatten(static.structure, leaves)
     values, rest = eqx.partition(theta, lambda x: _is_value(x, True))
@@ -114,7 +120,14 @@ def _solve(static: _Static, dynamic: list) -> Solution:
     inputs = Inputs(z0, t0, t1, [jnp.asarray(p) for p in params + field.consts], steps, save)
     flat, structure = jax.tree.flatten(inputs)
     timed = field.used[len(jax.tree.leaves(z0))]
-    problem = Problem(with_params, timed, static.method, static.max_steps, functools.partial(_unflatten, structure))
+    unflatten = functools.partial(_unflatten, structure)
+    return Problem(with_params, timed, static.method, static.max_steps, unflatten), flat, theta
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _solve(static: _Static, dynamic: list) -> Solution:
+    problem, flat, theta = problem_of(static, dynamic)
+    save = problem.unflatten(flat).save
     outcome = lanes.solve(problem, static.adjoint, flat)
 
     rows = save.rows(outcome.out)
