@@ -6,6 +6,7 @@ from node_jax.adjoints.backsolve import Backsolve
 from node_jax.adjoints.checkpointed import Checkpointed
 from node_jax.adjoints.direct import Direct
 from node_jax.adjoints.forward import Forward
+from node_jax.certificate import GradientReport, MemoryEstimate, check_gradient, estimate_memory
 from node_jax.control import Adaptive, Fixed, Grid
 from node_jax.methods import (
     ExplicitRK,
@@ -38,7 +39,9 @@ __all__ = [
     "ExplicitRK",
     "Fixed",
     "Forward",
+    "GradientReport",
     "Grid",
+    "MemoryEstimate",
     "NeuralODE",
     "SaveAt",
     "SaveEnd",
@@ -48,9 +51,11 @@ __all__ = [
     "Stats",
     "Status",
     "bosh3",
+    "check_gradient",
     "datasets",
     "dopri5",
     "dopri8",
+    "estimate_memory",
     "euler",
     "fit",
     "from_diffrax",

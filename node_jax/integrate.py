@@ -36,7 +36,7 @@ class Problem(NamedTuple):
     timed: bool  # whether the field looks at t
     method: ExplicitRK
     max_steps: int | None
-    unflatten: Callable[[Sequence[jax.Array]], Inputs]
+    unflatten: Callable[[Sequence[Any]], Inputs]
 
 
 class Progress(NamedTuple):

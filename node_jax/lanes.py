@@ -137,6 +137,11 @@ class _Call(NamedTuple):
     def solve(self, leaves) -> list:
         return solve_p.bind(*leaves, recording=self.adjoint.records, **self._asdict())
 
+    def save(self, count: int) -> Any:
+        """What is saved, without values."""
+        nothing: list = [None] * count
+        return self.problem.unflatten(nothing).save
+
     def structure(self, leaves):
         """Structure of what `solve` returns: outcome and history."""
         each = _each_shape(self.problem, leaves, self.masks, self.lanes)
@@ -163,14 +168,14 @@ class _Linear(NamedTuple):
 
     def also(self, moving):
         """Let more of the first arguments move in an outer derivative."""
-        return self._replace(shifted=_either(self.shifted, moving))
+        return self._replace(shifted=tuple(a or b for a, b in zip(self.shifted, moving, strict=False)))
 
     def open(self, residuals) -> tuple[list, Outcome, Any]:
         leaves, flat = residuals[: len(self.moving)], residuals[len(self.moving) :]
         return list(leaves), *jax.tree.unflatten(self.call.structure(leaves), flat)
 
     def results(self, outcome: Outcome, history) -> tuple:
-        save = self.call.problem.unflatten([None] * len(self.moving)).save
+        save = self.call.save(len(self.moving))
         states = self.call.adjoint.states(history) if self.with_history else ()
         return outcome.z1, save.rows(outcome.out), states
 
@@ -214,7 +219,7 @@ class _Backward(NamedTuple):
         leaves, outcome, history = self.linear.open(args[: self.count])
         structure = jax.tree.structure(self.linear.results(outcome, history)[:2])
         bar = Cotangents(*jax.tree.unflatten(structure, args[self.count :]))
-        bars = call.adjoint.backward(call.each(leaves), outcome, history, bar, moving, shifted)
+        bars: list = call.adjoint.backward(call.each(leaves), outcome, history, bar, moving, shifted)
         return [_lanes_first(x, mask) for x, mask, yes in zip(bars, call.masks, moving, strict=True) if yes]
 
 
@@ -312,10 +317,13 @@ class _Mapped(NamedTuple):
 
         def one(residuals, some):
             some = iter(some)
-            zero = [ad.Zero(ShapedArray(b.aval.shape[1:], b.aval.dtype)) if type(b) is ad.Zero else None for b in bars]
-            return self.linear.pull(residuals, [next(some) if z is None else z for z in zero])
+            return self.linear.pull(residuals, [_one_zero(b) if type(b) is ad.Zero else next(some) for b in bars])
 
         return jax.vmap(one, (list(self.dims), 0), axis_size=self.size)(list(residuals), known)
+
+
+def _one_zero(bar: Any):
+    return ad.Zero(ShapedArray(bar.aval.shape[1:], bar.aval.dtype))
 
 
 class _MappedFunction(NamedTuple):
@@ -355,7 +363,7 @@ def _jvp(primals, tangents, *, recording, **params):
         z1, rows, states = jax.tree.unflatten(jax.tree.structure(results), pushed)
 
     still = jax.tree.map(lambda _: _STILL, (outcome, history))
-    save = call.problem.unflatten([None] * len(moving)).save
+    save = call.save(len(moving))
     moved = still[0]._replace(z1=z1, out=save.with_rows(still[0].out, rows))
     history_dot = call.adjoint.with_states(still[1], states) if recording else ()
     outs = flat if recording else jax.tree.leaves(outcome)
@@ -383,12 +391,12 @@ def _plain_tangents(linear: _Linear, primals, flat, dots, results) -> tuple:
     )
 
 
-def _bind_linear(linear, residuals: list, dots: list, results: list) -> list:
+def _bind_linear(linear, residuals: Sequence, dots: Sequence, results: Sequence) -> list:
     avals = tuple(ShapedArray(x.shape, x.dtype) for x in results)
     return tangent_p.bind(*residuals, *dots, linear=linear, count=len(residuals), avals=avals)
 
 
-def _lanes_first(x: jax.Array | None, mask: Sequence[bool]):
+def _lanes_first(x: Any, mask: Sequence[bool]) -> Any:
     return None if x is None else x.transpose(tree.lanes_first(x.shape, sum(mask)))
 
 
@@ -416,13 +424,17 @@ def _tangent_jvp(primals, tangents, *, linear, count, avals):
     return outs, [sum(some) for some in zip(*parts, strict=True)]
 
 
+def _more(avals, size: int) -> tuple:
+    return tuple(ShapedArray((size, *x.shape), x.dtype) for x in avals)
+
+
 def _tangent_batch(args, dims, *, linear, count, avals):
     size = next(x.shape[d] for x, d in zip(args, dims, strict=True) if d is not None)
     dots = [
         jnp.broadcast_to(x, (size, *x.shape)) if d is None else jnp.moveaxis(x, d, 0)
         for x, d in zip(args[count:], dims[count:], strict=True)
     ]
-    avals = tuple(ShapedArray((size, *x.shape), x.dtype) for x in avals)
+    avals = _more(avals, size)
     linear = _Mapped(linear, tuple(dims[:count]), size)
     return tangent_p.bind(*args[:count], *dots, linear=linear, count=count, avals=avals), [0] * len(avals)
 
@@ -437,12 +449,8 @@ def _backward_jvp(primals, tangents, *, fn, avals):
 
 def _backward_batch(args, dims, *, fn, avals):
     size = next(x.shape[d] for x, d in zip(args, dims, strict=True) if d is not None)
-    avals = tuple(ShapedArray((size, *x.shape), x.dtype) for x in avals)
+    avals = _more(avals, size)
     return backward_p.bind(*args, fn=_MappedFunction(fn, tuple(dims), size), avals=avals), [0] * len(avals)
-
-
-def _either(a: tuple, b: tuple) -> tuple:
-    return tuple(x or y for x, y in zip(a, b, strict=False))
 
 
 def _register(primitive: Primitive, run: Callable):

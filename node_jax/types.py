@@ -78,6 +78,10 @@ class Method(Protocol):
         """Try a step from `t` to `t + h`."""
         ...
 
+    def at_limit(self, z: PyTree, h: jax.Array, slopes: tuple[PyTree, ...]) -> jax.Array:
+        """Whether a step from `z` with these slopes is as large as stability allows; false if it cannot tell."""
+        ...
+
     def advance(self, field: VectorField, t: jax.Array, z: PyTree, h: jax.Array, theta: PyTree) -> PyTree:
         """Return `z1` of the same step and nothing else: what a replay for the gradient needs."""
         ...
@@ -90,9 +94,9 @@ class Stats(NamedTuple):
         nfe: field evaluations, first step and rejected trials included.
         accepted: accepted steps.
         rejected: rejected trials.
-        limited: accepted steps at the limit of stability of the method (after Hairer and Wanner, Solving ODEs II, IV.2);
-            -1 for a method that cannot tell. Where many are, the problem is stiff: the solution may be right and its
-            exact discrete gradient wrong by orders of magnitude (`check_gradient` shows it); use a smaller tolerance.
+        limited: accepted steps at the limit of stability of the method (after Hairer and Wanner, Solving ODEs II,
+            IV.2); -1 for a method that cannot tell. Where many are, the problem is stiff, and a gradient should be
+            checked: `check_gradient`.
     """
 
     nfe: jax.Array

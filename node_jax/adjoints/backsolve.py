@@ -227,7 +227,8 @@ def _reversed(adjoint: Backsolve, each: Each, start: tuple, t: jax.Array, seen: 
     times = each(lambda inputs, seen: _breakpoints(inputs, seen))(seen) if own is not None or seen is not None else None
     steps = Adaptive(
         (steps.rtol, steps.rtol), (steps.atol, steps.atol), steps.first_step, steps.min_step, steps.max_step, times,
-        steps.p, steps.i, steps.d, steps.safety, steps.min_factor, steps.max_factor, steps.stay_stable, _Both(steps.norm),
+        steps.p, steps.i, steps.d, steps.safety, steps.min_factor, steps.max_factor, steps.stay_stable,
+        _Both(steps.norm),
     )  # fmt: skip
     method = adjoint.method or (problem.method if problem.method.has_error else tsit5)
     leaves, structure = jax.tree.flatten(Inputs(start, t, inputs.t0, inputs.theta, steps, SaveEnd()))

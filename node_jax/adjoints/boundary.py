@@ -136,9 +136,9 @@ def constant(inputs: Inputs, rest: tuple[Outcome, Cotangents, PyTree]) -> PyTree
 
 def total(each: Each, ends: list, looped: list, moving, poison: jax.Array) -> list:
     """Add up the cotangents from both ends (of the leaves that move) and from the loop (None where there is none)."""
-    ends, result = iter(ends), []
+    late, result = iter(ends), []
     for mask, moves, more in zip(each.masks, moving, looped, strict=True):
-        g = next(ends) if moves else None
+        g = next(late) if moves else None
         if g is not None:
             g = g if more is None else g + more.astype(g.dtype)
             g = tree.where(tree.any_missing(poison, mask), jnp.full_like(g, jnp.nan), g)

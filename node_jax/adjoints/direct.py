@@ -25,8 +25,8 @@ class Direct(eqx.Module):
     """Differentiate the steps that were taken plainly: reverse and forward mode, of any order.
 
     The steps are found first, then taken again by a bounded loop whose cost follows the steps taken, not `max_steps`.
-    Reverse mode stores one state for every 16th of `max_steps`, and takes each step three times more. Step sizes are constants of the
-    derivative under `Adaptive`; derivatives with respect to times are right up to the 4th.
+    Reverse mode stores one state for every 16th of `max_steps`, and takes each step three times more. Step sizes are
+    constants of the derivative under `Adaptive`; derivatives with respect to times are right up to the 4th.
 
     Example:
         >>> import jax, node_jax as nj
@@ -80,7 +80,7 @@ class _Carry(NamedTuple):
     out: PyTree
 
 
-def _take(each: Each, inside: Each, outcome: Outcome, history: History, moves: Inputs, limit: int):
+def _take(each: Each, inside: Each, outcome: Outcome, history: History, moves: Inputs, limit: int) -> tuple:
     """Take all steps; return the last state, what was saved, and where each step started and ended."""
     problem, method = each.problem, each.problem.method
     save = problem.unflatten(each.leaves).save

@@ -11,8 +11,8 @@ from node_jax import tree
 from node_jax.integrate import Each, Inputs, Problem, visible
 from node_jax.types import PyTree, Time
 
-# Up to this many components of state and parameters of a single lane every one of them is pushed forward: `jax.vjp` of a
-# step makes many small kernels, each of which costs more than what it computes. With 256 lanes it is the other way round.
+# Up to this many components of state and parameters of a single lane every one of them is pushed forward: `jax.vjp` of
+# a step makes many small kernels, each of which costs more than what it computes. With 256 lanes it is the reverse.
 SMALL = 8
 
 

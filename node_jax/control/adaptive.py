@@ -37,9 +37,9 @@ class Adaptive(eqx.Module):
         p: proportional coefficient of the PID controller; `i`, `d`: integral and derivative ones.
         safety, min_factor, max_factor: limits on the change of the step. With `p = d = 0` a step that was accepted is
             never followed by a smaller one.
-        stay_stable: whether a step at the limit of stability of the method is followed by a smaller one. There the error
-            is small and the product of the steps' Jacobians is not: without it the solution of a stiff problem may be
-            right and its gradient wrong by orders of magnitude. It takes some 5 % more steps where the limit is met.
+        stay_stable: whether a step at the limit of stability of the method is followed by a smaller one. There the
+            error is small and the product of the steps' Jacobians is not: without it the solution of a stiff problem
+            may be right and its gradient wrong by orders of magnitude. It takes up to 5 % more steps there.
         norm: maps a pytree shaped like `z` to a real scalar; a module-level function (a new one recompiles).
 
     Example:

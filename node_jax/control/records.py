@@ -29,7 +29,7 @@ class Proposal(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """Whether a trial counts and is at the limit of stability, what to carry on, and the status if the lane must stop (else `SUCCESS`)."""
+    """Whether a trial counts and is at the limit of stability, what to carry on, and a failure (else `SUCCESS`)."""
 
     accepted: jax.Array
     limited: jax.Array

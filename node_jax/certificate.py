@@ -1,0 +1,320 @@
+"""How far a gradient can be trusted, and what it would cost in memory."""
+
+import functools
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from node_jax import tree
+from node_jax.adjoints.backsolve import Backsolve, way_back
+from node_jax.adjoints.boundary import Cotangents
+from node_jax.adjoints.checkpointed import Checkpointed
+from node_jax.adjoints.direct import Direct
+from node_jax.control import Adaptive
+from node_jax.integrate import Each, integrate
+from node_jax.lanes import is_traced
+from node_jax.methods import tsit5
+from node_jax.odesolve import odesolve, prepare, problem_of
+from node_jax.save import SaveEnd
+from node_jax.types import PyTree, VectorField
+
+
+class GradientReport(NamedTuple):
+    """What `check_gradient` found; `print` it.
+
+    Attributes:
+        relative_error: norm of the error of the gradient over the norm of the gradient, estimated.
+        uncertainty: how far the estimates of the right gradient are from each other, in the same units.
+        ok: whether `relative_error + uncertainty` is at most `accept`.
+        accept: the error that was accepted.
+        needed_rtol: the largest tried `rtol` with which the same strategy would be accepted; None if none was, or under
+            prescribed steps.
+        forward_nfe, backward_nfe: field evaluations of the solve and of the way back (vector-Jacobian products apart).
+        reconstruction_error: relative error of `z(t0)` found on the way back, with `Backsolve`; else None.
+        limited: share of the accepted steps at the limit of stability; None for methods that cannot tell.
+        adjoint: the strategy.
+    """
+
+    relative_error: float
+    uncertainty: float
+    ok: bool
+    accept: float
+    needed_rtol: float | None
+    forward_nfe: int
+    backward_nfe: int
+    reconstruction_error: float | None
+    limited: float | None
+    adjoint: Any
+
+    def __str__(self) -> str:
+        """Say it in a short paragraph."""
+        verdict = "can be trusted" if self.ok else "cannot be trusted"
+        text = (
+            f"The gradient by {type(self.adjoint).__name__} {verdict}: its relative error is {self.relative_error:.1e} "
+            f"(known to {self.uncertainty:.1e}), {self.accept:.0e} was accepted."
+        )
+        if not self.ok and self.needed_rtol is not None:
+            text += f" With rtol={self.needed_rtol:.0e} it would be accepted."
+        if not self.ok and self.needed_rtol is None:
+            text += " No smaller tolerance that was tried would do: try Checkpointed or another method."
+        if self.reconstruction_error is not None:
+            text += f" The way back missed z(t0) by {self.reconstruction_error:.1e} of its size."
+        if self.limited is not None and self.limited > 0.2:
+            text += f" {self.limited:.0%} of the steps were at the limit of stability: the problem is stiff."
+        return f"{text} {self.forward_nfe:,} field evaluations forward, {self.backward_nfe:,} back."
+
+
+def check_gradient(
+    f: VectorField,
+    z0: PyTree,
+    t0: Any,
+    t1: Any,
+    theta: PyTree = None,
+    *,
+    cotangent: PyTree = None,
+    accept: float = 1e-2,
+    method=tsit5,
+    steps=Adaptive(),
+    adjoint: Any = Checkpointed(),
+    max_steps: int = 4096,
+) -> GradientReport:
+    """Estimate the error of the gradient of `<cotangent, z1>` that a strategy gives at these options.
+
+    The gradient with respect to `z0`, `theta` and the leaves of `f` is held against that of the exact discrete adjoint
+    at a hundredth and a ten-thousandth of the tolerance (under prescribed steps: of an adaptive solve), and that
+    against a finite difference along one direction with Richardson extrapolation.
+
+    Args:
+        f: vector field; this and what follows as in `odesolve`, with concrete values, one solve.
+        z0: initial state.
+        t0: initial time.
+        t1: final time.
+        theta: parameters.
+        cotangent: pytree like `z0`; default: ones.
+        accept: the relative error to accept.
+        method: an explicit Runge-Kutta method.
+        steps: how steps are chosen.
+        adjoint: the strategy to check.
+        max_steps: most trials; the references may take 16 times as many.
+
+    Returns:
+        A `GradientReport`.
+
+    Raises:
+        ValueError: if the values are traced, `max_steps` is None, or the solve itself fails.
+
+    Example:
+        >>> import node_jax as nj
+        >>> report = nj.check_gradient(nj.testing.decay, 1.0, 0.0, 1.0, 2.0)
+        >>> report.ok, report.relative_error < 1e-5
+        (True, True)
+    """
+    if max_steps is None or is_traced((f, z0, t0, t1, theta)):
+        raise ValueError(f"check_gradient needs concrete values and a finite max_steps, got max_steps={max_steps}")
+    cotangent = jax.tree.map(jnp.ones_like, z0) if cotangent is None else cotangent
+    problem = _Problem(f, z0, t0, t1, theta, cotangent, max_steps)
+    sol = odesolve(f, z0, t0, t1, theta, method=method, steps=steps, max_steps=max_steps)
+
+    exact, rougher = (problem.gradient(*_reference(method, steps, k)) for k in (4, 2))
+    uncertainty = max(_gap(rougher, exact), problem.misfit(exact, *_reference(method, steps, 4)))
+    error = _gap(problem.gradient(method, steps, adjoint), exact)
+    ok = error + uncertainty <= accept
+    needed = None
+    if not ok and isinstance(steps, Adaptive):
+        needed = problem.needed(method, steps, adjoint, exact, accept - uncertainty)
+    nfe, missed = int(sol.stats.accepted) * (len(method.c) - method.first_same_as_last), None
+    if isinstance(adjoint, Backsolve):
+        static, values = prepare(
+            f, z0, t0, t1, theta, method=method, steps=steps, adjoint=adjoint, save=SaveEnd(), max_steps=max_steps
+        )
+        found, nfe = _back_at_t0(static, values, cotangent)
+        nfe, missed = int(nfe), _gap(found, z0)
+    limited = None if int(sol.stats.limited) < 0 else int(sol.stats.limited) / max(1, int(sol.stats.accepted))
+    return GradientReport(error, uncertainty, ok, accept, needed, int(sol.stats.nfe), nfe, missed, limited, adjoint)
+
+
+class _Problem(NamedTuple):
+    """What a gradient is taken of."""
+
+    f: Any
+    z0: PyTree
+    t0: Any
+    t1: Any
+    theta: PyTree
+    cotangent: PyTree
+    max_steps: int
+
+    def value(self, moving: tuple, still: tuple, options: tuple) -> jax.Array:
+        """Return `<cotangent, z1>`, real part."""
+        f, z0, theta = eqx.combine(moving, still)
+        method, steps, adjoint, factor = options
+        limit = factor * self.max_steps
+        sol = odesolve(f, z0, self.t0, self.t1, theta, method=method, steps=steps, adjoint=adjoint, max_steps=limit)
+        return tree.dot(self.cotangent, sol.z1, tree.real_dtype(z0))
+
+    def split(self) -> tuple:
+        """Separate what is differentiated from what is not."""
+        values = jax.tree.map(lambda x: jnp.asarray(x) if eqx.is_inexact_array_like(x) else x, (self.z0, self.theta))
+        return eqx.partition((self.f, *values), eqx.is_inexact_array)
+
+    def gradient(self, method, steps, adjoint, factor: int = 1) -> PyTree:
+        """Return the gradient with respect to every inexact leaf."""
+        moving, still = self.split()
+        return jax.grad(self.value)(moving, still, (method, steps, adjoint, factor))
+
+    def misfit(self, gradient: PyTree, method, steps, adjoint, factor: int) -> float:
+        """Hold a gradient against a difference along one direction; relative."""
+        moving, still = self.split()
+        leaves, structure = jax.tree.flatten(moving)
+        keys = jax.random.split(jax.random.key(0), max(1, len(leaves)))
+        scales = [jnp.maximum(jnp.abs(x), 1e-3 * jnp.max(jnp.abs(x), initial=1e-30)) for x in leaves]
+        signs = [jax.random.rademacher(k, x.shape).astype(x.dtype) for k, x in zip(keys, leaves, strict=False)]
+        direction = jax.tree.unflatten(structure, [s * x for s, x in zip(signs, scales, strict=True)])
+
+        def moved(h: float) -> jax.Array:
+            there = jax.tree.map(lambda x, v: x + h * v, moving, direction)
+            return self.value(there, still, (method, steps, adjoint, factor))
+
+        def along(h: float) -> float:
+            high, low = (float(moved(s * h)) for s in (1.0, -1.0))
+            return (high - low) / (2 * h)
+
+        h = float(jnp.finfo(tree.real_dtype(self.z0)).eps) ** 0.2
+        difference = (4 * along(h / 2) - along(h)) / 3
+        slope = float(tree.dot(gradient, direction, tree.real_dtype(self.z0)))
+        size = sum(
+            float(jnp.sum(jnp.abs(g * v))) for g, v in zip(*map(jax.tree.leaves, (gradient, direction)), strict=True)
+        )
+        return abs(slope - difference) / max(size, 1e-30)
+
+    def needed(self, method, steps, adjoint, exact: PyTree, accept: float) -> float | None:
+        """Return the largest of ever smaller relative tolerances at which the strategy is accepted."""
+        for k in range(1, 9):
+            tighter, back = _tighter(steps, 10.0**-k), adjoint
+            if isinstance(adjoint, Backsolve) and adjoint.steps is not None:
+                back = Backsolve(_tighter(adjoint.steps, 10.0**-k), adjoint.method)
+            if _gap(self.gradient(method, tighter, back, 16), exact) <= accept:
+                return float(np.max([np.max(x) for x in jax.tree.leaves(tighter.rtol)]))
+        return None
+
+
+def _tighter(steps: Adaptive, factor: float) -> Adaptive:
+    scaled = jax.tree.map(lambda x: x * factor, (steps.rtol, steps.atol))
+    return eqx.tree_at(lambda s: (s.rtol, s.atol), steps, scaled)
+
+
+def _reference(method, steps, k: int) -> tuple:
+    """Return options at a tolerance smaller by `10**k`."""
+    if isinstance(steps, Adaptive):
+        return method, _tighter(steps, 10.0**-k), Checkpointed(), 16
+    return method if method.has_error else tsit5, Adaptive(10.0 ** (-6 - k), 10.0 ** (-8 - k)), Checkpointed(), 16
+
+
+def _gap(got: PyTree, want: PyTree) -> float:
+    """Norm of the difference over the norm; infinite if it is not a number."""
+    difference, size = (tree.rms(x) for x in (tree.subtract(got, want), want))
+    gap = float(difference / jnp.maximum(size, 1e-30))
+    return gap if np.isfinite(gap) else np.inf
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _back_at_t0(static, values: list, cotangent: PyTree) -> tuple[PyTree, jax.Array]:
+    """Return the state at `t0` that the way back finds, and its field evaluations."""
+    problem, leaves, _ = problem_of(static, values)
+    each = Each(problem, leaves, [()] * len(leaves), ())
+    outcome, _ = integrate(each, None)
+    moving = [jnp.issubdtype(x.dtype, jnp.inexact) for x in leaves]
+    back = way_back(static.adjoint, each, outcome, Cotangents(cotangent, ()), moving)
+    return back.z0, back.stats.nfe
+
+
+class MemoryEstimate(NamedTuple):
+    """Bytes that a gradient needs beside inputs and outputs.
+
+    Attributes:
+        compiled: what XLA sets apart for the compiled gradient, everything included.
+        law: what the strategy stores along the steps, by its law.
+    """
+
+    compiled: int
+    law: int
+
+
+def estimate_memory(
+    f: VectorField,
+    z0: PyTree,
+    t0: Any,
+    t1: Any,
+    theta: PyTree = None,
+    *,
+    lanes: int | None = None,
+    adjoints: tuple = (Checkpointed(), Backsolve(), Direct()),
+    method=tsit5,
+    steps=Adaptive(),
+    max_steps: int = 4096,
+) -> dict[str, MemoryEstimate]:
+    """Compile the gradient of a sum over `z1` for each strategy, without running it, and say what memory it needs.
+
+    Args:
+        f: vector field; this and what follows as in `odesolve`.
+        z0: initial state.
+        t0: initial time.
+        t1: final time.
+        theta: parameters.
+        lanes: number of copies of `z0` that are solved under `vmap` with shared `theta`; default: one solve.
+        adjoints: the strategies to compile.
+        method: an explicit Runge-Kutta method.
+        steps: how steps are chosen.
+        max_steps: most trials.
+
+    Returns:
+        A `MemoryEstimate` for each, by name.
+
+    Example:
+        >>> import node_jax as nj
+        >>> found = nj.estimate_memory(nj.testing.decay, 1.0, 0.0, 1.0, 2.0, adjoints=(nj.Backsolve(),))
+        >>> found["Backsolve()"].law
+        0
+    """
+    z0 = jax.tree.map(jnp.asarray, z0)
+    count = lanes or 1
+    state = count * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(z0))
+    many = jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape)), z0)
+    limit: int = steps.trials(max_steps) or max_steps
+    sizes = 0 if steps.exact_times else count * limit * tree.real_dtype(z0).itemsize
+    found = {}
+    for adjoint in adjoints:
+
+        def loss(z0, theta, adjoint=adjoint):
+            options = {"method": method, "steps": steps, "adjoint": adjoint, "max_steps": max_steps}
+
+            def solve(z0):
+                return odesolve(f, z0, t0, t1, theta, **options).z1
+
+            return sum(jnp.sum(jnp.abs(x)) for x in jax.tree.leaves(jax.vmap(solve)(z0)))
+
+        arrays, rest = eqx.partition((many, theta), eqx.is_inexact_array_like)
+        arrays = jax.tree.map(jnp.asarray, arrays)
+        gradient = jax.jit(jax.grad(lambda arrays, loss=loss, rest=rest: loss(*eqx.combine(arrays, rest))))
+        found[repr(adjoint)] = MemoryEstimate(
+            temporary_bytes(gradient.lower(arrays).compile()), _law(adjoint, limit, state, sizes)
+        )
+    return found
+
+
+def temporary_bytes(compiled: Any) -> int:
+    """Return what XLA sets apart for a compiled function beside inputs and outputs."""
+    return compiled.memory_analysis().temp_size_in_bytes
+
+
+def _law(adjoint: Any, limit: int, state: int, sizes: int) -> int:
+    """Return the bytes stored along the steps."""
+    if isinstance(adjoint, Backsolve):
+        return 0
+    if isinstance(adjoint, Direct):
+        return sizes + -(-limit // 16) * state
+    slots = min(limit, adjoint.checkpoints or max(2, adjoint.memory // max(1, state)))
+    return sizes + (slots if slots == limit else slots + 2 * limit // slots) * state
