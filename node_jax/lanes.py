@@ -189,7 +189,10 @@ class _Linear(NamedTuple):
             return jax.tree.leaves((z1, rows, states if self.with_history else ()))
 
         chosen = tuple(x for x, yes in zip(leaves, self.moving, strict=True) if yes)
-        return jax.jvp(replay, chosen, tuple(dots))[1]
+        tangents = jax.jvp(replay, chosen, tuple(dots))[1]
+        known = jax.tree.leaves(self.results(outcome, history)[:2])
+        lost = [jnp.isnan(x) & (not self.adjoint.plain) for x in known]  # plain code has a guard of its own
+        return [jnp.where(no, jnp.nan, t) for no, t in zip(lost, tangents, strict=False)] + tangents[len(known) :]
 
     def pull(self, residuals, bars) -> list:
         leaves, outcome, history = self.open(residuals)

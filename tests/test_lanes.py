@@ -441,13 +441,6 @@ def test_new_values_of_the_same_shapes_trace_nothing():
     assert len(runs) == 1
 
 
-@pytest.fixture
-def float32():
-    jax.config.update("jax_enable_x64", False)
-    yield
-    jax.config.update("jax_enable_x64", True)
-
-
 def exported_solve(z0, theta):
     sol = solve(network, z0, 0.0, 1.0, theta, save=nj.SaveAt(jnp.linspace(0.0, 1.0, 5)))
     return sol.zs, sol.z1, sol.status, sol.stats

@@ -31,9 +31,12 @@ def split(each: Each, outcome: Outcome, bar: Cotangents) -> tuple[Each, Cotangen
     which lanes had a cotangent on a NaN output.
     """
     bar, counts, poison = each(_split)((outcome, bar))
-    alive = counts | (outcome.status == Status.SUCCESS)
-    leaves = [_donate(x, mask, alive) for x, mask in zip(each.leaves, each.masks, strict=True)]
-    return each._replace(leaves=leaves), bar, counts, poison
+    return with_donors(each, counts | (outcome.status == Status.SUCCESS)), bar, counts, poison
+
+
+def with_donors(each: Each, alive: jax.Array) -> Each:
+    """Replace the inputs of lanes that are not alive by those of one that is."""
+    return each._replace(leaves=[_donate(x, mask, alive) for x, mask in zip(each.leaves, each.masks, strict=True)])
 
 
 def _split(inputs: Inputs, rest: tuple[Outcome, Cotangents]) -> tuple[Cotangents, jax.Array, jax.Array]:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from node_jax import tree
-from node_jax.adjoints.boundary import arrive, depart, moving_times
+from node_jax.adjoints.boundary import arrive, depart, moving_times, with_donors
 from node_jax.adjoints.pullback import Start, retrace
 from node_jax.adjoints.replay import Lane, Row, at_nodes, has_lanes, recorder_of, start_of
 from node_jax.adjoints.slots import History, Slots
@@ -61,6 +61,7 @@ class Direct(eqx.Module):
 
     def replay(self, each: Each, outcome: Outcome, history: History, shifted) -> tuple:
         """Return the state at `t1` and the saved rows, differentiable in the inputs."""
+        each = with_donors(each, (outcome.stats.accepted > 0) | (outcome.status == Status.SUCCESS))
         moves = moving_times(each, [True] * len(each.leaves))
         inputs = each.problem.unflatten(each.leaves)
         save, inside = inputs.save, at_nodes(each)
@@ -103,19 +104,19 @@ def _take(each: Each, inside: Each, outcome: Outcome, history: History, moves: I
 
     out = () if save.takes_rounds else save.blank(each, method, z0)
     carry = _Carry(Time(t0, jnp.zeros_like(t0)), z0, jnp.zeros_like(accepted), out)
-    carry, kept = _bounded(body, carry, history.n, (jnp.arange(limit), history.h))
+    carry, kept = _bounded(body, carry, history.n, limit, history.h)
     return carry.z, carry.out, *(kept if kept is not None else (None, None))
 
 
-def _bounded(body, carry, n: jax.Array, steps: PyTree):
+def _bounded(body, carry, n: jax.Array, limit: int, h: PyTree):
     """Scan `body` over steps of which only the first `n` count, in blocks; blocks without one of these are skipped.
 
     The others change nothing. Each block is taken again on the way back: what a conditional passes on would be stored
     for each of them, parameters included.
     """
-    limit, size = len(jax.tree.leaves(steps)[0]), BLOCK
-    some = jax.tree.map(lambda x: jnp.pad(x, [(0, -limit % size)] + [(0, 0)] * (x.ndim - 1)), steps)
-    blocks = jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), some)
+    h = jax.tree.map(lambda x: jnp.pad(x, [(0, -limit % BLOCK)] + [(0, 0)] * (x.ndim - 1)), h)
+    steps = (jnp.arange(limit + -limit % BLOCK), h)
+    blocks = jax.tree.map(lambda x: x.reshape(-1, BLOCK, *x.shape[1:]), steps)
 
     def scan(carry, steps):
         return lax.scan(jax.checkpoint(body), carry, steps)
