@@ -75,6 +75,13 @@ def dot(a: PyTree, b: PyTree, dtype: jnp.dtype) -> jax.Array:
     return jax.tree.reduce(jnp.add, terms, jnp.zeros((), dtype))
 
 
+def excess(a: PyTree, b: PyTree) -> jax.Array:
+    """Return the sum of `|a|**2 - |b|**2`: one kernel where two norms would be two."""
+    dtype = real_dtype(a)
+    terms = jax.tree.map(lambda x, y: jnp.sum((x * jnp.conj(x) - y * jnp.conj(y)).real).astype(dtype), a, b)
+    return jax.tree.reduce(jnp.add, terms, jnp.zeros((), dtype))
+
+
 def spread(prefix: PyTree, tree: PyTree) -> PyTree:
     """Repeat each leaf of `prefix` over the subtree of `tree` that it stands for."""
     return jax.tree.map(lambda p, sub: jax.tree.map(lambda _: p, sub), prefix, tree)

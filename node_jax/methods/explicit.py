@@ -97,10 +97,11 @@ class ExplicitRK:
         i = self.last_pair
         if i is None:
             return jnp.array(False)
-        weights = [b - a for b, a in zip(self.b, (*self.a[i], *[0.0] * len(self.b)), strict=False)]
-        moved = tree.scale(h, weights, slopes)
-        bent = tree.scale(h, (1.0, -1.0), (slopes[-1], slopes[i]))
-        return tree.rms(bent) > 0.9 * self.stability_limit * tree.rms(moved)
+        limit, one = 0.9 * self.stability_limit, jnp.ones_like(h)
+        weights = [limit * (b - a) for b, a in zip(self.b, (*self.a[i], *[0.0] * len(self.b)), strict=False)]
+        moved = tree.scale(one, weights, slopes)
+        bent = tree.scale(one, (1.0, -1.0), (slopes[-1], slopes[i]))
+        return tree.excess(bent, moved) > 0
 
     def start(self, field: VectorField, t: jax.Array, z: PyTree, theta: PyTree) -> PyTree:
         """Return the slope that the first step reuses, or None."""
