@@ -299,22 +299,7 @@ def estimate_memory(
         arrays, rest = eqx.partition((many, theta), eqx.is_inexact_array_like)
         arrays = jax.tree.map(jnp.asarray, arrays)
         gradient = jax.jit(jax.grad(lambda arrays, loss=loss, rest=rest: loss(*eqx.combine(arrays, rest))))
-        found[repr(adjoint)] = MemoryEstimate(
-            temporary_bytes(gradient.lower(arrays).compile()), _law(adjoint, limit, state, sizes)
-        )
+        compiled: Any = gradient.lower(arrays).compile()
+        temporary = compiled.memory_analysis().temp_size_in_bytes
+        found[repr(adjoint)] = MemoryEstimate(temporary, adjoint.stored(limit, state, sizes))
     return found
-
-
-def temporary_bytes(compiled: Any) -> int:
-    """Return what XLA sets apart for a compiled function beside inputs and outputs."""
-    return compiled.memory_analysis().temp_size_in_bytes
-
-
-def _law(adjoint: Any, limit: int, state: int, sizes: int) -> int:
-    """Return the bytes stored along the steps."""
-    if isinstance(adjoint, Backsolve):
-        return 0
-    if isinstance(adjoint, Direct):
-        return sizes + -(-limit // 16) * state
-    slots = min(limit, adjoint.checkpoints or max(2, adjoint.memory // max(1, state)))
-    return sizes + (slots if slots == limit else slots + 2 * limit // slots) * state

@@ -115,6 +115,17 @@ def lift(fn, masks: Sequence[Sequence[bool]], lanes: Sequence[int]):
     return fn
 
 
+def picked(leaves: Sequence, chosen: Sequence[bool]) -> list:
+    """Return the entries that are chosen."""
+    return [x for x, yes in zip(leaves, chosen, strict=True) if yes]
+
+
+def replaced(leaves: Sequence, chosen: Sequence[bool], some: Sequence) -> list:
+    """Put `some` in the place of the entries that are chosen."""
+    new = iter(some)
+    return [next(new) if yes else x for x, yes in zip(leaves, chosen, strict=True)]
+
+
 def table(like: PyTree, lanes: Sequence[int], n: int) -> PyTree:
     """Return `n` rows of zeros for each lane, shape `(n, elements, lanes)`: what `write_rows` can fill in place."""
     count = math.prod(lanes)

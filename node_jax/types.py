@@ -78,8 +78,8 @@ class Method(Protocol):
         """Try a step from `t` to `t + h`."""
         ...
 
-    def at_limit(self, z: PyTree, h: jax.Array, slopes: tuple[PyTree, ...]) -> jax.Array:
-        """Whether a step from `z` with these slopes is as large as stability allows; false if it cannot tell."""
+    def at_limit(self, slopes: tuple[PyTree, ...]) -> jax.Array:
+        """Whether a step with these slopes is as large as stability allows; false if it cannot tell."""
         ...
 
     def advance(self, field: VectorField, t: jax.Array, z: PyTree, h: jax.Array, theta: PyTree) -> PyTree:

@@ -92,6 +92,18 @@ def test_forward_mode_in_times_state_and_parameters_agrees_with_differences(adjo
     assert gap(jax.jit(jax.jacfwd(loss), static_argnums=1)(FLAT, adjoint), slope) < 5e-8
 
 
+@pytest.mark.parametrize("adjoint", [nj.Checkpointed(), nj.Forward(), nj.Direct()], ids=repr)
+def test_times_of_fixed_steps_move_with_the_ends(adjoint):
+    def weighted(ends):
+        options = {"steps": nj.Fixed(4), "method": nj.heun, "save": nj.SaveSteps(4), "adjoint": adjoint}
+        sol = nj.odesolve(forced, START, *ends, 1.5, **options)
+        return jnp.sum(sol.ts * sol.zs[:, 0])
+
+    at = jnp.array([0.2, 1.3])
+    modes = [jax.jacfwd] if isinstance(adjoint, nj.Forward) else [jax.jacfwd, jax.jacrev]
+    assert all(gap(mode(weighted)(at), differences(weighted, at)) < 1e-9 for mode in modes)
+
+
 SECOND = {
     "reverse over reverse": lambda f: jax.jacrev(jax.grad(f)),
     "forward over reverse": lambda f: jax.jacfwd(jax.grad(f)),
@@ -199,6 +211,7 @@ def test_backsolve_restarts_from_what_was_saved():
 
     want = jax.grad(lambda mu: nj.odesolve(van_der_pol, START, 0.0, 20.0, mu, steps=TIGHT).z1[0])(2.0)
     assert abs(jax.grad(ends)(2.0, nj.SaveAt(ts)) - want) < 1e-4 * abs(want)
+    assert not abs(jax.grad(ends)(2.0, nj.SaveEnd()) - want) < 1e-2 * abs(want)
 
 
 def test_memory_of_backsolve_does_not_grow_with_the_bound_on_steps():

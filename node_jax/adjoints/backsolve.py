@@ -9,9 +9,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from node_jax import tree
-from node_jax.adjoints.boundary import Cotangents, constant, pull_arrival, pull_departure, split, total
-from node_jax.adjoints.pullback import replaced
-from node_jax.control import Adaptive
+from node_jax.adjoints.boundary import Cotangents, pull_solve, unsupported
+from node_jax.control import Adaptive, direction
 from node_jax.integrate import Each, Inputs, Outcome, Problem, Progress, attempt, begin, restart, visible
 from node_jax.integrate import outcome as outcome_of
 from node_jax.methods import ExplicitRK, tsit5
@@ -49,6 +48,7 @@ class Backsolve(eqx.Module):
 
     records = False
     plain = False
+    remedy = "use adjoint=Checkpointed() for forward mode and forward over reverse, Direct() for the rest"
 
     def __check_init__(self):
         """Refuse steps that cannot be part of a compiled program."""
@@ -60,32 +60,22 @@ class Backsolve(eqx.Module):
         if not plain:
             raise TypeError(f"Backsolve(steps=...) must be an Adaptive of Python numbers, got {self.steps!r}")
 
-    def remedy(self, what: str) -> str:
-        """Say which strategy supports what this one does not."""
-        return "use adjoint=Checkpointed() for forward mode and forward over reverse, Direct() for the rest"
-
-    def states(self, history: tuple) -> tuple:
-        """No states are kept."""
-        return ()
-
-    def with_states(self, history: tuple, states: tuple) -> tuple:
-        """No states are kept."""
-        return history
+    def stored(self, limit: int, state: int, sizes: int) -> int:
+        """Return the bytes kept along the steps: none."""
+        return 0
 
     def replay(self, each: Each, outcome: Outcome, history: tuple, shifted) -> tuple:
         """Refuse."""
-        raise NotImplementedError(f"adjoint={self!r} does not support forward mode: {self.remedy('forward mode')}")
+        raise unsupported(self, "forward mode")
 
     def backward(self, each: Each, outcome: Outcome, history: tuple, bar: Cotangents, moving, shifted) -> list:
         """Return cotangents of the leaves that are `moving` (one bool for each leaf), None for the others."""
-        each, bar, _, poison = split(each, outcome, bar)
-        moves = each.problem.unflatten(shifted)
-        wanted = [x for x, yes in zip(each.leaves, moving, strict=True) if yes]
-        ends = wanted, lambda some: each._replace(leaves=replaced(each.leaves, moving, some))
-        late, bar = pull_arrival(each, outcome, bar, moves, ends)
-        back = way_back(self, each, outcome, bar, moving)
-        early = pull_departure(each, each(constant)((outcome, bar, back.z_bar)), moves, ends)
-        return total(each, tree.add(late, early), back.theta_bar, moving, poison)
+
+        def between(each, bar, lane_ok):
+            back = way_back(self, each, outcome, bar, moving)
+            return back.z_bar, back.theta_bar
+
+        return pull_solve(each, outcome, bar, moving, each.problem.unflatten(shifted), between)
 
 
 class Observations(NamedTuple):
@@ -135,7 +125,7 @@ def way_back(adjoint: Backsolve, each: Each, outcome: Outcome, bar: Cotangents, 
     def live(carry: _Carry):
         return jnp.any(carry.progress.status == RUNNING)
 
-    picked = [x for x, yes in zip(each.leaves, chosen, strict=True) if yes]
+    picked = tree.picked(each.leaves, chosen)
     first = reverse(lambda inputs, _: begin(reverse.problem, inputs))()
     p, theta_bar = lax.while_loop(live, body, _Carry(first, tree.full_like(picked, 0.0)))
     ended = reverse(lambda inputs, p: outcome_of(reverse.problem, inputs, (p, ())))(p)
@@ -150,25 +140,20 @@ def way_back(adjoint: Backsolve, each: Each, outcome: Outcome, bar: Cotangents, 
 
 def _spoiled(each: Each, theta_bar: list, chosen: list[bool], lost: jax.Array) -> list:
     """Put NaN in the cotangents of parameters of which a lane did not find its way back, None where there are none."""
-    some = iter(theta_bar)
-
-    def leaf(mask):
-        g = next(some)
-        return tree.where(tree.any_missing(lost, mask), jnp.full_like(g, jnp.nan), g)
-
-    return [leaf(mask) if yes else None for mask, yes in zip(each.masks, chosen, strict=True)]
+    masks = tree.picked(each.masks, chosen)
+    spoiled = [
+        tree.where(tree.any_missing(lost, mask), jnp.full_like(g, jnp.nan), g)
+        for mask, g in zip(masks, theta_bar, strict=True)
+    ]
+    return tree.replaced([None] * len(chosen), chosen, spoiled)
 
 
 def _observations(inputs: Inputs, rest: tuple[Outcome, Cotangents]) -> Observations:
     outcome, bar = rest
-    ts, sign = inputs.save.ts, _sign(inputs.t0, inputs.t1)
+    ts, sign = inputs.save.ts, direction(inputs.t0, inputs.t1)
     first = jnp.searchsorted(sign * ts, sign * ts)
     bars = jax.tree.map(lambda g: jnp.zeros_like(g).at[first].add(g), bar.rows)
     return Observations(ts, inputs.save.rows(outcome.out), bars)
-
-
-def _sign(t0: jax.Array, t1: jax.Array) -> jax.Array:
-    return jnp.where(t1 < t0, -1.0, 1.0).astype(t0.dtype)
 
 
 def _at(sign: jax.Array, seen: Observations, t: jax.Array) -> tuple[jax.Array, PyTree, PyTree]:
@@ -192,7 +177,7 @@ def _first_cotangent(inputs: Inputs, rest) -> PyTree:
     bar, seen, t = rest
     if seen is None:
         return bar.z1
-    here, _, g = _at(_sign(inputs.t0, inputs.t1), seen, t)
+    here, _, g = _at(direction(inputs.t0, inputs.t1), seen, t)
     return tree.add(bar.z1, tree.where(here & (t != inputs.t0), g, tree.full_like(g, 0.0)))
 
 
@@ -201,7 +186,7 @@ def _last_cotangent(inputs: Inputs, rest) -> PyTree:
     a = ended.z1[1]
     if seen is None:
         return a
-    here, _, g = _at(_sign(inputs.t0, inputs.t1), seen, inputs.t0)
+    here, _, g = _at(direction(inputs.t0, inputs.t1), seen, inputs.t0)
     idle = inputs.t0 == inputs.t1  # then the rows are accounted for as constants
     return tree.add(a, tree.where(here & ~idle, g, tree.full_like(g, 0.0)))
 
@@ -209,7 +194,7 @@ def _last_cotangent(inputs: Inputs, rest) -> PyTree:
 def _jump(problem: Problem, inputs: Inputs, p: Progress, landed: jax.Array, seen: Observations | None) -> Progress:
     """At an output time take the saved state and add its cotangent; restart the slope."""
     if seen is not None:
-        here, z, g = _at(_sign(inputs.t1, inputs.t0), seen, p.t.high)
+        here, z, g = _at(direction(inputs.t1, inputs.t0), seen, p.t.high)
         jumped = (z, tree.add(p.z[1], g))
         p = p._replace(z=tree.where(landed & here, jumped, p.z))
     return restart(problem, inputs, p, landed)
@@ -285,8 +270,8 @@ def _quadrature(each: Each, chosen: list[bool], method: ExplicitRK, trial: Trial
 
             return jnp.sum(jax.vmap(at)(states, times, weights))
 
-        replacing = each._replace(leaves=replaced(each.leaves, chosen, some))
+        replacing = each._replace(leaves=tree.replaced(each.leaves, chosen, some))
         return replacing(one)((*each(stages)(trial), trial.t.high, trial.h))
 
-    value, vjp = jax.vjp(power, [x for x, yes in zip(each.leaves, chosen, strict=True) if yes])
+    value, vjp = jax.vjp(power, tree.picked(each.leaves, chosen))
     return vjp(jnp.ones_like(value))[0]

@@ -4,6 +4,7 @@ Nodes are constants of the gradient of an adaptive solve; the times enter at the
 `dL/dt1 = a(t1) f(z1, t1)`, `dL/dt0 = -a(t0) f(z0, t0)`, `dL/dts_i = g_i f(z_i, t_i)`.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -21,6 +22,11 @@ class Cotangents(NamedTuple):
 
     z1: PyTree
     rows: PyTree
+
+
+def unsupported(adjoint, what: str) -> Exception:
+    """Return the error for a mode or an option that a strategy does not have; it names one that has."""
+    return NotImplementedError(f"adjoint={adjoint!r} does not support {what}: {adjoint.remedy}")
 
 
 def split(each: Each, outcome: Outcome, bar: Cotangents) -> tuple[Each, Cotangents, jax.Array, jax.Array]:
@@ -96,40 +102,61 @@ def arrive(problem: Problem, inputs: Inputs, nodes: tuple[PyTree, PyTree], moves
     return Cotangents(z1, rows)
 
 
-def pull_arrival(each: Each, outcome: Outcome, bar: Cotangents, moves: Inputs, replaced) -> tuple:
-    """Pull cotangents of what a solve returns back to the nodes: return those of the leaves, and those at the nodes.
+class Ends(NamedTuple):
+    """The two ends of a solve on the way back: leaves that move, and times that move against the nodes."""
 
-    `replaced` is a pair: the leaves that move, and how to put others in their place.
+    each: Each
+    moving: Sequence[bool]
+    moves: Inputs
+
+    def pull_arrival(self, outcome: Outcome, bar: Cotangents) -> tuple[list, Cotangents]:
+        """Pull cotangents of what a solve returns back: return those of the leaves, and those at the nodes."""
+        each, moves, some = self.each, self.moves, tree.picked(self.each.leaves, self.moving)
+
+        def at_nodes(inputs, outcome):
+            ok = outcome.status == Status.SUCCESS
+            rows = inputs.save.rows(outcome.out)
+            if _at_times(moves):
+                written = inputs.save.written(outcome.out, outcome.stats.accepted, ok)
+                constant = jax.tree.map(lambda r, x: jnp.broadcast_to(x, r.shape), rows, inputs.z0)
+                rows = tree.where_rows(written, rows, constant)
+            return arrive(each.problem, inputs, (tree.where(ok, outcome.z1, inputs.z0), rows), moves, sign=-1)
+
+        def arrived(some, nodes):
+            return self._put(some)(lambda inputs, nodes: arrive(each.problem, inputs, nodes, moves))(nodes)
+
+        if not (moves.t1 or _at_times(moves)):
+            return tree.full_like(some, 0.0), bar
+        _, vjp = jax.vjp(arrived, some, each(at_nodes)(outcome))
+        return vjp(bar)
+
+    def pull_departure(self, z_bar: PyTree) -> list:
+        """Pull the cotangent of the first node back to the leaves."""
+
+        def departed(some):
+            return self._put(some)(lambda inputs, _: depart(self.each.problem, inputs, self.moves))()
+
+        return jax.vjp(departed, tree.picked(self.each.leaves, self.moving))[1](z_bar)[0]
+
+    def _put(self, some: list) -> Each:
+        return self.each._replace(leaves=tree.replaced(self.each.leaves, self.moving, some))
+
+
+def pull_solve(each: Each, outcome: Outcome, bar: Cotangents, moving, moves: Inputs, between) -> list:
+    """Return cotangents of the leaves that are `moving`, None for the others.
+
+    `between(each, bar, lane_ok)` goes back from the last node to the first; it returns the cotangent of the state there
+    and, for each leaf, that of the steps in between (None where there is none).
     """
-    some, put = replaced
-
-    def at_nodes(inputs, outcome):
-        ok = outcome.status == Status.SUCCESS
-        rows = inputs.save.rows(outcome.out)
-        written = inputs.save.written(outcome.out, outcome.stats.accepted, ok)
-        known = jax.tree.map(lambda r, x: jnp.broadcast_to(x, r.shape), rows, inputs.z0) if _at_times(moves) else rows
-        safe = (tree.where(ok, outcome.z1, inputs.z0), tree.where_rows(written, rows, known))
-        return arrive(each.problem, inputs, safe, moves, sign=-1)
-
-    def arrived(some, nodes):
-        return put(some)(lambda inputs, nodes: arrive(each.problem, inputs, nodes, moves))(nodes)
-
-    if not (moves.t1 or _at_times(moves)):
-        return tree.full_like(some, 0.0), bar
-    nodes = each(at_nodes)(outcome)
-    _, vjp = jax.vjp(arrived, some, (nodes.z1, nodes.rows))
-    leaves_bar, (z_bar, rows_bar) = vjp(bar)
-    return leaves_bar, Cotangents(z_bar, rows_bar)
+    each, bar, lane_ok, poison = split(each, outcome, bar)
+    ends = Ends(each, moving, moves)
+    late, bar = ends.pull_arrival(outcome, bar)
+    z_bar, looped = between(each, bar, lane_ok)
+    early = ends.pull_departure(each(_constant)((outcome, bar, z_bar)))
+    return _total(each, tree.add(late, early), looped, moving, poison)
 
 
-def pull_departure(each: Each, z_bar: PyTree, moves: Inputs, replaced) -> list:
-    """Pull the cotangent of the first node back to the leaves."""
-    some, put = replaced
-    _, vjp = jax.vjp(lambda some: put(some)(lambda inputs, _: depart(each.problem, inputs, moves))(), some)
-    return vjp(z_bar)[0]
-
-
-def constant(inputs: Inputs, rest: tuple[Outcome, Cotangents, PyTree]) -> PyTree:
+def _constant(inputs: Inputs, rest: tuple[Outcome, Cotangents, PyTree]) -> PyTree:
     """Add to the cotangent of `z0` that of outputs which are `z0` because there was nothing to integrate."""
     outcome, bar, z_bar = rest
     idle = (outcome.status == Status.SUCCESS) & (outcome.stats.accepted == 0)
@@ -137,7 +164,7 @@ def constant(inputs: Inputs, rest: tuple[Outcome, Cotangents, PyTree]) -> PyTree
     return tree.add(z_bar, tree.where(idle, more, tree.full_like(more, 0.0)))
 
 
-def total(each: Each, ends: list, looped: list, moving, poison: jax.Array) -> list:
+def _total(each: Each, ends: list, looped: list, moving, poison: jax.Array) -> list:
     """Add up the cotangents from both ends (of the leaves that move) and from the loop (None where there is none)."""
     late, result = iter(ends), []
     for mask, moves, more in zip(each.masks, moving, looped, strict=True):

@@ -12,12 +12,11 @@ import jax.numpy as jnp
 from jax import lax
 
 from node_jax import tree
-from node_jax.adjoints.boundary import Cotangents, constant, moving_times, pull_arrival, pull_departure, split, total
-from node_jax.adjoints.pullback import Retraced, differentiable, pullback_of_steps, replaced, retrace
-from node_jax.adjoints.replay import Lane, Row, at_nodes, has_lanes, recorder_of, replay, start_of
-from node_jax.adjoints.slots import History, Slots
-from node_jax.control import add_time
-from node_jax.integrate import Each, Inputs, Outcome, Problem
+from node_jax.adjoints.boundary import Cotangents, moving_times, pull_solve
+from node_jax.adjoints.pullback import Retraced, differentiable, pullback_of_steps
+from node_jax.adjoints.replay import Lane, Row, at_nodes, recorder_of, replay, retake, start_of
+from node_jax.adjoints.slots import History, Slots, count_slots
+from node_jax.integrate import Each, Outcome
 from node_jax.save import Trial
 from node_jax.types import PyTree, is_count
 
@@ -47,18 +46,7 @@ class Checkpointed(eqx.Module):
 
     records = True  # the solve writes a history
     plain = False  # its derivative is not plain JAX code
-
-    def remedy(self, what: str) -> str:
-        """Say which strategy supports what this one does not."""
-        return "use adjoint=Direct()"
-
-    def states(self, history: History) -> PyTree:
-        """States in a history."""
-        return history.z
-
-    def with_states(self, history: History, states: PyTree) -> History:
-        """Replace them."""
-        return history._replace(z=states)
+    remedy = "use adjoint=Direct()"  # for what it does not support
 
     def __check_init__(self):
         """Refuse a budget that holds nothing."""
@@ -67,26 +55,29 @@ class Checkpointed(eqx.Module):
             if value is not None and not is_count(value):
                 raise ValueError(f"Checkpointed({name}=...) must be a positive integer, got {value!r}")
 
-    def recorder(self, problem: Problem, inputs: Inputs) -> Slots:
+    def recorder(self, each: Each) -> Slots:
         """Return what writes the history of a solve."""
-        return recorder_of(self, problem, inputs, self.memory, self.checkpoints, states=True)
+        return recorder_of(self, each, self.memory, self.checkpoints, states=True)
 
-    def has_lanes(self, history: History) -> list[bool]:
-        """Say for each leaf of a history whether it has lane axes."""
-        return has_lanes(history)
+    def stored(self, limit: int, state: int, sizes: int) -> int:
+        """Return the bytes kept along `limit` steps, of states of `state` bytes and step sizes of `sizes` in all."""
+        slots = count_slots(self.memory, self.checkpoints, limit, state)
+        return sizes + (slots if slots == limit else slots + 2 * limit // slots) * state
 
     def backward(self, each: Each, outcome: Outcome, history: History, bar: Cotangents, moving, shifted) -> list:
         """Return cotangents of the leaves that are `moving` (one bool for each leaf), None for the others.
 
         `shifted` says which times move in this or in an outer derivative.
         """
-        recorder = self.recorder(each.problem, each.problem.unflatten(each.leaves))
-        return _backward(each, outcome, history, bar, recorder, moving, shifted)
+
+        def between(each, bar, lane_ok):
+            return _backward(each, outcome, history, bar, lane_ok, self.recorder(each), moving)
+
+        return pull_solve(each, outcome, bar, moving, moving_times(each, shifted), between)
 
     def replay(self, each: Each, outcome: Outcome, history: History, shifted) -> tuple[PyTree, PyTree, PyTree]:
         """Return the state at `t1`, the saved rows and the checkpoints, differentiable in the inputs."""
-        recorder = self.recorder(each.problem, each.problem.unflatten(each.leaves))
-        return replay(each, outcome, history, recorder, shifted)
+        return replay(each, outcome, history, self.recorder(each), shifted)
 
 
 class Backward(NamedTuple):
@@ -98,19 +89,14 @@ class Backward(NamedTuple):
     left: jax.Array
 
 
-def _backward(each, outcome: Outcome, history: History, bar: Cotangents, recorder: Slots, moving, shifted) -> list:
-    each, bar, lane_ok, poison = split(each, outcome, bar)
-    problem = each.problem
-    inputs = problem.unflatten(each.leaves)
-    exact = inputs.steps.exact_times
+def _backward(each: Each, outcome, history: History, bar: Cotangents, lane_ok, recorder: Slots, moving) -> tuple:
+    """Return the cotangent of the first node and, leaf by leaf, that of the steps."""
+    problem, inputs = each.problem, each.problem.unflatten(each.leaves)
+    exact, inside = inputs.steps.exact_times, at_nodes(each)
     z0, t0, ts = each(lambda inputs, _: (inputs.z0, inputs.t0, getattr(inputs.save, "ts", None)))()
     lane = Lane(z0, t0, jnp.where(lane_ok, outcome.stats.accepted, 0))
     chosen = [a and b for a, b in zip(differentiable(inputs), moving, strict=True)]
     pullback = pullback_of_steps(each, chosen)
-    wanted = [x for x, yes in zip(each.leaves, moving, strict=True) if yes]
-    moves, inside = moving_times(each, shifted), at_nodes(each)
-    ends = wanted, lambda some: each._replace(leaves=replaced(each.leaves, moving, some))
-    late, bar = pull_arrival(each, outcome, bar, moves, ends)
 
     def undo(i, row: Row, carry: Backward) -> Backward:
         active, start = start_of(lane, i, row)
@@ -124,20 +110,18 @@ def _backward(each, outcome: Outcome, history: History, bar: Cotangents, recorde
         return Backward(z_bar, tree.add(carry.leaves, leaves_bar), save, carry.left - active)
 
     save = each(lambda inputs, rest: inputs.save.unwind(*rest))((outcome.out, bar.rows, ts if exact else None))
-    picked = [x for x, yes in zip(each.leaves, chosen, strict=True) if yes]
-    carry = Backward(bar.z1, tree.full_like(picked, 0.0), save, lane.accepted)
+    carry = Backward(bar.z1, tree.full_like(tree.picked(each.leaves, chosen), 0.0), save, lane.accepted)
     if recorder.thinned(z0):
         carry = _by_segments(each, history, lane, undo, carry, recorder)
     else:
         carry = _down_rows(history.n, Row(history.h, history.t, history.z), undo, carry)
 
-    early = pull_departure(each, each(constant)((outcome, bar, carry.z)), moves, ends)
-    looped = iter(tree.where(jnp.any(lane_ok), carry.leaves, tree.full_like(carry.leaves, 0.0)))
-    looped = [next(looped) if yes else None for yes in chosen]
+    summed = tree.where(jnp.any(lane_ok), carry.leaves, tree.full_like(carry.leaves, 0.0))
+    looped = tree.replaced([None] * len(chosen), chosen, summed)
     if exact and inputs.save.takes_rounds:
         where_ts = problem.unflatten(range(len(moving))).save.ts
         looped[where_ts] = tree.sum_missing(carry.save.ts, each.masks[where_ts])
-    return total(each, tree.add(late, early), looped, moving, poison)
+    return carry.z, looped
 
 
 def _down(n: jax.Array, body, carry):
@@ -175,19 +159,14 @@ def _by_segments(each: Each, history: History, lane: Lane, undo, carry: Backward
     def row_at(i, t, z):
         return Row(tree.row(history.h, i), t, z)
 
-    def advance(i, row: Row):
-        active, start = start_of(lane, i, row)
-        y = each(lambda inputs, start: retrace(each.problem, inputs, start))(start)
-        t = row.t if row.t.high is None else tree.where(active, add_time(start.t, y.h), row.t)
-        return t, tree.where(active, y.z1, row.z)
-
     def segment(s, carry):
         first = s * history.stride
         count = jnp.minimum(history.stride, history.n - first)
 
         def forward(j, state):
             rows, (t, z) = state
-            return tree.put(rows, (t, z), j), advance(first + j, row_at(first + j, t, z))
+            *_, t1, z1 = retake(each, lane, first + j, row_at(first + j, t, z), lane.accepted)
+            return tree.put(rows, (t, z), j), (t1, z1)
 
         rows = (tree.buffer(one, length), tree.row((history.t, history.z), s))
         rows, _ = lax.fori_loop(0, count, forward, rows)

@@ -10,12 +10,11 @@ from jax import lax
 from node_jax import tree
 from node_jax.adjoints.boundary import arrive, depart, moving_times, with_donors
 from node_jax.adjoints.pullback import Start, retrace
-from node_jax.adjoints.replay import Lane, Row, at_nodes, has_lanes, recorder_of, start_of
+from node_jax.adjoints.replay import Lane, Row, at_nodes, recorder_of, retake
 from node_jax.adjoints.slots import History, Slots
-from node_jax.control import add_time
-from node_jax.integrate import Each, Inputs, Outcome, Problem
+from node_jax.control import direction
+from node_jax.integrate import Each, Inputs, Outcome
 from node_jax.interpolate import at_fraction
-from node_jax.save import Trial
 from node_jax.types import PyTree, Status, Time
 
 BLOCK = 16  # steps that are skipped, or taken, together
@@ -38,26 +37,15 @@ class Direct(eqx.Module):
 
     records = True
     plain = True
+    remedy = ""  # nothing is missing
 
-    def remedy(self, what: str) -> str:
-        """Nothing is missing."""
-        return ""
-
-    def recorder(self, problem: Problem, inputs: Inputs) -> Slots:
+    def recorder(self, each: Each) -> Slots:
         """Return what writes the history of a solve: step sizes only."""
-        return recorder_of(self, problem, inputs, 0, None, states=False)
+        return recorder_of(self, each)
 
-    def has_lanes(self, history: History) -> list[bool]:
-        """Say for each leaf of a history whether it has lane axes."""
-        return has_lanes(history)
-
-    def states(self, history: History) -> tuple:
-        """No states are kept."""
-        return ()
-
-    def with_states(self, history: History, states: tuple) -> History:
-        """No states are kept."""
-        return history
+    def stored(self, limit: int, state: int, sizes: int) -> int:
+        """Return the bytes kept along the steps: their sizes, and a state for each block."""
+        return sizes + -(-limit // BLOCK) * state
 
     def replay(self, each: Each, outcome: Outcome, history: History, shifted) -> tuple:
         """Return the state at `t1` and the saved rows, differentiable in the inputs."""
@@ -92,15 +80,11 @@ def _take(each: Each, inside: Each, outcome: Outcome, history: History, moves: I
     def body(carry: _Carry, step):
         i, h = step
         t, z, index, out = carry
-        active, start = start_of(lane, i, Row(h, t, z))
-        y = each(lambda inputs, start: retrace(problem, inputs, start))(start)
-        beyond = add_time(start.t, y.h)
-        trial = Trial(active, index, start.t._replace(high=y.t), y.h, beyond.high, start.z, y.z1, y.slopes)
+        start, trial, after, z1 = retake(each, lane, i, Row(h, t, z), index)
         if not save.takes_rounds:
             out, _ = save.record(inside, method, lambda trial, _: trial, out, trial)
-        t, z = lax.stop_gradient(tree.where(active, beyond, t)), tree.where(active, y.z1, z)
-        kept = (start, t.high) if save.takes_rounds else None
-        return _Carry(t, z, index + active, out), kept
+        kept = (start, after.high) if save.takes_rounds else None
+        return _Carry(after, z1, index + trial.accepted, out), kept
 
     out = () if save.takes_rounds else save.blank(each, method, z0)
     carry = _Carry(Time(t0, jnp.zeros_like(t0)), z0, jnp.zeros_like(accepted), out)
@@ -137,7 +121,7 @@ def _read(inside: Each, outcome: Outcome, history: History, starts: Start, ends:
 
     def rows(inputs, rest):
         starts, ends = rest
-        sign = jnp.where(inputs.t1 < inputs.t0, -1.0, 1.0).astype(ends.dtype)
+        sign = direction(inputs.t0, inputs.t1)
         taken = jnp.where(jnp.arange(ends.shape[0]) <= last, sign * ends, jnp.inf)
         final = taken[jnp.maximum(last, 0)]
 

@@ -2,9 +2,10 @@
 
 import equinox as eqx
 
-from node_jax.adjoints.replay import has_lanes, recorder_of, replay
+from node_jax.adjoints.boundary import unsupported
+from node_jax.adjoints.replay import recorder_of, replay
 from node_jax.adjoints.slots import History, Slots
-from node_jax.integrate import Each, Inputs, Outcome, Problem
+from node_jax.integrate import Each, Outcome
 
 
 class Forward(eqx.Module):
@@ -27,32 +28,20 @@ class Forward(eqx.Module):
 
     records = True
     plain = False
+    remedy = "use adjoint=Checkpointed(), or Direct() for reverse mode of higher order"
 
-    def remedy(self, what: str) -> str:
-        """Say which strategy supports what this one does not."""
-        return "use adjoint=Checkpointed(), or Direct() for reverse mode of higher order"
-
-    def recorder(self, problem: Problem, inputs: Inputs) -> Slots:
+    def recorder(self, each: Each) -> Slots:
         """Return what writes the history of a solve: step sizes only."""
-        return recorder_of(self, problem, inputs, 0, None, states=False)
+        return recorder_of(self, each)
 
-    def has_lanes(self, history: History) -> list[bool]:
-        """Say for each leaf of a history whether it has lane axes."""
-        return has_lanes(history)
-
-    def states(self, history: History) -> tuple:
-        """No states are kept."""
-        return ()
-
-    def with_states(self, history: History, states: tuple) -> History:
-        """No states are kept."""
-        return history
+    def stored(self, limit: int, state: int, sizes: int) -> int:
+        """Return the bytes kept along the steps: their sizes."""
+        return sizes
 
     def backward(self, each: Each, outcome: Outcome, history: History, bar, moving, shifted) -> list:
         """Refuse."""
-        raise NotImplementedError(f"adjoint={self!r} does not support reverse mode: {self.remedy('reverse mode')}")
+        raise unsupported(self, "reverse mode")
 
     def replay(self, each: Each, outcome: Outcome, history: History, shifted) -> tuple:
         """Return the state at `t1` and the saved rows, differentiable in the inputs."""
-        recorder = self.recorder(each.problem, each.problem.unflatten(each.leaves))
-        return replay(each, outcome, history, recorder, shifted)
+        return replay(each, outcome, history, self.recorder(each), shifted)

@@ -1,6 +1,6 @@
 """The transpose of one recorded step, by reverse mode or, for small systems, by forward mode."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -71,38 +71,28 @@ def pullback_of_steps(each: Each, chosen: list[bool]) -> Pullback:
     return _by_forward_mode(each, chosen) if few else _by_reverse_mode(each, chosen)
 
 
-def replaced(leaves: Sequence, chosen: Sequence[bool], some: Sequence) -> list:
-    """Put `some` in the place of the leaves that are chosen."""
-    new = iter(some)
-    return [next(new) if yes else x for x, yes in zip(leaves, chosen, strict=True)]
-
-
-def _picked(leaves: Sequence, chosen: list[bool]) -> list:
-    return [x for x, yes in zip(leaves, chosen, strict=True) if yes]
-
-
 def _by_reverse_mode(each: Each, chosen: list[bool]) -> Pullback:
     def pullback(start: Start):
         def step(some, z):
-            moved = each._replace(leaves=replaced(each.leaves, chosen, some))
+            moved = each._replace(leaves=tree.replaced(each.leaves, chosen, some))
             return moved(lambda inputs, start: retrace(each.problem, inputs, start))(start._replace(z=z))
 
-        return jax.vjp(step, _picked(each.leaves, chosen), start.z)
+        return jax.vjp(step, tree.picked(each.leaves, chosen), start.z)
 
     return pullback
 
 
 def _by_forward_mode(each: Each, chosen: list[bool]) -> Pullback:
-    masks = _picked(list(each.masks), chosen)
+    masks = tree.picked(each.masks, chosen)
 
     def one(inputs: Inputs, rest: tuple[Start, Retraced]):
         start, bar = rest
         leaves, structure = jax.tree.flatten(inputs)
-        flat, unravel = ravel_pytree((_picked(leaves, chosen), start.z))
+        flat, unravel = ravel_pytree((tree.picked(leaves, chosen), start.z))
 
         def step(flat):
             some, z = unravel(flat)
-            moved = jax.tree.unflatten(structure, replaced(leaves, chosen, some))
+            moved = jax.tree.unflatten(structure, tree.replaced(leaves, chosen, some))
             return retrace(each.problem, moved, start._replace(z=z))
 
         def along(direction):
@@ -124,7 +114,7 @@ def _is_small(each: Each, chosen: list[bool]) -> bool:
     """Whether a lane has few real components, all of one dtype, and the field can be pushed forward."""
 
     def sizes(inputs, _):
-        moving = (_picked(jax.tree.leaves(inputs), chosen), inputs.z0)
+        moving = (tree.picked(jax.tree.leaves(inputs), chosen), inputs.z0)
         dtypes = {x.dtype for x in jax.tree.leaves(moving)}
         small = sum(x.size for x in jax.tree.leaves(moving)) <= SMALL
         result.append(small and len(dtypes) == 1 and not jnp.iscomplexobj(jax.tree.leaves(moving)[0]))

@@ -11,7 +11,7 @@ from node_jax.adjoints.boundary import arrive, depart, moving_times
 from node_jax.adjoints.pullback import Start, retrace
 from node_jax.adjoints.slots import History, Slots
 from node_jax.control import add_time
-from node_jax.integrate import Each, Inputs, Outcome, Problem
+from node_jax.integrate import Each, Outcome
 from node_jax.save import Trial
 from node_jax.types import PyTree, Status, Time
 
@@ -45,21 +45,28 @@ def start_of(lane: Lane, i: jax.Array, row: Row) -> tuple[jax.Array, Start]:
     return active, Start(jnp.where(active, index, 0), t, jnp.where(active, h, 0.0), tree.where(active, row.z, lane.z0))
 
 
-def recorder_of(adjoint, problem: Problem, inputs: Inputs, memory: int, slots: int | None, states: bool) -> Slots:
-    """Return what writes the history of a solve."""
+def retake(each: Each, lane: Lane, i: jax.Array, row: Row, index: jax.Array) -> tuple[Start, Trial, Time, PyTree]:
+    """Take recorded step `i` again; return its start, the trial it was, and where it leaves each lane."""
+    active, start = start_of(lane, i, row)
+    y = each(lambda inputs, start: retrace(each.problem, inputs, start))(start)
+    t = start.t._replace(high=y.t)
+    end = add_time(t, y.h)
+    trial = Trial(active, index, t, y.h, end.high, start.z, y.z1, y.slopes)
+    after = row.t if row.t.high is None else tree.where(active, lax.stop_gradient(end), row.t)
+    return start, trial, after, tree.where(active, y.z1, row.z)
+
+
+def recorder_of(adjoint, each: Each, memory: int = 0, checkpoints: int | None = None, states: bool = False) -> Slots:
+    """Return what writes the history of a solve: step sizes, and states if wanted."""
+    problem, inputs = each.problem, each.problem.unflatten(each.leaves)
     limit = inputs.steps.trials(problem.max_steps)
     if limit is None:
         raise ValueError(
             f"max_steps=None: adjoint={adjoint!r} needs a bound on the steps it records; pass max_steps=4096"
         )
     prescribed, slopes = inputs.steps.exact_times, inputs.save.wants_slopes
-    return Slots(memory, slots, limit, prescribed, problem.timed or slopes, slopes, inputs.save.takes_rounds, states)
-
-
-def has_lanes(history: History) -> list[bool]:
-    """Say for each leaf of a history whether it has lane axes."""
-    own = jax.tree.map(lambda _: True, history)
-    return jax.tree.leaves(own._replace(rounds=None if history.rounds is None else False, n=False, stride=False))
+    timed, rounds = problem.timed or slopes, inputs.save.takes_rounds
+    return Slots(memory, checkpoints, limit, prescribed, timed, slopes, rounds, states)
 
 
 def replay(each: Each, outcome: Outcome, history: History, recorder: Slots, shifted) -> tuple[PyTree, PyTree, PyTree]:
@@ -69,7 +76,8 @@ def replay(each: Each, outcome: Outcome, history: History, recorder: Slots, shif
     """
     problem, method = each.problem, each.problem.method
     moves = moving_times(each, shifted)
-    save = problem.unflatten(each.leaves).save
+    inputs = problem.unflatten(each.leaves)
+    save = inputs.save
     z0, t0, t1 = each(lambda inputs, _: (depart(problem, inputs, moves), inputs.t0, inputs.t1))()
     out = save.blank(each, method, z0)
     accepted, ok = outcome.stats.accepted, outcome.status == Status.SUCCESS
@@ -78,17 +86,15 @@ def replay(each: Each, outcome: Outcome, history: History, recorder: Slots, shif
 
     def body(i, carry):
         t, z, index, out, slots = carry
-        active, start = start_of(lane, i, Row(tree.row(history.h, i), t, z))
-        y = each(lambda inputs, start: retrace(problem, inputs, start))(start)
-        beyond = add_time(start.t, y.h)
-        end = jnp.where((index == accepted - 1) & ok, t1, beyond.high)
-        trial = Trial(active, index, start.t._replace(high=y.t), y.h, lax.stop_gradient(end), start.z, y.z1, y.slopes)
+        _, trial, after, z1 = retake(each, lane, i, Row(tree.row(history.h, i), t, z), index)
+        if not inputs.steps.exact_times:
+            end = jnp.where((index == accepted - 1) & ok, t1, trial.end)
+            trial = trial._replace(end=lax.stop_gradient(end))
         out, rounds = save.record(inside, method, lambda trial, _: trial, out, trial)
         # a recorded index counts for all lanes: taken from the loop, it has no lanes, however it is mapped
-        every = trial._replace(accepted=jnp.ones_like(active))
+        every = trial._replace(accepted=jnp.ones_like(trial.accepted))
         slots = recorder.write(slots._replace(n=i), t, z, every, rounds)
-        t, z = tree.where(active, beyond, t), tree.where(active, y.z1, z)
-        return lax.stop_gradient(t), z, index + active, out, slots
+        return after, z1, index + trial.accepted, out, slots
 
     t = Time(lane.t0, jnp.zeros_like(t0))
     start = (t, z0, jnp.zeros_like(accepted), out, recorder.blank(z0, lane.t0))

@@ -25,6 +25,17 @@ class History(NamedTuple):
     n: jax.Array
     stride: jax.Array
 
+    def has_lanes(self) -> list[bool]:
+        """Say for each leaf whether it has lane axes."""
+        own = jax.tree.map(lambda _: True, self)
+        return jax.tree.leaves(own._replace(rounds=None if self.rounds is None else False, n=False, stride=False))
+
+
+def count_slots(memory: int, checkpoints: int | None, limit: int, size: int) -> int:
+    """Return the slots for states of `size` bytes, all lanes together; an even number where fewer than steps."""
+    wanted = checkpoints or memory // max(1, size)
+    return limit if wanted >= limit else max(2, wanted - wanted % 2)
+
 
 class Slots(NamedTuple):
     """Write a history into a fixed number of slots."""
@@ -39,10 +50,9 @@ class Slots(NamedTuple):
     states: bool = True  # whether times and states are kept at all
 
     def count(self, z: PyTree) -> int:
-        """Slots for states shaped like `z` (all lanes together); even where there are fewer than steps."""
-        size = max(1, sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(z)))
-        wanted = self.checkpoints or self.memory // size
-        return self.limit if wanted >= self.limit else max(2, wanted - wanted % 2)
+        """Slots for states shaped like `z`."""
+        size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(z))
+        return count_slots(self.memory, self.checkpoints, self.limit, size)
 
     def thinned(self, z: PyTree) -> bool:
         """Whether there are fewer slots than steps."""

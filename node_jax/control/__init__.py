@@ -2,6 +2,6 @@
 
 from node_jax.control.adaptive import Adaptive
 from node_jax.control.prescribed import Fixed, Grid
-from node_jax.control.records import Control, Proposal, Verdict, add_time
+from node_jax.control.records import Control, Proposal, Verdict, add_time, direction
 
-__all__ = ["Adaptive", "Control", "Fixed", "Grid", "Proposal", "Verdict", "add_time"]
+__all__ = ["Adaptive", "Control", "Fixed", "Grid", "Proposal", "Verdict", "add_time", "direction"]

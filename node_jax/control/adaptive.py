@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from node_jax import tree
 from node_jax.control.first_step import first_step
-from node_jax.control.records import Control, Proposal, Verdict, add_time
+from node_jax.control.records import Control, Proposal, Verdict, add_time, direction
 from node_jax.types import Method, PyTree, Status, Step, Time, VectorField
 
 STALLED = 10_000  # weight of accepted steps in a row that ends a solve which leads nowhere
@@ -100,19 +100,19 @@ class Adaptive(eqx.Module):
                 return self._ratio(z, z0, z0)
 
             size = first_step(lambda z, t: field(z, t, theta), size_of, method.error_order, z0, slope, t0, t1)
-        direction = jnp.where(t1 < t0, -1.0, 1.0).astype(t0.dtype)
+        sign = direction(t0, t1)
         last, before = (jnp.zeros_like(t0) if used else None for used in (self.p or self.d, self.d))
         zero = jnp.zeros((), jnp.int32)
         size = jnp.minimum(size, self.max_step)
-        return Control(direction * size, last, before, jnp.full_like(size, jnp.inf), zero), memory
+        return Control(sign * size, last, before, jnp.full_like(size, jnp.inf), zero), memory
 
     def propose(self, control: Control, t: Time, done: jax.Array, t0: jax.Array, t1: jax.Array) -> Proposal:
         """Aim at the next breakpoint or `t1`, and take it if the step comes near."""
         goal, breaks = t1, jnp.array(False)
         if self.breakpoints is not None and self.breakpoints.size:
-            direction = jnp.where(t1 < t0, -1.0, 1.0).astype(t1.dtype)
-            ahead = (self.breakpoints - t.high) * direction
-            inside = (ahead > 0) & ((t1 - self.breakpoints) * direction > 0)
+            sign = direction(t0, t1)
+            ahead = (self.breakpoints - t.high) * sign
+            inside = (ahead > 0) & ((t1 - self.breakpoints) * sign > 0)
             nearest = jnp.argmin(jnp.where(inside, ahead, jnp.inf))
             breaks = jnp.any(inside)
             goal = jnp.where(breaks, self.breakpoints[nearest], t1)
@@ -140,7 +140,7 @@ class Adaptive(eqx.Module):
         streak = jnp.where(good, streak + accepted, 0)
         size, room = _before_wall(size, good, accepted, streak, control)
 
-        limited = method.at_limit(z, proposal.h, step.slopes)
+        limited = method.at_limit(step.slopes)
         if self.stay_stable:
             size = jnp.where(limited, jnp.minimum(size, 0.9 * jnp.abs(control.h)), size)
         eps, furthest = float(jnp.finfo(dtype).eps), jnp.maximum(jnp.abs(t0), jnp.abs(t1))

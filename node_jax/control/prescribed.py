@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from node_jax import tree
-from node_jax.control.records import Control, Proposal, Verdict
+from node_jax.control.records import Control, Proposal, Verdict, direction
 from node_jax.types import Status, Time, is_count
 
 
@@ -35,7 +35,7 @@ class _Prescribed(eqx.Module):
 
     def judge(self, method, step, z, t, proposal, control, t0, t1):
         good = jnp.isfinite(tree.largest(step.z1, t0.dtype))
-        limited = method.at_limit(z, proposal.h, step.slopes)
+        limited = method.at_limit(step.slopes)
         return Verdict(good, limited, control, jnp.where(good, Status.SUCCESS, Status.NON_FINITE))
 
     def trials(self, max_steps):
@@ -108,7 +108,7 @@ class Grid(_Prescribed):
 
     def valid(self, t0, t1):
         """Whether the grid goes from `t0` to `t1` without turning back."""
-        steps = jnp.diff(self.ts) * jnp.where(t1 < t0, -1.0, 1.0).astype(t0.dtype)
+        steps = jnp.diff(self.ts) * direction(t0, t1)
         return (self.ts[0] == t0) & (self.ts[-1] == t1) & jnp.all(steps >= 0)
 
     def interval(self, i, t0, t1):

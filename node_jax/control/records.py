@@ -3,8 +3,14 @@
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from node_jax.types import Time
+
+
+def direction(t0: jax.Array, t1: jax.Array) -> jax.Array:
+    """Return -1 where time runs backwards from `t0` to `t1`, else 1."""
+    return jnp.where(t1 < t0, -1.0, 1.0).astype(t0.dtype)
 
 
 class Control(NamedTuple):

@@ -92,12 +92,12 @@ class ExplicitRK:
         xs = (0.01 * i for i in range(1, 10_000))
         return next(x for x in xs if abs(sum(c * (-x) ** k for k, c in enumerate(coefficients))) > 1 + 1e-9) - 0.01
 
-    def at_limit(self, z: PyTree, h: jax.Array, slopes: tuple[PyTree, ...]) -> jax.Array:
+    def at_limit(self, slopes: tuple[PyTree, ...]) -> jax.Array:
         """Whether the step is as large as stability allows, judged by two slopes at its end."""
         i = self.last_pair
         if i is None:
             return jnp.array(False)
-        limit, one = 0.9 * self.stability_limit, jnp.ones_like(h)
+        limit, one = 0.9 * self.stability_limit, jnp.ones((), tree.real_dtype(slopes[0]))
         weights = [limit * (b - a) for b, a in zip(self.b, (*self.a[i], *[0.0] * len(self.b)), strict=False)]
         moved = tree.scale(one, weights, slopes)
         bent = tree.scale(one, (1.0, -1.0), (slopes[-1], slopes[i]))

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from node_jax import tree
+from node_jax.control import direction
 from node_jax.interpolate import at_fraction
 from node_jax.save.ends import StepBar, Trial, blank_where_lost, no_bar
 from node_jax.types import PyTree
@@ -63,9 +64,9 @@ class SaveAt(eqx.Module):
 
     def valid(self, t0, t1):
         """Whether the times of one lane go from `t0` towards `t1` without turning back."""
-        direction = jnp.where(t1 < t0, -1.0, 1.0).astype(t0.dtype)
-        ts = self.ts * direction
-        return jnp.all((ts >= t0 * direction) & (ts <= t1 * direction)) & jnp.all(ts[1:] >= ts[:-1])
+        sign = direction(t0, t1)
+        ts = self.ts * sign
+        return jnp.all((ts >= t0 * sign) & (ts <= t1 * sign)) & jnp.all(ts[1:] >= ts[:-1])
 
     def blank(self, each, method, z):
         """Empty rows, with a block more that takes what need not be kept."""
