@@ -24,7 +24,7 @@ class Inputs(NamedTuple):
     z0: PyTree
     t0: jax.Array
     t1: jax.Array
-    theta: Sequence[jax.Array]
+    theta: PyTree  # a list of arrays in the solve of a user
     steps: Any
     save: Any
 
@@ -95,24 +95,24 @@ def _breakpoints(steps: Any) -> jax.Array | None:
     return points if points is not None and points.size else None
 
 
-def visible(problem: Problem, inputs: Inputs, t: jax.Array, h: jax.Array) -> VectorField:
+def visible(field: VectorField, steps: Any, t: jax.Array, h: jax.Array) -> VectorField:
     """Return the field as a step from `t` may see it: never from beyond a breakpoint."""
-    breakpoints = _breakpoints(inputs.steps)
+    breakpoints = _breakpoints(steps)
     if breakpoints is None:
-        return problem.field
+        return field
     backward = h < 0
     high = jnp.min(jnp.where(breakpoints > t, breakpoints, jnp.inf))
     low = jnp.max(jnp.where(breakpoints < t, breakpoints, -jnp.inf))
     here = jnp.any(breakpoints == t)
     high = jnp.nextafter(jnp.where(here & backward, t, high), -jnp.inf)
     low = jnp.nextafter(jnp.where(here & ~backward, t, low), jnp.inf)
-    return lambda z, time, theta: problem.field(z, jnp.clip(time, low, high), theta)
+    return lambda z, time, theta: field(z, jnp.clip(time, low, high), theta)
 
 
 def begin(problem: Problem, inputs: Inputs) -> Progress:
     """Check the values and choose the first step."""
     z0, t0, t1, theta, steps, save = inputs
-    field = visible(problem, inputs, t0, t1 - t0)
+    field = visible(problem.field, steps, t0, t1 - t0)
     control, memory = steps.first(problem.method, field, z0, t0, t1, theta)
     valid = jnp.isfinite(t0) & jnp.isfinite(t1) & steps.valid(t0, t1) & save.valid(t0, t1)
     finite = tree.all_finite(z0) & tree.all_finite(memory)
@@ -138,7 +138,7 @@ def attempt(problem: Problem, inputs: Inputs, p: Progress) -> tuple[Progress, tu
     _, t0, t1, theta, steps, save = inputs
     live = p.status == RUNNING
     proposal: Proposal = steps.propose(p.control, p.t, p.accepted, t0, t1)
-    field = visible(problem, inputs, p.t.high, proposal.h)
+    field = visible(problem.field, steps, p.t.high, proposal.h)
     step = problem.method.step(field, p.t.high, p.z, proposal.h, theta, p.memory)
     verdict = steps.judge(problem.method, step, p.z, p.t, proposal, p.control, t0, t1)
 
@@ -171,7 +171,7 @@ def attempt(problem: Problem, inputs: Inputs, p: Progress) -> tuple[Progress, tu
 
 def restart(problem: Problem, inputs: Inputs, p: Progress, landed: jax.Array) -> Progress:
     """Evaluate the first slope anew on the far side of a breakpoint."""
-    field = visible(problem, inputs, p.t.high, p.control.h)
+    field = visible(problem.field, inputs.steps, p.t.high, p.control.h)
     memory = problem.method.start(field, p.t.high, p.z, inputs.theta)
     return p._replace(memory=tree.where(landed, memory, p.memory), restarts=p.restarts + landed)
 
@@ -181,7 +181,7 @@ def extend(each: Each):
     method = each.problem.method
 
     def more(inputs, trial):
-        field = visible(each.problem, inputs, trial.t.high, trial.h)
+        field = visible(each.problem.field, inputs.steps, trial.t.high, trial.h)
         slopes = method.dense_slopes(field, trial.t.high, trial.z, trial.h, inputs.theta, trial.slopes)
         return slopes[len(trial.slopes) :]
 

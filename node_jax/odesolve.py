@@ -12,12 +12,15 @@ from node_jax.adjoints.backsolve import Backsolve
 from node_jax.adjoints.checkpointed import Checkpointed
 from node_jax.adjoints.direct import Direct
 from node_jax.adjoints.forward import Forward
+from node_jax.adjoints.interpolated import Interpolated
 from node_jax.control import Adaptive, Fixed, Grid
 from node_jax.integrate import Inputs, Problem
 from node_jax.methods import ExplicitRK, tsit5
 from node_jax.save import Dense, SaveAt, SaveEnd, SaveSteps
 from node_jax.solution import Solution, SolveError
 from node_jax.types import PyTree, VectorField, is_count
+
+ADJOINTS = (Checkpointed, Backsolve, Interpolated, Direct, Forward)
 
 
 class _Static(NamedTuple):
@@ -186,8 +189,9 @@ def _check_options(f, method, steps, save, adjoint, max_steps, lane_width) -> No
         raise TypeError(f"steps must be Adaptive(...), Fixed(n) or Grid(ts), got {steps!r}")
     if not isinstance(save, (SaveEnd, SaveAt, SaveSteps, Dense)):
         raise TypeError(f"save must be SaveEnd(), SaveAt(ts), SaveSteps(n) or Dense(n), got {save!r}")
-    if not isinstance(adjoint, (Backsolve, Checkpointed, Direct, Forward)):
-        raise TypeError(f"adjoint must be Checkpointed(), Backsolve(), Direct() or Forward(), got {adjoint!r}")
+    if not isinstance(adjoint, ADJOINTS):
+        names = ", ".join(f"{adjoint.__name__}()" for adjoint in ADJOINTS)
+        raise TypeError(f"adjoint must be one of {names}, got {adjoint!r}")
     if isinstance(steps, Adaptive) and not method.has_error:
         raise ValueError(f"method={method!r} has no error estimate: use steps=Fixed(n), or a method such as tsit5")
     if save.wants_slopes and not method.dense:

@@ -1,6 +1,5 @@
 """The continuous adjoint: one augmented solve backwards in time (Chen et al., 2018, Algorithms 1 and 2)."""
 
-import functools
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -10,8 +9,9 @@ from jax import lax
 
 from node_jax import tree
 from node_jax.adjoints.boundary import Cotangents, pull_solve, unsupported
+from node_jax.adjoints.continuous import Points, check_steps, engine, integral, of_theta, spoiled, steps_back
 from node_jax.control import Adaptive, direction
-from node_jax.integrate import Each, Inputs, Outcome, Problem, Progress, attempt, begin, restart, visible
+from node_jax.integrate import Each, Inputs, Outcome, Problem, Progress, attempt, begin, restart
 from node_jax.integrate import outcome as outcome_of
 from node_jax.methods import ExplicitRK, tsit5
 from node_jax.save import SaveAt, SaveEnd, Trial
@@ -52,13 +52,7 @@ class Backsolve(eqx.Module):
 
     def __check_init__(self):
         """Refuse steps that cannot be part of a compiled program."""
-        if self.steps is None:
-            return
-        plain = isinstance(self.steps, Adaptive) and all(
-            isinstance(x, float | int) for x in jax.tree.leaves(self.steps)
-        )
-        if not plain:
-            raise TypeError(f"Backsolve(steps=...) must be an Adaptive of Python numbers, got {self.steps!r}")
+        check_steps(self, self.steps)
 
     def stored(self, limit: int, state: int, sizes: int) -> int:
         """Return the bytes kept along the steps: none."""
@@ -103,20 +97,21 @@ class _Carry(NamedTuple):
 
 def way_back(adjoint: Backsolve, each: Each, outcome: Outcome, bar: Cotangents, moving) -> WayBack:
     """Solve backwards from the last known state of every lane to its `t0`."""
-    problem, inputs = each.problem, each.problem.unflatten(each.leaves)
+    inputs = each.problem.unflatten(each.leaves)
     if not isinstance(inputs.save, SaveEnd | SaveAt):
         raise NotImplementedError(f"adjoint={adjoint!r} does not support save={inputs.save!r}: use SaveAt(ts)")
     seen = each(_observations)((outcome, bar)) if isinstance(inputs.save, SaveAt) and inputs.save.ts.shape[0] else None
     z, t = each(_last_known)((outcome, seen))
     a = each(_first_cotangent)((bar, seen, t))
     reverse = _reversed(adjoint, each, (z, a), t, seen)
-    of_theta = set(problem.unflatten(range(len(moving))).theta)
-    chosen = [yes and i in of_theta for i, yes in enumerate(moving)]
+    chosen = of_theta(each, moving)
     method, lands = reverse.problem.method, reverse.problem.unflatten(reverse.leaves).steps.breakpoints is not None
 
     def body(carry: _Carry) -> _Carry:
         after, (trial, landed) = reverse(lambda inputs, p: attempt(reverse.problem, inputs, p))(carry.progress)
-        theta_bar = tree.add(carry.theta_bar, _quadrature(each, chosen, method, trial))
+        theta_bar = tree.add(
+            carry.theta_bar, integral(each, chosen, reverse(lambda inputs, trial: _stages(method, trial))(trial))
+        )
         if lands:
             jump = reverse(lambda inputs, rest: _jump(reverse.problem, inputs, *rest))
             after = lax.cond(jnp.any(landed), jump, lambda rest: rest[0], (after, landed, seen))
@@ -129,23 +124,14 @@ def way_back(adjoint: Backsolve, each: Each, outcome: Outcome, bar: Cotangents, 
     first = reverse(lambda inputs, _: begin(reverse.problem, inputs))()
     p, theta_bar = lax.while_loop(live, body, _Carry(first, tree.full_like(picked, 0.0)))
     ended = reverse(lambda inputs, p: outcome_of(reverse.problem, inputs, (p, ())))(p)
+    theta_bar = spoiled(each, theta_bar, chosen, ended.status != Status.SUCCESS)
     return WayBack(
         each(_last_cotangent)((ended, seen)),
-        _spoiled(each, theta_bar, chosen, ended.status != Status.SUCCESS),
+        tree.replaced([None] * len(chosen), chosen, theta_bar),
         ended.z1[0],
         ended.status,
         ended.stats,
     )
-
-
-def _spoiled(each: Each, theta_bar: list, chosen: list[bool], lost: jax.Array) -> list:
-    """Put NaN in the cotangents of parameters of which a lane did not find its way back, None where there are none."""
-    masks = tree.picked(each.masks, chosen)
-    spoiled = [
-        tree.where(tree.any_missing(lost, mask), jnp.full_like(g, jnp.nan), g)
-        for mask, g in zip(masks, theta_bar, strict=True)
-    ]
-    return tree.replaced([None] * len(chosen), chosen, spoiled)
 
 
 def _observations(inputs: Inputs, rest: tuple[Outcome, Cotangents]) -> Observations:
@@ -203,11 +189,7 @@ def _jump(problem: Problem, inputs: Inputs, p: Progress, landed: jax.Array, seen
 def _reversed(adjoint: Backsolve, each: Each, start: tuple, t: jax.Array, seen: Observations | None) -> Each:
     """Return the engine of the augmented system, from `t` to `t0`."""
     problem, inputs = each.problem, each.problem.unflatten(each.leaves)
-    masks = {id(x): mask for x, mask in zip(each.leaves, each.masks, strict=True)}
-    steps = adjoint.steps or (inputs.steps if isinstance(inputs.steps, Adaptive) else Adaptive())
-    if steps is not inputs.steps:
-        steps = jax.tree.map(lambda x: jnp.asarray(x, t.dtype), steps)
-        masks |= {id(x): (False,) * len(each.lanes) for x in jax.tree.leaves(steps)}
+    steps = steps_back(each, adjoint.steps)
     own = getattr(inputs.steps, "breakpoints", None)
     times = each(lambda inputs, seen: _breakpoints(inputs, seen))(seen) if own is not None or seen is not None else None
     steps = Adaptive(
@@ -216,10 +198,7 @@ def _reversed(adjoint: Backsolve, each: Each, start: tuple, t: jax.Array, seen: 
         _Both(steps.norm),
     )  # fmt: skip
     method = adjoint.method or (problem.method if problem.method.has_error else tsit5)
-    leaves, structure = jax.tree.flatten(Inputs(start, t, inputs.t0, inputs.theta, steps, SaveEnd()))
-    unflatten = functools.partial(jax.tree.unflatten, structure)
-    augmented = Problem(_Augmented(problem.field), problem.timed, method, problem.max_steps, unflatten)
-    return Each(augmented, leaves, [masks.get(id(x), (True,) * len(each.lanes)) for x in leaves], each.lanes)
+    return engine(each, _Augmented(problem.field), method, Inputs(start, t, inputs.t0, inputs.theta, steps, SaveEnd()))
 
 
 def _breakpoints(inputs: Inputs, seen: Observations | None) -> jax.Array:
@@ -248,30 +227,12 @@ class _Augmented(NamedTuple):
         return slope, tree.subtract(tree.full_like(a, 0.0), vjp(a)[0])
 
 
-def _quadrature(each: Each, chosen: list[bool], method: ExplicitRK, trial: Trial) -> list:
-    """Integrate `a df/dtheta` over accepted steps, all stages of all lanes at once."""
+def _stages(method: ExplicitRK, trial: Trial) -> Points:
+    """Return the stages of one step as points of a quadrature; those of a rejected one have no weight."""
     used = [i for i, b in enumerate(method.b) if b != 0.0]
-
-    def stages(inputs, trial):
-        h = jnp.where(trial.accepted, trial.h, 0.0)
-        states = [tree.combine(trial.z, trial.h, method.a[i], trial.slopes) for i in used]
-        states = tree.where(trial.accepted, states, [trial.z] * len(used))
-        times = jnp.stack([trial.t.high + method.c[i] * h for i in used])
-        weights = jnp.stack([-method.b[i] * h for i in used])
-        return jax.tree.map(lambda *x: jnp.stack(x), *states), times, weights
-
-    def power(some):
-        def one(inputs, rest):
-            states, times, weights, start, h = rest
-            field = visible(each.problem, inputs, start, h)
-
-            def at(za, t, weight):
-                return weight * tree.dot(za[1], field(za[0], t, inputs.theta), weight.dtype)
-
-            return jnp.sum(jax.vmap(at)(states, times, weights))
-
-        replacing = each._replace(leaves=tree.replaced(each.leaves, chosen, some))
-        return replacing(one)((*each(stages)(trial), trial.t.high, trial.h))
-
-    value, vjp = jax.vjp(power, tree.picked(each.leaves, chosen))
-    return vjp(jnp.ones_like(value))[0]
+    h = jnp.where(trial.accepted, trial.h, 0.0)
+    states = [tree.combine(trial.z, trial.h, method.a[i], trial.slopes) for i in used]
+    states = tree.where(trial.accepted, states, [trial.z] * len(used))
+    z, a = jax.tree.map(lambda *x: jnp.stack(x), *states)
+    times = jnp.stack([trial.t.high + method.c[i] * h for i in used])
+    return Points(z, a, times, jnp.stack([-method.b[i] * h for i in used]), trial.t.high, trial.h)

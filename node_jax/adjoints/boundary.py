@@ -78,7 +78,7 @@ def depart(problem: Problem, inputs: Inputs, moves: Inputs) -> PyTree:
     if not moves.t0:
         return inputs.z0
     node = lax.stop_gradient(inputs.t0)
-    field = visible(problem, inputs, inputs.t0, inputs.t1 - inputs.t0)
+    field = visible(problem.field, inputs.steps, inputs.t0, inputs.t1 - inputs.t0)
     return rk4.advance(field, inputs.t0, inputs.z0, node - inputs.t0, inputs.theta)
 
 
@@ -96,7 +96,7 @@ def arrive(problem: Problem, inputs: Inputs, nodes: tuple[PyTree, PyTree], moves
         return rk4.advance(field, start, z, h, inputs.theta)
 
     if moves.t1:
-        z1 = moved(visible(problem, inputs, inputs.t1, inputs.t0 - inputs.t1), inputs.t1, z1)
+        z1 = moved(visible(problem.field, inputs.steps, inputs.t1, inputs.t0 - inputs.t1), inputs.t1, z1)
     if _at_times(moves):
         rows = jax.vmap(lambda t, z: moved(problem.field, t, z))(inputs.save.ts, rows)
     return Cotangents(z1, rows)

@@ -34,18 +34,18 @@ class Retraced(NamedTuple):
     h: jax.Array
 
 
-def retrace(problem: Problem, inputs: Inputs, start: Start) -> Retraced:
-    """Take a recorded step of one lane again, without error estimate."""
+def retrace(problem: Problem, inputs: Inputs, start: Start, slopes: bool = False) -> Retraced:
+    """Take a recorded step of one lane again, without error estimate; with slopes if asked or needed for the save."""
     method, t, h = problem.method, start.t.high, start.h
     if inputs.steps.exact_times:
         t, end = inputs.steps.interval(start.index, inputs.t0, inputs.t1)
         h = end - t
-    field = visible(problem, inputs, t, h)
-    if not inputs.save.wants_slopes:
+    field = visible(problem.field, inputs.steps, t, h)
+    if not (slopes or inputs.save.wants_slopes):
         return Retraced(method.advance(field, t, start.z, h, inputs.theta), (), t, h)
-    slopes = method.stages(field, t, start.z, h, inputs.theta)
-    slopes = method.dense_slopes(field, t, start.z, h, inputs.theta, slopes)
-    return Retraced(tree.combine(start.z, h, method.b, slopes), slopes, t, h)
+    stages = method.stages(field, t, start.z, h, inputs.theta)
+    stages = method.dense_slopes(field, t, start.z, h, inputs.theta, stages)
+    return Retraced(tree.combine(start.z, h, method.b, stages), stages, t, h)
 
 
 def differentiable(inputs: Inputs) -> list[bool]:

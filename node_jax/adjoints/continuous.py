@@ -1,0 +1,88 @@
+"""What strategies share that integrate the adjoint equation `da/dt = -a df/dz` anew."""
+
+import functools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from node_jax import tree
+from node_jax.control import Adaptive
+from node_jax.integrate import Each, Inputs, Problem, visible
+from node_jax.methods import ExplicitRK
+from node_jax.types import PyTree, VectorField
+
+
+def check_steps(adjoint: eqx.Module, steps: Adaptive | None) -> None:
+    """Refuse steps that cannot be part of a compiled program."""
+    numbers = isinstance(steps, Adaptive) and all(isinstance(x, float | int) for x in jax.tree.leaves(steps))
+    if steps is not None and not numbers:
+        raise TypeError(
+            f"{type(adjoint).__name__}(steps=...) must be an Adaptive of Python numbers, got steps={steps!r}"
+        )
+
+
+def steps_back(each: Each, steps: Adaptive | None) -> Adaptive:
+    """Return the steps for the way back: those asked for, else those of the forward solve if they are adaptive."""
+    inputs = each.problem.unflatten(each.leaves)
+    if steps is None and isinstance(inputs.steps, Adaptive):
+        return inputs.steps
+    return jax.tree.map(lambda x: jnp.asarray(x, inputs.t0.dtype), steps or Adaptive())
+
+
+def engine(each: Each, field: VectorField, method: ExplicitRK, inputs: Inputs) -> Each:
+    """Return the engine of another problem; leaves that are not those of `each` have all lanes, or are scalars."""
+    masks = {id(x): mask for x, mask in zip(each.leaves, each.masks, strict=True)}
+    leaves, structure = jax.tree.flatten(inputs)
+    own = [masks.get(id(x), (x.ndim > 0,) * len(each.lanes)) for x in leaves]
+    problem = Problem(field, True, method, each.problem.max_steps, functools.partial(jax.tree.unflatten, structure))
+    return Each(problem, leaves, own, each.lanes)
+
+
+def of_theta(each: Each, moving: Sequence[bool]) -> list[bool]:
+    """Say which leaves move and are parameters."""
+    theta = set(each.problem.unflatten(range(len(moving))).theta)
+    return [yes and i in theta for i, yes in enumerate(moving)]
+
+
+class Points(NamedTuple):
+    """Points of a quadrature along one step of one lane, stacked: state, adjoint, time, and weight times step.
+
+    The step is that from `start` of size `h`: the field is seen as it sees it.
+    """
+
+    z: PyTree
+    a: PyTree
+    t: jax.Array
+    weights: jax.Array
+    start: jax.Array
+    h: jax.Array
+
+
+def integral(each: Each, chosen: Sequence[bool], points: Points) -> list:
+    """Return the sum of `weight * a df/dtheta` over the points, and over the lanes that share a leaf."""
+
+    def total(some):
+        def one(inputs, points: Points):
+            field = visible(each.problem.field, inputs.steps, points.start, points.h)
+
+            def at(z, a, t, weight):
+                return weight * tree.dot(a, field(z, t, inputs.theta), weight.dtype)
+
+            return jnp.sum(jax.vmap(at)(*points[:4]))
+
+        return each._replace(leaves=tree.replaced(each.leaves, chosen, some))(one)(points)
+
+    value, vjp = jax.vjp(total, tree.picked(each.leaves, chosen))
+    return vjp(jnp.ones_like(value))[0]
+
+
+def spoiled(each: Each, theta_bar: list, chosen: Sequence[bool], lost: jax.Array) -> list:
+    """Put NaN in the cotangents of parameters of which a lane did not find its way back."""
+    masks = tree.picked(each.masks, chosen)
+    return [
+        tree.where(tree.any_missing(lost, mask), jnp.full_like(g, jnp.nan), g)
+        for mask, g in zip(masks, theta_bar, strict=True)
+    ]

@@ -1,0 +1,213 @@
+"""The continuous adjoint along the dense output of the forward solve."""
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from node_jax import tree
+from node_jax.adjoints.backward import back_over_steps
+from node_jax.adjoints.boundary import Cotangents, pull_solve, unsupported
+from node_jax.adjoints.continuous import Points, check_steps, engine, integral, of_theta, spoiled, steps_back
+from node_jax.adjoints.pullback import Pullback, Retraced, Start, pullback_of_steps, retrace
+from node_jax.adjoints.replay import recorder_of
+from node_jax.adjoints.slots import History, Slots, stored_bytes
+from node_jax.control import Adaptive
+from node_jax.integrate import Each, Inputs, Outcome, Progress, attempt, begin, visible
+from node_jax.integrate import outcome as outcome_of
+from node_jax.interpolate import at_fraction, coefficients, horner
+from node_jax.methods import ExplicitRK, tsit5
+from node_jax.save import SaveEnd, SaveSteps, Trial
+from node_jax.types import RUNNING, PyTree, Status, VectorField, is_count
+
+# Gauss and Legendre: three points on [0, 1], of order 6
+GAUSS = ((0.5 - 0.15**0.5, 0.5, 0.5 + 0.15**0.5), (5 / 18, 8 / 18, 5 / 18))
+
+
+class Interpolated(eqx.Module):
+    """Integrate the adjoint `da/dt = -a df/dz` backwards, reading the state from the steps of the forward solve.
+
+    States are kept as by `Checkpointed`; a step is taken again for its dense output, and the adjoint is integrated
+    over it with an error control of its own, of the adjoint alone. The integral for the parameters is a Gauss
+    quadrature along its accepted steps, as in the GaussAdjoint of SciMLSensitivity: its size does not enter the step
+    control, and shared parameters are summed over lanes on the way. The state is never integrated backwards: where
+    trajectories contract, this is stable and `Backsolve` is not. The gradient has an error of the order of the
+    tolerance. `Checkpointed` needs fewer evaluations; this one gives the gradient of the flow instead of that of the
+    steps, which at the limit of stability is another one.
+
+    Args:
+        steps: an `Adaptive` of Python numbers for the adjoint; default: that of the forward solve, or `Adaptive()`.
+        method: method for the adjoint, one with dense output; default: that of the forward solve, or `tsit5`.
+        memory: budget for the states that are kept, in bytes.
+
+    Raises:
+        TypeError: if `steps` is not an `Adaptive` of Python numbers.
+        ValueError: if `memory` is not positive, or the method of the solve has no dense output.
+        NotImplementedError: in forward mode.
+
+    Example:
+        >>> import jax, node_jax as nj
+        >>> def decayed(rate):
+        ...     return nj.odesolve(nj.testing.decay, 1.0, 0.0, 1.0, rate, adjoint=Interpolated()).z1
+        >>> bool(abs(jax.grad(decayed)(1.0) + 0.36788) < 1e-5)
+        True
+    """
+
+    steps: Adaptive | None = eqx.field(static=True, default=None)
+    method: ExplicitRK | None = eqx.field(static=True, default=None)
+    memory: int = eqx.field(static=True, default=256 * 2**20)
+
+    records = True
+    plain = False
+    remedy = "use adjoint=Checkpointed() for forward mode and forward over reverse, Direct() for the rest"
+
+    def __check_init__(self):
+        """Refuse options that cannot work."""
+        check_steps(self, self.steps)
+        if not is_count(self.memory):
+            raise ValueError(f"Interpolated(memory=...) must be a positive integer, got {self.memory!r}")
+        if self.method is not None and not _usable(self.method):
+            raise ValueError(
+                f"Interpolated(method=...) must have an error estimate and dense output without more slopes, "
+                f"got {self.method!r}"
+            )
+
+    def recorder(self, each: Each) -> Slots:
+        """Return what writes the history of a solve."""
+        if not each.problem.method.dense:
+            raise ValueError(f"method={each.problem.method!r} has no dense output, which {self!r} reads")
+        return recorder_of(self, each, self.memory, states=True)
+
+    def stored(self, limit: int, state: int, sizes: int) -> int:
+        """Return the bytes kept along `limit` steps, of states of `state` bytes and step sizes of `sizes` in all."""
+        return sizes + stored_bytes(self.memory, None, limit, state)
+
+    def replay(self, each: Each, outcome: Outcome, history: History, shifted) -> tuple:
+        """Refuse."""
+        raise unsupported(self, "forward mode")
+
+    def backward(self, each: Each, outcome: Outcome, history: History, bar: Cotangents, moving, shifted) -> list:
+        """Return cotangents of the leaves that are `moving` (one bool for each leaf), None for the others."""
+        moves, chosen = each.problem.unflatten(shifted), of_theta(each, moving)
+        refuse_moving_nodes(self, each, moves)
+
+        def between(each, bar, lane_ok):
+            pullback, recorder = _pullback(self, each, chosen), self.recorder(each)
+            return back_over_steps(each, (outcome, history), bar, lane_ok, chosen, pullback, recorder, exact=False)
+
+        return pull_solve(each, outcome, bar, moving, moves, between)
+
+
+def refuse_moving_nodes(adjoint, each: Each, moves: Inputs) -> None:
+    """Refuse outputs at the ends of steps that follow the times, which a continuous adjoint takes for constants."""
+    inputs = each.problem.unflatten(each.leaves)
+    if (
+        isinstance(inputs.save, SaveSteps)
+        and inputs.steps.exact_times
+        and any(jax.tree.leaves((moves.t0, moves.t1, moves.steps)))
+    ):
+        raise unsupported(adjoint, f"derivatives in times of {inputs.save!r} under {inputs.steps!r}")
+
+
+class Segment(NamedTuple):
+    """The polynomial of one step, `z(t + s) = sum_j q[j] (s / h)**j`."""
+
+    t: Any
+    h: Any
+    q: tuple[PyTree, ...]
+
+    def at(self, s: jax.Array) -> PyTree:
+        """Return the state after `s`."""
+        return horner(self.q, s / jnp.where(self.h == 0, 1.0, self.h))
+
+
+class _Adjoint(NamedTuple):
+    """The field of the adjoint within one step; its time is the distance from the start of that step."""
+
+    field: VectorField
+
+    def __call__(self, a, s, parts):
+        theta, steps, segment = parts
+        field = visible(self.field, steps, segment.t, segment.h)
+        _, vjp = jax.vjp(lambda z: field(z, segment.t + s, theta), segment.at(s))
+        return tree.subtract(tree.full_like(a, 0.0), vjp(a)[0])
+
+
+class _Carry(NamedTuple):
+    progress: Progress
+    theta_bar: list
+
+
+def _usable(method: ExplicitRK) -> bool:
+    return method.has_error and bool(method.dense) and not method.c_dense
+
+
+def _pullback(adjoint: Interpolated, each: Each, chosen: list[bool]) -> Pullback:
+    """Pull the end of a step back by the adjoint equation, what was read from its polynomial by `jax.vjp`."""
+    problem = each.problem
+    reads = problem.unflatten(each.leaves).save.wants_slopes
+    discrete = pullback_of_steps(each, chosen)
+
+    def pullback(start: Start):
+        if reads:
+            y, pull_slopes = discrete(start)
+        else:
+            y, pull_slopes = each(lambda inputs, start: retrace(problem, inputs, start, slopes=True))(start), None
+
+        def pull(bar: Retraced):
+            def polynomial(inputs, rest):
+                start, y = rest
+                return Segment(y.t, y.h, coefficients(problem.method, start.z, y.h, y.slopes))
+
+            leaves_bar, a = _sweep(adjoint, each, chosen, each(polynomial)((start, y)), bar.z1)
+            if pull_slopes is None:
+                return leaves_bar, a
+            more = pull_slopes(tree.full_like(bar, 0.0)._replace(slopes=bar.slopes))
+            return tree.add((leaves_bar, a), more)
+
+        return y, pull
+
+    return pullback
+
+
+def _sweep(adjoint: Interpolated, each: Each, chosen: list[bool], segment: Segment, a1: PyTree) -> tuple[list, PyTree]:
+    """Integrate the adjoint over one step of every lane; return the cotangents of leaves and of the first state."""
+    problem, inputs = each.problem, each.problem.unflatten(each.leaves)
+    method = adjoint.method or (problem.method if _usable(problem.method) else tsit5)
+    whole = jnp.where(segment.h == 0, 1.0, jnp.abs(segment.h))
+    steps = eqx.tree_at(
+        lambda s: (s.first_step, s.breakpoints),
+        steps_back(each, adjoint.steps),
+        (whole, None),
+        is_leaf=lambda x: x is None,
+    )
+    parts = (inputs.theta, inputs.steps, segment)
+    back = Inputs(a1, segment.h, jnp.zeros_like(segment.h), parts, steps, SaveEnd())
+    reverse = engine(each, _Adjoint(problem.field), method, back)
+
+    def body(carry: _Carry) -> _Carry:
+        after, (trial, _) = reverse(lambda inputs, p: attempt(reverse.problem, inputs, p))(carry.progress)
+        points = reverse(lambda inputs, trial: _gauss(method, inputs.theta[2], trial))(trial)
+        return _Carry(after, tree.add(carry.theta_bar, integral(each, chosen, points)))
+
+    def live(carry: _Carry):
+        return jnp.any(carry.progress.status == RUNNING)
+
+    first = reverse(lambda inputs, _: begin(reverse.problem, inputs))()
+    theta_bar = tree.full_like(tree.picked(each.leaves, chosen), 0.0)
+    p, theta_bar = lax.while_loop(live, body, _Carry(first, theta_bar))
+    ended = reverse(lambda inputs, p: outcome_of(reverse.problem, inputs, (p, ())))(p)
+    return spoiled(each, theta_bar, chosen, ended.status != Status.SUCCESS), ended.z1
+
+
+def _gauss(method: ExplicitRK, segment: Segment, trial: Trial) -> Points:
+    """Return the points of one step of the adjoint; those of a rejected one have no weight."""
+    h = jnp.where(trial.accepted, trial.h, 0.0)
+    s = jnp.stack([trial.t.high + x * h for x in GAUSS[0]])
+    a = [at_fraction(method, trial.z, trial.h, trial.slopes, jnp.full_like(h, x)) for x in GAUSS[0]]
+    a = tree.where(trial.accepted, a, [trial.z] * len(a))
+    weights = jnp.stack([-w * h for w in GAUSS[1]])
+    stacked = jax.tree.map(lambda *x: jnp.stack(x), *a)
+    return Points(jax.vmap(segment.at)(s), stacked, segment.t + s, weights, segment.t, segment.h)
