@@ -7,6 +7,7 @@ from node_jax.adjoints.checkpointed import Checkpointed
 from node_jax.adjoints.direct import Direct
 from node_jax.adjoints.forward import Forward
 from node_jax.adjoints.interpolated import Interpolated
+from node_jax.adjoints.reversible import Reversible
 from node_jax.certificate import GradientReport, MemoryEstimate, check_gradient, estimate_memory
 from node_jax.control import Adaptive, Fixed, Grid
 from node_jax.methods import (
@@ -45,6 +46,7 @@ __all__ = [
     "Interpolated",
     "MemoryEstimate",
     "NeuralODE",
+    "Reversible",
     "SaveAt",
     "SaveEnd",
     "SaveSteps",

@@ -125,7 +125,7 @@ def check_gradient(
     needed = None
     if not ok and isinstance(steps, Adaptive):
         needed = problem.needed(method, steps, adjoint, exact, accept - uncertainty)
-    nfe, missed = int(sol.stats.accepted) * (len(method.c) - method.first_same_as_last), None
+    nfe, missed = int(sol.stats.accepted) * method.evaluations, None
     if isinstance(adjoint, Backsolve):
         static, values = prepare(
             f, z0, t0, t1, theta, method=method, steps=steps, adjoint=adjoint, save=SaveEnd(), max_steps=max_steps

@@ -50,7 +50,7 @@ class Progress(NamedTuple):
     accepted: jax.Array
     rejected: jax.Array
     limited: jax.Array
-    restarts: Any  # breakpoints crossed; None if there are none
+    restarts: Any  # slopes evaluated anew after breakpoints; None if there are none
 
 
 class Outcome(NamedTuple):
@@ -71,8 +71,8 @@ class Recorder(Protocol):
         """Set the buffers apart."""
         ...
 
-    def write(self, history: Any, t: Time, z: PyTree, trial: Trial, rounds: jax.Array) -> Any:
-        """Record the accepted steps of one trial that started at `(t, z)`."""
+    def write(self, history: Any, t: Time, z: PyTree, trial: Trial, rounds: jax.Array, memory: PyTree = ()) -> Any:
+        """Record the accepted steps of one trial that started at `(t, z)` and left the method with this memory."""
         ...
 
 
@@ -93,6 +93,11 @@ class Each(NamedTuple):
 def _breakpoints(steps: Any) -> jax.Array | None:
     points = getattr(steps, "breakpoints", None)
     return points if points is not None and points.size else None
+
+
+def _restarts(problem: Problem, steps: Any) -> bool:
+    """Whether a slope has to be evaluated anew after a breakpoint."""
+    return problem.method.first_same_as_last and _breakpoints(steps) is not None
 
 
 def visible(field: VectorField, steps: Any, t: jax.Array, h: jax.Array) -> VectorField:
@@ -129,7 +134,7 @@ def begin(problem: Problem, inputs: Inputs) -> Progress:
         zero,
         zero,
         zero,
-        zero if _breakpoints(steps) is not None else None,
+        zero if _restarts(problem, steps) else None,
     )
 
 
@@ -202,10 +207,9 @@ def outcome(problem: Problem, inputs: Inputs, rest: tuple[Progress, PyTree]) -> 
     p, out = rest
     method = problem.method
     trials = p.accepted + p.rejected
-    reuses = int(method.first_same_as_last)
-    nfe = inputs.steps.first_evaluations(method) + trials * (len(method.c) - reuses)
+    nfe = inputs.steps.first_evaluations(method) + trials * method.evaluations
     if p.restarts is not None:
-        nfe += reuses * p.restarts
+        nfe += p.restarts
     if method.c_dense and inputs.save.wants_slopes:
         steps = p.accepted if inputs.save.capacity else out.dense_steps
         nfe += len(method.c_dense) * steps
@@ -259,7 +263,7 @@ def integrate(each: Each, recorder: Recorder | None) -> tuple[Outcome, Any]:
     start = each(lambda inputs, _: begin(problem, inputs))()
     out = save.blank(each, method, start.z)
     history = () if recorder is None else recorder.blank(start.z, start.t.high)
-    broken = _breakpoints(steps) is not None
+    broken = _restarts(problem, steps)
 
     try_step = each(lambda inputs, p: attempt(problem, inputs, p))
     last = ()
@@ -282,7 +286,8 @@ def integrate(each: Each, recorder: Recorder | None) -> tuple[Outcome, Any]:
             closed = _closed(lax.cond(jnp.any(landed), again, lambda rest: rest[0], (after, landed)), each.lanes)
         out, rounds = save.record(each, method, extend(each), out, trial)
         if recorder is not None:
-            history = recorder.write(history, before.t, before.z, trial, rounds)
+            memory = _opened(closed, start, each.lanes).memory
+            history = recorder.write(history, before.t, before.z, trial, rounds, memory)
         return closed, last, out, history
 
     def live(carry):

@@ -13,6 +13,7 @@ from node_jax.adjoints.checkpointed import Checkpointed
 from node_jax.adjoints.direct import Direct
 from node_jax.adjoints.forward import Forward
 from node_jax.adjoints.interpolated import Interpolated
+from node_jax.adjoints.reversible import Reversible
 from node_jax.control import Adaptive, Fixed, Grid
 from node_jax.integrate import Inputs, Problem
 from node_jax.methods import ExplicitRK, tsit5
@@ -20,7 +21,7 @@ from node_jax.save import Dense, SaveAt, SaveEnd, SaveSteps
 from node_jax.solution import Solution, SolveError
 from node_jax.types import PyTree, VectorField, is_count
 
-ADJOINTS = (Checkpointed, Backsolve, Interpolated, Direct, Forward)
+ADJOINTS = (Checkpointed, Backsolve, Interpolated, Reversible, Direct, Forward)
 
 
 class _Static(NamedTuple):
@@ -124,7 +125,8 @@ def problem_of(static: _Static, dynamic: list) -> tuple[Problem, list, PyTree]:
     flat, structure = jax.tree.flatten(inputs)
     timed = field.used[len(jax.tree.leaves(z0))]
     unflatten = functools.partial(_unflatten, structure)
-    return Problem(with_params, timed, static.method, static.max_steps, unflatten), flat, theta
+    method = static.adjoint.scheme(static.method) if isinstance(static.adjoint, Reversible) else static.method
+    return Problem(with_params, timed, method, static.max_steps, unflatten), flat, theta
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -44,9 +44,24 @@ def add(a: PyTree, b: PyTree) -> PyTree:
     return jax.tree.map(jnp.add, a, b)
 
 
+def scaled(factor: float, a: PyTree) -> PyTree:
+    """Return `factor * a`."""
+    return jax.tree.map(lambda x: factor * x, a)
+
+
 def subtract(a: PyTree, b: PyTree) -> PyTree:
     """Return `a - b`."""
     return jax.tree.map(jnp.subtract, a, b)
+
+
+def mix(weight: float, a: PyTree, b: PyTree) -> PyTree:
+    """Return `a + weight * (b - a)`."""
+    return jax.tree.map(lambda x, y: x + weight * (y - x), a, b)
+
+
+def moduli(a: PyTree, b: PyTree) -> PyTree:
+    """Return `|a| + |b|`, element by element."""
+    return jax.tree.map(lambda x, y: jnp.abs(x) + jnp.abs(y), a, b)
 
 
 def where(condition: jax.Array, a: PyTree, b: PyTree) -> PyTree:
@@ -148,6 +163,13 @@ def write_rows(rows: PyTree, values: PyTree, i: jax.Array) -> PyTree:
         return lax.scatter(table, at, window, numbers, unique_indices=True, mode="promise_in_bounds")
 
     return jax.tree.map(leaf, rows, values)
+
+
+def write_row(rows: PyTree, value: PyTree, i: jax.Array) -> PyTree:
+    """Write values of shape `(*shape, *lanes)` at row `i` of `(n, *shape, *lanes)`, of each lane its own `i`."""
+    tables = jax.tree.map(lambda x: x.reshape(x.shape[0], -1, i.size), rows)
+    tables = write_rows(tables, jax.tree.map(lambda x: x[None], value), i)
+    return jax.tree.map(lambda table, x: table.reshape(x.shape), tables, rows)
 
 
 def read_table(rows: PyTree, like: PyTree, n: int) -> PyTree:

@@ -13,7 +13,7 @@ from replays import gap
 import node_jax as nj
 
 TIGHT = nj.Adaptive(rtol=1e-10, atol=1e-10)
-REVERSE = [nj.Checkpointed(), nj.Direct(), nj.Backsolve()]
+REVERSE = [nj.Checkpointed(), nj.Direct(), nj.Backsolve(), nj.Interpolated(), nj.Reversible()]
 
 
 def driven(z, t, theta):
@@ -115,6 +115,8 @@ SUPPORTED = {
     "Direct": {"reverse", "forward", *SECOND},
     "Forward": {"forward", "forward over forward"},
     "Backsolve": {"reverse"},
+    "Interpolated": {"reverse"},
+    "Reversible": {"reverse"},
 }
 
 
@@ -131,7 +133,7 @@ def test_second_derivatives_are_right_or_refused_by_name(name, mode, hessian):
             second(SHORT)
 
 
-@pytest.mark.parametrize("name", ["Forward", "Backsolve"])
+@pytest.mark.parametrize("name", ["Forward", "Backsolve", "Interpolated", "Reversible"])
 def test_a_mode_that_is_missing_is_refused_by_name(name):
     mode = jax.grad if name == "Forward" else jax.jacfwd
     with pytest.raises(NotImplementedError, match=r"use adjoint=Checkpointed\(\)"):

@@ -34,12 +34,17 @@ class Retraced(NamedTuple):
     h: jax.Array
 
 
+def times_of(inputs: Inputs, start: Start) -> tuple[jax.Array, jax.Array]:
+    """Return time and size of a recorded step of one lane, as functions of the inputs where they follow from them."""
+    if not inputs.steps.exact_times:
+        return start.t.high, start.h
+    t, end = inputs.steps.interval(start.index, inputs.t0, inputs.t1)
+    return t, end - t
+
+
 def retrace(problem: Problem, inputs: Inputs, start: Start, slopes: bool = False) -> Retraced:
     """Take a recorded step of one lane again, without error estimate; with slopes if asked or needed for the save."""
-    method, t, h = problem.method, start.t.high, start.h
-    if inputs.steps.exact_times:
-        t, end = inputs.steps.interval(start.index, inputs.t0, inputs.t1)
-        h = end - t
+    method, (t, h) = problem.method, times_of(inputs, start)
     field = visible(problem.field, inputs.steps, t, h)
     if not (slopes or inputs.save.wants_slopes):
         return Retraced(method.advance(field, t, start.z, h, inputs.theta), (), t, h)
@@ -62,27 +67,27 @@ def differentiable(inputs: Inputs) -> list[bool]:
 Pullback = Callable[[Start], tuple[Retraced, Callable[[Retraced], tuple[list, PyTree]]]]
 
 
-def pullback_of_steps(each: Each, chosen: list[bool]) -> Pullback:
+def pullback_of_steps(each: Each, chosen: list[bool], step: Callable = retrace) -> Pullback:
     """Return `start -> (step, pull)` for all lanes; `pull` maps cotangents of the step to those of leaves and state.
 
     Cotangents of leaves are added up over the lanes that share them.
     """
     few = not each.lanes and _is_small(each, chosen)
-    return _by_forward_mode(each, chosen) if few else _by_reverse_mode(each, chosen)
+    return _by_forward_mode(each, chosen, step) if few else _by_reverse_mode(each, chosen, step)
 
 
-def _by_reverse_mode(each: Each, chosen: list[bool]) -> Pullback:
+def _by_reverse_mode(each: Each, chosen: list[bool], step: Callable) -> Pullback:
     def pullback(start: Start):
-        def step(some, z):
+        def taken(some, z):
             moved = each._replace(leaves=tree.replaced(each.leaves, chosen, some))
-            return moved(lambda inputs, start: retrace(each.problem, inputs, start))(start._replace(z=z))
+            return moved(lambda inputs, start: step(each.problem, inputs, start))(start._replace(z=z))
 
-        return jax.vjp(step, tree.picked(each.leaves, chosen), start.z)
+        return jax.vjp(taken, tree.picked(each.leaves, chosen), start.z)
 
     return pullback
 
 
-def _by_forward_mode(each: Each, chosen: list[bool]) -> Pullback:
+def _by_forward_mode(each: Each, chosen: list[bool], step: Callable) -> Pullback:
     masks = tree.picked(each.masks, chosen)
 
     def one(inputs: Inputs, rest: tuple[Start, Retraced]):
@@ -90,13 +95,13 @@ def _by_forward_mode(each: Each, chosen: list[bool]) -> Pullback:
         leaves, structure = jax.tree.flatten(inputs)
         flat, unravel = ravel_pytree((tree.picked(leaves, chosen), start.z))
 
-        def step(flat):
+        def taken(flat):
             some, z = unravel(flat)
             moved = jax.tree.unflatten(structure, tree.replaced(leaves, chosen, some))
-            return retrace(each.problem, moved, start._replace(z=z))
+            return step(each.problem, moved, start._replace(z=z))
 
         def along(direction):
-            return tree.dot(bar, jax.jvp(step, (flat,), (direction,))[1], flat.dtype)
+            return tree.dot(bar, jax.jvp(taken, (flat,), (direction,))[1], flat.dtype)
 
         return unravel(jax.vmap(along)(jnp.eye(flat.size, dtype=flat.dtype)))
 
@@ -105,7 +110,7 @@ def _by_forward_mode(each: Each, chosen: list[bool]) -> Pullback:
             leaves_bar, z_bar = each(one)((start, bar))
             return [tree.sum_missing(x, mask) for x, mask in zip(leaves_bar, masks, strict=True)], z_bar
 
-        return each(lambda inputs, start: retrace(each.problem, inputs, start))(start), pull
+        return each(lambda inputs, start: step(each.problem, inputs, start))(start), pull
 
     return pullback
 

@@ -100,7 +100,9 @@ class Slots(NamedTuple):
             zero + 1,
         )
 
-    def write(self, history: History, before_t: Time, before_z: PyTree, trial: Trial, rounds: jax.Array) -> History:
+    def write(
+        self, history: History, before_t: Time, before_z: PyTree, trial: Trial, rounds: jax.Array, memory=()
+    ) -> History:
         """Record one trial; the index moves on only if some lane accepted it."""
         h, t, z, _, n, stride = history
         count = self.count(before_z)

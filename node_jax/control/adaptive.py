@@ -94,7 +94,7 @@ class Adaptive(eqx.Module):
         if self.first_step is not None:
             size = jnp.asarray(self.first_step, t0.dtype)
         else:
-            slope = field(z0, t0, theta) if memory is None else memory
+            slope = memory if method.first_same_as_last else field(z0, t0, theta)
 
             def size_of(z):
                 return self._ratio(z, z0, z0)

@@ -1,6 +1,7 @@
 """Explicit Runge-Kutta methods: the record of one and a table of well-known ones."""
 
 from node_jax.methods.explicit import ExplicitRK
+from node_jax.methods.reversible import Coupled, coupled
 from node_jax.methods.tableaux import (
     METHODS,
     bosh3,
@@ -17,8 +18,10 @@ from node_jax.methods.tableaux import (
 
 __all__ = [
     "METHODS",
+    "Coupled",
     "ExplicitRK",
     "bosh3",
+    "coupled",
     "dopri5",
     "dopri8",
     "euler",

@@ -76,6 +76,16 @@ class ExplicitRK:
         return bool(self.b_error)
 
     @property
+    def evaluations(self) -> int:
+        """Field evaluations of one trial."""
+        return len(self.c) - self.first_same_as_last
+
+    @property
+    def needed(self) -> int:
+        """Stages that `z1` needs."""
+        return max(i for i, b in enumerate(self.b) if b != 0.0) + 1
+
+    @property
     def last_pair(self) -> int | None:
         """The last stage at the end of the step before the one at `z1`, if there are both."""
         if not self.first_same_as_last:
@@ -121,10 +131,13 @@ class ExplicitRK:
         error = tuple(tree.scale(h, b, slopes) for b in (self.b_error, self.b_error_low) if b)
         return Step(z1, error, slopes, slopes[-1] if self.first_same_as_last else None)
 
+    def increment(self, field, t, z, h, theta) -> PyTree:
+        """Return `z1 - z`."""
+        return tree.scale(h, self.b, self.stages(field, t, z, h, theta, upto=self.needed))
+
     def advance(self, field, t, z, h, theta) -> PyTree:
         """Return `z1` alone."""
-        upto = max(i for i, b in enumerate(self.b) if b != 0.0) + 1
-        return tree.combine(z, h, self.b, self.stages(field, t, z, h, theta, upto=upto))
+        return tree.combine(z, h, self.b, self.stages(field, t, z, h, theta, upto=self.needed))
 
     def dense_slopes(self, field, t, z, h, theta, slopes) -> tuple[PyTree, ...]:
         """Return `slopes` followed by those that only dense output needs: `len(c_dense)` more evaluations."""
