@@ -37,6 +37,7 @@ class Problem(NamedTuple):
     method: ExplicitRK
     max_steps: int | None
     unflatten: Callable[[Sequence[Any]], Inputs]
+    crosses: bool = False  # whether breakpoints move in a derivative
 
 
 class Progress(NamedTuple):
@@ -105,6 +106,7 @@ def visible(field: VectorField, steps: Any, t: jax.Array, h: jax.Array) -> Vecto
     breakpoints = _breakpoints(steps)
     if breakpoints is None:
         return field
+    breakpoints, t, h = lax.stop_gradient((breakpoints, t, h))
     backward = h < 0
     high = jnp.min(jnp.where(breakpoints > t, breakpoints, jnp.inf))
     low = jnp.max(jnp.where(breakpoints < t, breakpoints, -jnp.inf))

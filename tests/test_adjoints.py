@@ -259,10 +259,6 @@ def test_every_strategy_lowers_for_every_platform_without_callbacks(adjoint, flo
 def test_backsolve_takes_only_steps_of_numbers():
     with pytest.raises(TypeError, match=r"Backsolve\(steps=\.\.\.\) must be an Adaptive of Python numbers"):
         nj.Backsolve(steps=nj.Adaptive(rtol="1e-3"))
-    with pytest.raises(NotImplementedError, match="use SaveAt"):
-        jax.grad(lambda x: nj.odesolve(nj.testing.decay, x, 0.0, 1.0, 1.0, adjoint=nj.Backsolve(), save=nj.Dense()).z1)(
-            1.0
-        )
 
 
 # The limit of stability.

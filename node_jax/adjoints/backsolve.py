@@ -8,13 +8,23 @@ import jax.numpy as jnp
 from jax import lax
 
 from node_jax import tree
-from node_jax.adjoints.boundary import Cotangents, pull_solve, unsupported
-from node_jax.adjoints.continuous import Points, check_steps, engine, integral, of_theta, spoiled, steps_back
+from node_jax.adjoints.boundary import Cotangents, crossing, pull_crossing, pull_solve, unsupported
+from node_jax.adjoints.continuous import (
+    Points,
+    check_steps,
+    engine,
+    integral,
+    of_theta,
+    refuse_moving_nodes,
+    spoiled,
+    steps_back,
+)
 from node_jax.control import Adaptive, direction
-from node_jax.integrate import Each, Inputs, Outcome, Problem, Progress, attempt, begin, restart
+from node_jax.integrate import Each, Inputs, Outcome, Problem, Progress, attempt, begin, restart, visible
 from node_jax.integrate import outcome as outcome_of
+from node_jax.interpolate import coefficients
 from node_jax.methods import ExplicitRK, tsit5
-from node_jax.save import SaveAt, SaveEnd, Trial
+from node_jax.save import Interpolant, SaveAt, SaveEnd, SaveSteps, Trial
 from node_jax.types import RUNNING, PyTree, Stats, Status
 
 
@@ -33,7 +43,7 @@ class Backsolve(eqx.Module):
 
     Raises:
         TypeError: if `steps` is not an `Adaptive` of Python numbers.
-        NotImplementedError: for `save=Dense`, and in forward mode.
+        NotImplementedError: in forward mode.
 
     Example:
         >>> import jax, node_jax as nj
@@ -64,20 +74,26 @@ class Backsolve(eqx.Module):
 
     def backward(self, each: Each, outcome: Outcome, history: tuple, bar: Cotangents, moving, shifted) -> list:
         """Return cotangents of the leaves that are `moving` (one bool for each leaf), None for the others."""
+        moves = each.problem.unflatten(shifted)
+        refuse_moving_nodes(self, each, moves)
 
         def between(each, bar, lane_ok):
             back = way_back(self, each, outcome, bar, moving)
             return back.z_bar, back.theta_bar
 
-        return pull_solve(each, outcome, bar, moving, each.problem.unflatten(shifted), between)
+        return pull_solve(each, outcome, bar, moving, moves, between)
 
 
 class Observations(NamedTuple):
-    """Output times of one lane in the order of the forward solve; cotangents of equal times stand at the first."""
+    """Output times of one lane in the order of the forward solve; cotangents of equal times stand at the first.
+
+    The first `count` were reached; the others stand where the last of these does.
+    """
 
     ts: Any
     zs: PyTree
     bars: PyTree
+    count: jax.Array
 
 
 class WayBack(NamedTuple):
@@ -97,32 +113,35 @@ class _Carry(NamedTuple):
 
 def way_back(adjoint: Backsolve, each: Each, outcome: Outcome, bar: Cotangents, moving) -> WayBack:
     """Solve backwards from the last known state of every lane to its `t0`."""
-    inputs = each.problem.unflatten(each.leaves)
-    if not isinstance(inputs.save, SaveEnd | SaveAt):
-        raise NotImplementedError(f"adjoint={adjoint!r} does not support save={inputs.save!r}: use SaveAt(ts)")
-    seen = each(_observations)((outcome, bar)) if isinstance(inputs.save, SaveAt) and inputs.save.ts.shape[0] else None
+    each, points = crossing(each, moving)
+    chosen = [a or b for a, b in zip(of_theta(each, moving), points, strict=True)]
+    seen, theta_bar = _observed(each, outcome, bar, chosen)
     z, t = each(_last_known)((outcome, seen))
     a = each(_first_cotangent)((bar, seen, t))
     reverse = _reversed(adjoint, each, (z, a), t, seen)
-    chosen = of_theta(each, moving)
     method, lands = reverse.problem.method, reverse.problem.unflatten(reverse.leaves).steps.breakpoints is not None
+
+    def land(rest) -> _Carry:
+        (p, theta_bar), landed = rest
+        if each.problem.crosses:
+            h = each(lambda inputs, landed: jnp.where(landed, inputs.t1 - inputs.t0, 0.0))(landed)
+            theta_bar = tree.add(theta_bar, pull_crossing(each, chosen, p.t.high, h, *p.z))
+        jump = reverse(lambda inputs, rest: _jump(reverse.problem, inputs, *rest))
+        return _Carry(jump((p, landed, seen)), theta_bar)
 
     def body(carry: _Carry) -> _Carry:
         after, (trial, landed) = reverse(lambda inputs, p: attempt(reverse.problem, inputs, p))(carry.progress)
         theta_bar = tree.add(
             carry.theta_bar, integral(each, chosen, reverse(lambda inputs, trial: _stages(method, trial))(trial))
         )
-        if lands:
-            jump = reverse(lambda inputs, rest: _jump(reverse.problem, inputs, *rest))
-            after = lax.cond(jnp.any(landed), jump, lambda rest: rest[0], (after, landed, seen))
-        return _Carry(after, theta_bar)
+        carry = _Carry(after, theta_bar)
+        return lax.cond(jnp.any(landed), land, lambda rest: rest[0], (carry, landed)) if lands else carry
 
     def live(carry: _Carry):
         return jnp.any(carry.progress.status == RUNNING)
 
-    picked = tree.picked(each.leaves, chosen)
     first = reverse(lambda inputs, _: begin(reverse.problem, inputs))()
-    p, theta_bar = lax.while_loop(live, body, _Carry(first, tree.full_like(picked, 0.0)))
+    p, theta_bar = lax.while_loop(live, body, _Carry(first, theta_bar))
     ended = reverse(lambda inputs, p: outcome_of(reverse.problem, inputs, (p, ())))(p)
     theta_bar = spoiled(each, theta_bar, chosen, ended.status != Status.SUCCESS)
     return WayBack(
@@ -134,12 +153,66 @@ def way_back(adjoint: Backsolve, each: Each, outcome: Outcome, bar: Cotangents, 
     )
 
 
-def _observations(inputs: Inputs, rest: tuple[Outcome, Cotangents]) -> Observations:
+def _observed(each: Each, outcome: Outcome, bar: Cotangents, chosen) -> tuple[Observations | None, list]:
+    """Return what was saved as observations, and what of its cotangents goes to the leaves directly."""
+    save, theta_bar = each.problem.unflatten(each.leaves).save, tree.full_like(tree.picked(each.leaves, chosen), 0.0)
+    if isinstance(save, SaveEnd) or (isinstance(save, SaveAt) and not save.ts.shape[0]):
+        return None, theta_bar
+    if isinstance(save, SaveAt):
+        return each(_at_times)((outcome, bar)), theta_bar
+    if isinstance(save, SaveSteps):
+        return each(_at_ends)((outcome, bar)), theta_bar
+    starts = each(_at_starts)(outcome)
+
+    def polynomials(some, zs):
+        put = each._replace(leaves=tree.replaced(each.leaves, chosen, some))
+        return put(lambda inputs, rest: _polynomials(each.problem, inputs, *rest))((outcome.out, starts.count, zs))
+
+    _, vjp = jax.vjp(polynomials, tree.picked(each.leaves, chosen), starts.zs)
+    theta_bar, bars = vjp(bar.rows.q)
+    return starts._replace(bars=bars), theta_bar
+
+
+def _at_times(inputs: Inputs, rest: tuple[Outcome, Cotangents]) -> Observations:
     outcome, bar = rest
     ts, sign = inputs.save.ts, direction(inputs.t0, inputs.t1)
     first = jnp.searchsorted(sign * ts, sign * ts)
     bars = jax.tree.map(lambda g: jnp.zeros_like(g).at[first].add(g), bar.rows)
-    return Observations(ts, inputs.save.rows(outcome.out), bars)
+    return Observations(ts, outcome.out.zs, bars, outcome.out.cursor)
+
+
+def _at_ends(inputs: Inputs, rest: tuple[Outcome, Cotangents]) -> Observations:
+    """Observe the ends of all steps."""
+    outcome, bar = rest
+    ts, zs = outcome.out
+    return Observations(_filled(ts, outcome.stats.accepted, inputs.t0), zs, bar.rows.zs, outcome.stats.accepted)
+
+
+def _at_starts(inputs: Inputs, outcome: Outcome) -> Observations:
+    """Observe the starts of all steps; cotangents are missing."""
+    ts, _, q = outcome.out
+    constant = jax.tree.map(lambda x, z0: jnp.broadcast_to(z0, x.shape), q[0], inputs.z0)
+    zs = tree.where_rows(jnp.arange(ts.shape[0]) < outcome.stats.accepted, q[0], constant)
+    return Observations(_filled(ts, outcome.stats.accepted, inputs.t0), zs, (), outcome.stats.accepted)
+
+
+def _filled(ts: jax.Array, count: jax.Array, t0: jax.Array) -> jax.Array:
+    last = jnp.where(count > 0, ts[jnp.maximum(count - 1, 0)], t0)
+    return jnp.where(jnp.arange(ts.shape[0]) < count, ts, last)
+
+
+def _polynomials(problem: Problem, inputs: Inputs, saved: Interpolant, count: jax.Array, zs: PyTree) -> tuple:
+    """Return the polynomials of all steps of one lane as functions of their starts."""
+    taken = jnp.arange(saved.t.shape[0]) < count
+
+    def one(taken, t, h, z):
+        t, h = (jnp.where(taken, x, other) for x, other in ((t, inputs.t0), (h, 0.0)))
+        field = visible(problem.field, inputs.steps, t, h)
+        slopes = problem.method.stages(field, t, z, h, inputs.theta)
+        slopes = problem.method.dense_slopes(field, t, z, h, inputs.theta, slopes)
+        return coefficients(problem.method, z, h, slopes)
+
+    return jax.vmap(one)(taken, saved.t, saved.h, zs)
 
 
 def _at(sign: jax.Array, seen: Observations, t: jax.Array) -> tuple[jax.Array, PyTree, PyTree]:
@@ -154,7 +227,7 @@ def _last_known(inputs: Inputs, rest: tuple[Outcome, Observations | None]) -> tu
     ok = outcome.status == Status.SUCCESS
     z, t = inputs.z0, inputs.t0
     if seen is not None:
-        some, i = outcome.out.cursor > 0, jnp.maximum(outcome.out.cursor - 1, 0)
+        some, i = seen.count > 0, jnp.maximum(seen.count - 1, 0)
         z, t = tree.where(some, tree.row(seen.zs, i), z), jnp.where(some, seen.ts[i], t)
     return tree.where(ok, outcome.z1, z), jnp.where(ok, inputs.t1, t)
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from node_jax import tree
+from node_jax.control import direction
 from node_jax.integrate import Each, Inputs, Outcome, Problem, visible
 from node_jax.methods import rk4
 from node_jax.types import PyTree, Status
@@ -100,6 +101,40 @@ def arrive(problem: Problem, inputs: Inputs, nodes: tuple[PyTree, PyTree], moves
     if _at_times(moves):
         rows = jax.vmap(lambda t, z: moved(problem.field, t, z))(inputs.save.ts, rows)
     return Cotangents(z1, rows)
+
+
+def crossing(each: Each, moving: Sequence[bool]) -> tuple[Each, list[bool]]:
+    """Let steps know if breakpoints move; say also which leaves are such breakpoints."""
+    at = getattr(each.problem.unflatten(range(len(moving))).steps, "breakpoints", None)
+    points = [i == at and moves for i, moves in enumerate(moving)]
+    return each._replace(problem=each.problem._replace(crosses=any(points))), points
+
+
+def cross(problem: Problem, inputs: Inputs, node: jax.Array, h: jax.Array, z: PyTree) -> PyTree:
+    """Return the state of one lane at a node behind a breakpoint; the node does not move with the breakpoint.
+
+    Between the two lie a step of size zero with the field before the breakpoint, and one back with the field after it:
+    `dL/dtau = a (f(z, tau-) - f(z, tau+))`. At other nodes nothing happens.
+    """
+    points, sign = inputs.steps.breakpoints, direction(inputs.t0, inputs.t1)
+    inside = ((points - inputs.t0) * sign > 0) & ((inputs.t1 - points) * sign > 0)
+    near = jnp.abs(points - node) <= 8 * jnp.finfo(node.dtype).eps * jnp.maximum(jnp.abs(node), jnp.abs(h))
+    here = inside & near & (h != 0)
+    moved = points[jnp.argmax(here)]
+    fixed = lax.stop_gradient(moved)
+    before, after = (visible(problem.field, inputs.steps, fixed, side) for side in (-h, h))
+    there = rk4.advance(before, fixed, z, moved - fixed, inputs.theta)
+    return tree.where(jnp.any(here), rk4.advance(after, moved, there, fixed - moved, inputs.theta), z)
+
+
+def pull_crossing(each: Each, chosen: Sequence[bool], node: jax.Array, h: jax.Array, z: PyTree, bar: PyTree) -> list:
+    """Pull the cotangent of the state behind a node back to the breakpoints among the chosen leaves."""
+
+    def crossed(some):
+        put = each._replace(leaves=tree.replaced(each.leaves, chosen, some))
+        return put(lambda inputs, rest: cross(each.problem, inputs, *rest))((node, h, z))
+
+    return jax.vjp(crossed, tree.picked(each.leaves, chosen))[1](bar)[0]
 
 
 class Ends(NamedTuple):

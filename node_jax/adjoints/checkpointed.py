@@ -7,7 +7,7 @@ only, without error estimates or controller, and transposes each.
 import equinox as eqx
 
 from node_jax.adjoints.backward import back_over_steps
-from node_jax.adjoints.boundary import Cotangents, moving_times, pull_solve
+from node_jax.adjoints.boundary import Cotangents, crossing, moving_times, pull_solve
 from node_jax.adjoints.pullback import differentiable, pullback_of_steps
 from node_jax.adjoints.replay import recorder_of, replay
 from node_jax.adjoints.slots import History, Slots, stored_bytes
@@ -66,7 +66,8 @@ class Checkpointed(eqx.Module):
         `shifted` says which times move in this or in an outer derivative.
         """
         inputs = each.problem.unflatten(each.leaves)
-        chosen = [a and b for a, b in zip(differentiable(inputs), moving, strict=True)]
+        each, points = crossing(each, shifted)
+        chosen = [(a or p) and b for a, p, b in zip(differentiable(inputs), points, moving, strict=True)]
 
         def between(each, bar, lane_ok):
             pullback, recorder = pullback_of_steps(each, chosen), self.recorder(each)

@@ -9,9 +9,11 @@ import jax
 import jax.numpy as jnp
 
 from node_jax import tree
+from node_jax.adjoints.boundary import unsupported
 from node_jax.control import Adaptive
 from node_jax.integrate import Each, Inputs, Problem, visible
 from node_jax.methods import ExplicitRK
+from node_jax.save import SaveSteps
 from node_jax.types import PyTree, VectorField
 
 
@@ -30,6 +32,17 @@ def steps_back(each: Each, steps: Adaptive | None) -> Adaptive:
     if steps is None and isinstance(inputs.steps, Adaptive):
         return inputs.steps
     return jax.tree.map(lambda x: jnp.asarray(x, inputs.t0.dtype), steps or Adaptive())
+
+
+def refuse_moving_nodes(adjoint, each: Each, moves: Inputs) -> None:
+    """Refuse outputs at the ends of steps that follow the times, which a continuous adjoint takes for constants."""
+    inputs = each.problem.unflatten(each.leaves)
+    if (
+        isinstance(inputs.save, SaveSteps)
+        and inputs.steps.exact_times
+        and any(jax.tree.leaves((moves.t0, moves.t1, moves.steps)))
+    ):
+        raise unsupported(adjoint, f"derivatives in times of {inputs.save!r} under {inputs.steps!r}")
 
 
 def engine(each: Each, field: VectorField, method: ExplicitRK, inputs: Inputs) -> Each:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from node_jax import tree
-from node_jax.adjoints.boundary import arrive, depart, moving_times, with_donors
+from node_jax.adjoints.boundary import arrive, crossing, depart, moving_times, with_donors
 from node_jax.adjoints.pullback import Start, retrace
 from node_jax.adjoints.replay import Lane, Row, at_nodes, recorder_of, retake
 from node_jax.adjoints.slots import History, Slots
@@ -50,7 +50,8 @@ class Direct(eqx.Module):
     def replay(self, each: Each, outcome: Outcome, history: History, shifted) -> tuple:
         """Return the state at `t1` and the saved rows, differentiable in the inputs."""
         each = with_donors(each, (outcome.stats.accepted > 0) | (outcome.status == Status.SUCCESS))
-        moves = moving_times(each, [True] * len(each.leaves))
+        every = [True] * len(each.leaves)
+        each, moves = crossing(each, every)[0], moving_times(each, every)
         inputs = each.problem.unflatten(each.leaves)
         save, inside = inputs.save, at_nodes(each)
         limit = inputs.steps.trials(each.problem.max_steps)

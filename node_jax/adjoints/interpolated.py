@@ -9,8 +9,17 @@ from jax import lax
 
 from node_jax import tree
 from node_jax.adjoints.backward import back_over_steps
-from node_jax.adjoints.boundary import Cotangents, pull_solve, unsupported
-from node_jax.adjoints.continuous import Points, check_steps, engine, integral, of_theta, spoiled, steps_back
+from node_jax.adjoints.boundary import Cotangents, crossing, pull_crossing, pull_solve, unsupported
+from node_jax.adjoints.continuous import (
+    Points,
+    check_steps,
+    engine,
+    integral,
+    of_theta,
+    refuse_moving_nodes,
+    spoiled,
+    steps_back,
+)
 from node_jax.adjoints.pullback import Pullback, Retraced, Start, pullback_of_steps, retrace
 from node_jax.adjoints.replay import recorder_of
 from node_jax.adjoints.slots import History, Slots, stored_bytes
@@ -19,7 +28,7 @@ from node_jax.integrate import Each, Inputs, Outcome, Progress, attempt, begin, 
 from node_jax.integrate import outcome as outcome_of
 from node_jax.interpolate import at_fraction, coefficients, horner
 from node_jax.methods import ExplicitRK, tsit5
-from node_jax.save import SaveEnd, SaveSteps, Trial
+from node_jax.save import SaveEnd, Trial
 from node_jax.types import RUNNING, PyTree, Status, VectorField, is_count
 
 # Gauss and Legendre: three points on [0, 1], of order 6
@@ -90,7 +99,11 @@ class Interpolated(eqx.Module):
 
     def backward(self, each: Each, outcome: Outcome, history: History, bar: Cotangents, moving, shifted) -> list:
         """Return cotangents of the leaves that are `moving` (one bool for each leaf), None for the others."""
-        moves, chosen = each.problem.unflatten(shifted), of_theta(each, moving)
+        each, points = crossing(each, moving)
+        moves, chosen = (
+            each.problem.unflatten(shifted),
+            [a or b for a, b in zip(of_theta(each, moving), points, strict=True)],
+        )
         refuse_moving_nodes(self, each, moves)
 
         def between(each, bar, lane_ok):
@@ -98,17 +111,6 @@ class Interpolated(eqx.Module):
             return back_over_steps(each, (outcome, history), bar, lane_ok, chosen, pullback, recorder, exact=False)
 
         return pull_solve(each, outcome, bar, moving, moves, between)
-
-
-def refuse_moving_nodes(adjoint, each: Each, moves: Inputs) -> None:
-    """Refuse outputs at the ends of steps that follow the times, which a continuous adjoint takes for constants."""
-    inputs = each.problem.unflatten(each.leaves)
-    if (
-        isinstance(inputs.save, SaveSteps)
-        and inputs.steps.exact_times
-        and any(jax.tree.leaves((moves.t0, moves.t1, moves.steps)))
-    ):
-        raise unsupported(adjoint, f"derivatives in times of {inputs.save!r} under {inputs.steps!r}")
 
 
 class Segment(NamedTuple):
@@ -162,6 +164,8 @@ def _pullback(adjoint: Interpolated, each: Each, chosen: list[bool]) -> Pullback
                 return Segment(y.t, y.h, coefficients(problem.method, start.z, y.h, y.slopes))
 
             leaves_bar, a = _sweep(adjoint, each, chosen, each(polynomial)((start, y)), bar.z1)
+            if problem.crosses:
+                leaves_bar = tree.add(leaves_bar, pull_crossing(each, chosen, y.t + y.h, y.h, y.z1, bar.z1))
             if pull_slopes is None:
                 return leaves_bar, a
             more = pull_slopes(tree.full_like(bar, 0.0)._replace(slopes=bar.slopes))

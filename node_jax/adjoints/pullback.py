@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from node_jax import tree
+from node_jax.adjoints.boundary import cross
 from node_jax.integrate import Each, Inputs, Problem, visible
 from node_jax.types import PyTree, Time
 
@@ -47,10 +48,14 @@ def retrace(problem: Problem, inputs: Inputs, start: Start, slopes: bool = False
     method, (t, h) = problem.method, times_of(inputs, start)
     field = visible(problem.field, inputs.steps, t, h)
     if not (slopes or inputs.save.wants_slopes):
-        return Retraced(method.advance(field, t, start.z, h, inputs.theta), (), t, h)
+        return Retraced(_behind(problem, inputs, t, h, method.advance(field, t, start.z, h, inputs.theta)), (), t, h)
     stages = method.stages(field, t, start.z, h, inputs.theta)
     stages = method.dense_slopes(field, t, start.z, h, inputs.theta, stages)
-    return Retraced(tree.combine(start.z, h, method.b, stages), stages, t, h)
+    return Retraced(_behind(problem, inputs, t, h, tree.combine(start.z, h, method.b, stages)), stages, t, h)
+
+
+def _behind(problem: Problem, inputs: Inputs, t: jax.Array, h: jax.Array, z1: PyTree) -> PyTree:
+    return cross(problem, inputs, t + h, h, z1) if problem.crosses else z1
 
 
 def differentiable(inputs: Inputs) -> list[bool]:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from node_jax import tree
-from node_jax.adjoints.boundary import arrive, depart, moving_times
+from node_jax.adjoints.boundary import arrive, crossing, depart, moving_times
 from node_jax.adjoints.pullback import Start, retrace
 from node_jax.adjoints.slots import History, Slots
 from node_jax.control import add_time
@@ -74,6 +74,7 @@ def replay(each: Each, outcome: Outcome, history: History, recorder: Slots, shif
 
     `shifted` says for each leaf whether it is a time that moves.
     """
+    each, _ = crossing(each, shifted)
     problem, method = each.problem, each.problem.method
     moves = moving_times(each, shifted)
     inputs = problem.unflatten(each.leaves)

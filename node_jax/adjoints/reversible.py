@@ -8,8 +8,8 @@ import jax.numpy as jnp
 
 from node_jax import tree
 from node_jax.adjoints.backward import lane_of, of_leaves, unwind
-from node_jax.adjoints.boundary import Cotangents, moving_times, pull_solve, unsupported
-from node_jax.adjoints.pullback import Retraced, Start, differentiable, pullback_of_steps, times_of
+from node_jax.adjoints.boundary import Cotangents, crossing, moving_times, pull_crossing, pull_solve, unsupported
+from node_jax.adjoints.pullback import Retraced, Start, differentiable, pullback_of_steps, retrace, times_of
 from node_jax.adjoints.replay import Row, at_nodes, recorder_of, start_of
 from node_jax.adjoints.segments import down_rows
 from node_jax.adjoints.slots import History, Slots
@@ -82,7 +82,8 @@ class Reversible(eqx.Module):
     def backward(self, each: Each, outcome: Outcome, history: History, bar: Cotangents, moving, shifted) -> list:
         """Return cotangents of the leaves that are `moving` (one bool for each leaf), None for the others."""
         inputs = each.problem.unflatten(each.leaves)
-        chosen = [a and b for a, b in zip(differentiable(inputs), moving, strict=True)]
+        each, points = crossing(each, moving)
+        chosen = [(a or p) and b for a, p, b in zip(differentiable(inputs), points, moving, strict=True)]
 
         def between(each, bar, lane_ok):
             carry = undo_all(each, (outcome, history), bar, lane_ok, chosen)
@@ -138,7 +139,8 @@ def undo_all(each: Each, solved: tuple[Outcome, History], bar: Cotangents, lane_
     method: Any = problem.method  # a `Coupled`
     inside, lane = at_nodes(each), lane_of(each, outcome, lane_ok)
     saved, exact = problem.unflatten(each.leaves).save, problem.unflatten(each.leaves).steps.exact_times
-    forth, back = pullback_of_steps(each, chosen), pullback_of_steps(each, chosen, _step_back)
+    uncrossed = each._replace(problem=problem._replace(crosses=False))
+    forth, back = (pullback_of_steps(uncrossed, chosen, step) for step in (retrace, _step_back))
     stretch = method.restart or jnp.iinfo(jnp.int32).max
 
     def undo(i, row: Row, carry: Undone) -> Undone:
@@ -157,16 +159,20 @@ def undo_all(each: Each, solved: tuple[Outcome, History], bar: Cotangents, lane_
         trial = Trial(active, index, time, behind.h, time.high, y, y1, behind.slopes)
         save, into = saved.pull(inside, method, carry.save, trial, tree.row(history.rounds, i))
         y_bar, z_bar = tree.where(active, (carry.y_bar, carry.z_bar), tree.full_like((y, z), 0.0))
+        at_end = tree.add(tree.add(y_bar, into.z1), z_bar)
         nothing = tree.full_like(into.t, 0.0)
         late, more = pull_back(Retraced(tree.scaled(-1.0, z_bar), (), nothing, nothing))
         y_bar = tree.add(tree.add(y_bar, into.z1), tree.add(z_bar, more))
         early, more = pull_forth(Retraced(y_bar, into.slopes, into.t, into.h))
         passed = tree.scaled(method.coupling, y_bar)
         y_bar, z_bar = tree.add(passed, into.z), tree.add(tree.subtract(z_bar, passed), more)
+        leaves_bar = tree.add(tree.add(carry.leaves, late), early)
+        if problem.crosses:
+            leaves_bar = tree.add(leaves_bar, pull_crossing(each, chosen, behind.t + behind.h, behind.h, y1, at_end))
         together = tree.add(y_bar, z_bar), tree.full_like(z_bar, 0.0)
         bars = tree.where(method.restarts(index), together, (y_bar, z_bar))
         y, z, y_bar, z_bar = tree.where(active, (y, z, *bars), (carry.y, carry.z, carry.y_bar, carry.z_bar))
-        return Undone(y, z, y_bar, z_bar, tree.add(tree.add(carry.leaves, late), early), save, carry.left - active)
+        return Undone(y, z, y_bar, z_bar, leaves_bar, save, carry.left - active)
 
     leaves_bar = tree.full_like(tree.picked(each.leaves, chosen), 0.0)
     zero = tree.full_like(bar.z1, 0.0)
