@@ -1,5 +1,6 @@
 """How far a gradient can be trusted, and what it would cost in memory."""
 
+import dataclasses
 import functools
 from typing import Any, NamedTuple
 
@@ -13,6 +14,8 @@ from node_jax.adjoints.backsolve import Backsolve, way_back
 from node_jax.adjoints.boundary import Cotangents
 from node_jax.adjoints.checkpointed import Checkpointed
 from node_jax.adjoints.direct import Direct
+from node_jax.adjoints.interpolated import Interpolated
+from node_jax.adjoints.reversible import Reversible, undo_all
 from node_jax.control import Adaptive
 from node_jax.integrate import Each, integrate
 from node_jax.lanes import is_traced
@@ -32,8 +35,10 @@ class GradientReport(NamedTuple):
         accept: the error that was accepted.
         needed_rtol: the largest tried `rtol` with which the same strategy would be accepted; None if none was, or under
             prescribed steps.
-        forward_nfe, backward_nfe: field evaluations of the solve and of the way back (vector-Jacobian products apart).
-        reconstruction_error: relative error of `z(t0)` found on the way back, with `Backsolve`; else None.
+        forward_nfe: field evaluations of the solve.
+        backward_nfe: those of the way back, vector-Jacobian products apart; None with `Interpolated`, not counted.
+        reconstruction_error: relative error of `z(t0)` found on the way back, with `Backsolve` and `Reversible`; else
+            None.
         limited: share of the accepted steps at the limit of stability; None for methods that cannot tell.
         adjoint: the strategy.
     """
@@ -44,7 +49,7 @@ class GradientReport(NamedTuple):
     accept: float
     needed_rtol: float | None
     forward_nfe: int
-    backward_nfe: int
+    backward_nfe: int | None
     reconstruction_error: float | None
     limited: float | None
     adjoint: Any
@@ -64,7 +69,8 @@ class GradientReport(NamedTuple):
             text += f" The way back missed z(t0) by {self.reconstruction_error:.1e} of its size."
         if self.limited is not None and self.limited > 0.2:
             text += f" {self.limited:.0%} of the steps were at the limit of stability: the problem is stiff."
-        return f"{text} {self.forward_nfe:,} field evaluations forward, {self.backward_nfe:,} back."
+        back = "" if self.backward_nfe is None else f", {self.backward_nfe:,} back"
+        return f"{text} {self.forward_nfe:,} field evaluations forward{back}."
 
 
 def check_gradient(
@@ -125,12 +131,10 @@ def check_gradient(
     needed = None
     if not ok and isinstance(steps, Adaptive):
         needed = problem.needed(method, steps, adjoint, exact, accept - uncertainty)
-    nfe, missed = int(sol.stats.accepted) * method.evaluations, None
-    if isinstance(adjoint, Backsolve):
-        static, values = prepare(
-            f, z0, t0, t1, theta, method=method, steps=steps, adjoint=adjoint, save=SaveEnd(), max_steps=max_steps
-        )
-        found, nfe = _back_at_t0(static, values, cotangent)
+    nfe, missed = None if isinstance(adjoint, Interpolated) else int(sol.stats.accepted) * method.evaluations, None
+    if isinstance(adjoint, Backsolve | Reversible):
+        options = {"method": method, "steps": steps, "adjoint": adjoint, "save": SaveEnd(), "max_steps": max_steps}
+        found, nfe = _back_at_t0(*prepare(f, z0, t0, t1, theta, **options), cotangent)
         nfe, missed = int(nfe), _gap(found, z0)
     limited = None if int(sol.stats.limited) < 0 else int(sol.stats.limited) / max(1, int(sol.stats.accepted))
     return GradientReport(error, uncertainty, ok, accept, needed, int(sol.stats.nfe), nfe, missed, limited, adjoint)
@@ -194,8 +198,8 @@ class _Problem(NamedTuple):
         """Return the largest of ever smaller relative tolerances at which the strategy is accepted."""
         for k in range(1, 9):
             tighter, back = _tighter(steps, 10.0**-k), adjoint
-            if isinstance(adjoint, Backsolve) and adjoint.steps is not None:
-                back = Backsolve(_tighter(adjoint.steps, 10.0**-k), adjoint.method)
+            if getattr(adjoint, "steps", None) is not None:
+                back = dataclasses.replace(adjoint, steps=_tighter(adjoint.steps, 10.0**-k))
             if _gap(self.gradient(method, tighter, back, 16), exact) <= accept:
                 return float(np.max([np.max(x) for x in jax.tree.leaves(tighter.rtol)]))
         return None
@@ -224,11 +228,14 @@ def _gap(got: PyTree, want: PyTree) -> float:
 def _back_at_t0(static, values: list, cotangent: PyTree) -> tuple[PyTree, jax.Array]:
     """Return the state at `t0` that the way back finds, and its field evaluations."""
     problem, leaves, _ = problem_of(static, values)
-    each = Each(problem, leaves, [()] * len(leaves), ())
-    outcome, _ = integrate(each, None)
-    moving = [jnp.issubdtype(x.dtype, jnp.inexact) for x in leaves]
-    back = way_back(static.adjoint, each, outcome, Cotangents(cotangent, ()), moving)
-    return back.z0, back.stats.nfe
+    each, bar = Each(problem, leaves, [()] * len(leaves), ()), Cotangents(cotangent, ())
+    still = [False] * len(leaves)
+    if isinstance(static.adjoint, Backsolve):
+        back = way_back(static.adjoint, each, integrate(each, None)[0], bar, still)
+        return back.z0, back.stats.nfe
+    outcome, history = integrate(each, static.adjoint.recorder(each))
+    undone = undo_all(each, (outcome, history), bar, jnp.array(True), still)
+    return undone.y, 2 * problem.method.needed * outcome.stats.accepted
 
 
 class MemoryEstimate(NamedTuple):
@@ -251,7 +258,7 @@ def estimate_memory(
     theta: PyTree = None,
     *,
     lanes: int | None = None,
-    adjoints: tuple = (Checkpointed(), Backsolve(), Direct()),
+    adjoints: tuple = (Checkpointed(), Backsolve(), Interpolated(), Reversible(), Direct()),
     method=tsit5,
     steps=Adaptive(),
     max_steps: int = 4096,

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
-from replays import gap
+from replays import combined, gap, nodes
 
 import node_jax as nj
+from node_jax.adjoints.slots import buffers
 
 TIGHT = nj.Adaptive(rtol=1e-10, atol=1e-10)
 REVERSE = [nj.Checkpointed(), nj.Direct(), nj.Backsolve(), nj.Interpolated(), nj.Reversible()]
@@ -196,9 +197,11 @@ def test_gradient_of_complex_states_agrees_with_the_exact_solution(adjoint):
     assert gap(jax.grad(found, (0, 1))(0.7, 1.3), jax.grad(exact, (0, 1))(0.7, 1.3)) < 1e-8
 
 
-def test_backsolve_error_falls_with_the_tolerance():
+@pytest.mark.parametrize("adjoint", [nj.Backsolve(), nj.Interpolated()], ids=repr)
+def test_error_of_continuous_adjoints_falls_with_the_tolerance(adjoint):
+    slope = jax.jit(jax.grad(lambda at, tol: loss(at, adjoint, nj.Adaptive(tol, tol))))
     want = jax.grad(loss)(FLAT, nj.Checkpointed())
-    gaps = [gap(jax.grad(loss)(FLAT, nj.Backsolve(), nj.Adaptive(tol, tol)), want) for tol in (1e-5, 1e-7, 1e-9)]
+    gaps = [gap(slope(FLAT, tol), want) for tol in (1e-5, 1e-7, 1e-9)]
     assert gaps[0] < 1e-3
     assert all(tight < loose / 10 for loose, tight in itertools.pairwise(gaps))
 
@@ -214,6 +217,176 @@ def test_backsolve_restarts_from_what_was_saved():
     want = jax.grad(lambda mu: nj.odesolve(van_der_pol, START, 0.0, 20.0, mu, steps=TIGHT).z1[0])(2.0)
     assert abs(jax.grad(ends)(2.0, nj.SaveAt(ts)) - want) < 1e-4 * abs(want)
     assert not abs(jax.grad(ends)(2.0, nj.SaveEnd()) - want) < 1e-2 * abs(want)
+
+
+def test_interpolated_is_right_where_the_way_back_explodes():
+    def end(at, adjoint, tol):
+        steps = nj.Adaptive(tol, tol)
+        return jnp.sum(nj.odesolve(van_der_pol, at[0], 0.0, 20.0, at[1], adjoint=adjoint, steps=steps).z1)
+
+    at = (jnp.array([2.0, 0.0]), 1.0)
+    want = jax.grad(end)(at, nj.Checkpointed(), 1e-12)
+    assert gap(jax.grad(end)(at, nj.Interpolated(), 1e-7), want) < 1e-5
+    assert gap(jax.grad(end)(at, nj.Backsolve(), 1e-7), want) > 0.1
+
+
+def coupled_replay(f, z0, times, theta, coupling=0.999, restart=16):
+    """The reversible scheme over known steps, plainly; the last state."""
+
+    def increment(t, x, h):
+        slopes = []
+        for c, a in zip(nj.tsit5.c, nj.tsit5.a, strict=True):
+            slopes.append(f(combined(x, h, a, slopes) if slopes else x, t + c * h, theta))
+        return combined(jnp.zeros_like(x), h, nj.tsit5.b, slopes)
+
+    def step(carry, ends):
+        (y, z, i), h = carry, ends[1] - ends[0]
+        z = jnp.where(i % restart == 0, y, z)
+        y = coupling * y + (1 - coupling) * z + increment(ends[0], z, h)
+        return (y, z - increment(ends[1], y, -h), i + 1), None
+
+    return jax.lax.scan(step, (z0, z0, 0), (times[:-1], times[1:]))[0][0]
+
+
+@pytest.mark.parametrize(("field", "z0"), [(van_der_pol, (2.0, 0.0)), (forced, (1.0, 0.8))], ids=["stiff", "timed"])
+def test_reversible_equals_plain_differentiation_of_its_scheme(field, z0):
+    options = {"steps": nj.Adaptive(1e-7, 1e-7), "adjoint": nj.Reversible()}
+    times = nodes(field, jnp.array(z0), 0.0, 20.0, 1.0, **options)
+
+    def end(z0, theta):
+        return jnp.sum(jnp.sin(nj.odesolve(field, z0, 0.0, 20.0, theta, **options).z1))
+
+    def plain(z0, theta):
+        return jnp.sum(jnp.sin(coupled_replay(field, z0, times, theta)))
+
+    assert gap(jax.grad(end, (0, 1))(jnp.array(z0), 1.0), jax.grad(plain, (0, 1))(jnp.array(z0), 1.0)) < 1e-12
+
+
+@pytest.mark.parametrize("adjoint", [*REVERSE, nj.Checkpointed(checkpoints=4)], ids=repr)
+def test_gradient_through_dense_output_agrees(adjoint):
+    def read(theta, adjoint):
+        options = {"steps": nj.Adaptive(1e-8, 1e-8), "method": nj.bosh3, "save": nj.Dense(512), "adjoint": adjoint}
+        return jnp.sum(nj.odesolve(driven, START, 0.0, 1.0, theta, **options).evaluate(jnp.array([0.1, 0.4, 0.9])) ** 2)
+
+    def saved(theta):
+        save = nj.SaveAt(jnp.array([0.1, 0.4, 0.9]))
+        return jnp.sum(nj.odesolve(driven, START, 0.0, 1.0, theta, steps=TIGHT, save=save).zs ** 2)
+
+    assert gap(jax.grad(read)(THETA, adjoint), jax.grad(saved)(THETA)) < 1e-6
+
+
+@pytest.mark.parametrize("adjoint", REVERSE, ids=repr)
+def test_gradient_of_every_saved_step_agrees_with_differences(adjoint):
+    def weighted(z0):
+        nodes = jnp.linspace(0.0, 1.0, 161)
+        options = {"steps": nj.Grid(nodes), "method": nj.bosh3, "save": nj.SaveSteps(160), "adjoint": adjoint}
+        sol = nj.odesolve(forced, z0, 0.0, 1.0, 1.5, **options)
+        return jnp.sum(jnp.sin(3 * sol.ts) * sol.zs[:, 0] ** 2)
+
+    found = jax.grad(weighted)(START)
+    assert gap(found, differences(weighted, START, 1e-3)) < 1e-5
+
+
+def switched(z, t, theta):
+    """A pendulum that is pushed, harder and harder, with times of the switches in the last two of theta."""
+    push = jnp.where(t < theta[1], 1.0, -0.5 * z[0]) * jnp.where(t < theta[2], 1.0, 2.0)
+    return jnp.stack([z[1] + push + jnp.sin(t), -theta[0] * jnp.sin(z[0])])
+
+
+def pushed(at, adjoint):
+    points = at[2:4]
+    steps = nj.Adaptive(1e-9, 1e-9, breakpoints=points)
+    theta = jnp.stack([at[4], *jax.lax.stop_gradient(points)])
+    options = {"adjoint": adjoint, "steps": steps, "method": nj.bosh3, "save": nj.SaveAt(jnp.array([0.5, 1.0, 1.7]))}
+    sol = nj.odesolve(switched, START, at[0], at[1], theta, **options)
+    return jnp.sum(jnp.sin(sol.z1)) + jnp.sum(sol.zs**2)
+
+
+PUSHED = jnp.array([0.1, 2.0, 0.7, 1.3, 1.5])
+
+
+@pytest.fixture(scope="module")
+def slope_of_pushed():
+    return differences(jax.jit(lambda at: pushed(at, nj.Checkpointed())), PUSHED, 1e-4)
+
+
+@pytest.mark.parametrize("adjoint", [*REVERSE, nj.Forward()], ids=repr)
+def test_derivative_in_breakpoints_agrees_with_differences(adjoint, slope_of_pushed):
+    mode = jax.jacfwd if isinstance(adjoint, nj.Forward) else jax.grad
+    assert gap(jax.jit(mode(pushed), static_argnums=1)(PUSHED, adjoint), slope_of_pushed) < 1e-7
+
+
+def test_error_of_the_exact_gradient_follows_the_tolerance():
+    """Held against the variational equations, integrated at 1e-13."""
+
+    def variational(state, t, mu):
+        z, s = state
+        slope, ds = jax.jvp(lambda z, mu: van_der_pol(z, t, mu), (z, mu), (s, jnp.ones_like(mu)))
+        return slope, ds
+
+    def end(mu, tol):
+        steps = nj.Adaptive(tol, tol)
+        return nj.odesolve(van_der_pol, START, 0.0, 5.0, mu, steps=steps).z1[0]
+
+    both = (START, jnp.zeros(2))
+    steps = nj.Adaptive(1e-13, 1e-13)
+    want = nj.odesolve(variational, both, 0.0, 5.0, 1.0, method=nj.dopri8, steps=steps).z1[1][0]
+    slope = jax.jit(jax.grad(end))
+    assert all(abs(slope(1.0, tol) - want) < 40 * tol * abs(want) for tol in (1e-5, 1e-7, 1e-9, 1e-11))
+
+
+COUNT = [0]
+
+
+def _bump(z):
+    COUNT[0] += 1
+    return z
+
+
+@jax.custom_jvp
+def counted(z):
+    return jax.pure_callback(_bump, jax.ShapeDtypeStruct(z.shape, z.dtype), z, vmap_method="expand_dims")
+
+
+@counted.defjvp
+def _(primals, tangents):
+    return counted(*primals), tangents[0]
+
+
+def van_der_pol_counted(z, t, mu):
+    return van_der_pol(counted(z), t, mu)
+
+
+@pytest.mark.parametrize("slots", [None, 16, 4, 2])
+def test_checkpoints_obey_their_law(slots):
+    """Field evaluations: each step is taken once more to transpose it, and at most once more for each buffer."""
+
+    def end(mu):
+        sol = nj.odesolve(van_der_pol_counted, START, 0.0, 8.0, mu, adjoint=nj.Checkpointed(checkpoints=slots))
+        return sol.z1[0], sol.stats
+
+    COUNT[0] = 0
+    _, stats = jax.block_until_ready(jax.grad(end, has_aux=True)(1.0))
+    accepted, levels = int(stats.accepted), 0 if slots is None else len(buffers(4096, slots))
+    assert COUNT[0] <= int(stats.nfe) + 6 * accepted * (1 + levels)
+    if slots is None:
+        assert COUNT[0] <= int(stats.nfe) * (1 + accepted / (accepted + int(stats.rejected)))
+    else:
+        assert max(buffers(4096, slots)) <= slots
+        assert nj.Checkpointed(checkpoints=slots).stored(4096, 1, 0) <= slots * (levels + 1)
+
+
+@pytest.mark.parametrize("adjoint", [nj.Checkpointed(checkpoints=4), nj.Reversible(restart=None)], ids=repr)
+def test_memory_hardly_grows_with_the_steps(adjoint):
+    def gradient(n):
+        def end(theta):
+            options = {"adjoint": adjoint, "method": nj.heun, "steps": nj.Fixed(n)}
+            return jnp.sum(nj.odesolve(van_der_pol, START, 0.0, 1.0, theta, **options).z1)
+
+        return jax.jit(jax.grad(end)).lower(1.0).compile().memory_analysis().temp_size_in_bytes
+
+    # with checkpoints each level of buffers has a loop of its own; all states would be 1.6 MB
+    assert gradient(100_000) <= gradient(100) + (4000 if isinstance(adjoint, nj.Checkpointed) else 0)
 
 
 def test_memory_of_backsolve_does_not_grow_with_the_bound_on_steps():
@@ -310,6 +483,14 @@ def test_certificate_exposes_a_backsolve_gradient_that_is_wrong():
     assert "cannot be trusted" in str(report)
 
 
+def test_certificate_says_whether_a_reversible_solve_finds_its_start_again():
+    options = {"steps": nj.Adaptive(1e-4, 1e-4), "method": nj.bosh3, "adjoint": nj.Reversible()}
+    report = nj.check_gradient(forced, START, 0.0, 2.0, 1.5, **options)
+    assert report.ok
+    assert report.reconstruction_error < 1e-10
+    assert report.backward_nfe % 6 == 0
+
+
 def test_certificate_exposes_the_limit_of_stability():
     steps = nj.Adaptive(1e-6, 1e-6, stay_stable=False)
     report = nj.check_gradient(van_der_pol, jnp.array([2.0, 0.0]), 0.0, 10.0, 19.5, steps=steps)
@@ -322,7 +503,8 @@ def test_certificate_exposes_the_limit_of_stability():
 
 def test_memory_is_estimated_by_compiling():
     options = {"lanes": 16, "max_steps": 1024, "method": nj.bosh3}
-    found = nj.estimate_memory(driven, START, 0.0, 1.0, THETA, adjoints=tuple(REVERSE), **options)
+    adjoints = (nj.Checkpointed(), nj.Backsolve(), nj.Reversible())
+    found = nj.estimate_memory(driven, START, 0.0, 1.0, THETA, adjoints=adjoints, **options)
     assert found["Checkpointed()"].law == 1024 * 16 * (2 + 1) * 8
     assert found["Backsolve()"].law == 0
     for estimate in found.values():

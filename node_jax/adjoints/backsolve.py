@@ -19,12 +19,12 @@ from node_jax.adjoints.continuous import (
     spoiled,
     steps_back,
 )
+from node_jax.adjoints.observations import Observations, at_time, observed
 from node_jax.control import Adaptive, direction
-from node_jax.integrate import Each, Inputs, Outcome, Problem, Progress, attempt, begin, restart, visible
+from node_jax.integrate import Each, Inputs, Outcome, Problem, Progress, attempt, begin, restart
 from node_jax.integrate import outcome as outcome_of
-from node_jax.interpolate import coefficients
 from node_jax.methods import ExplicitRK, tsit5
-from node_jax.save import Interpolant, SaveAt, SaveEnd, SaveSteps, Trial
+from node_jax.save import SaveEnd, Trial
 from node_jax.types import RUNNING, PyTree, Stats, Status
 
 
@@ -84,18 +84,6 @@ class Backsolve(eqx.Module):
         return pull_solve(each, outcome, bar, moving, moves, between)
 
 
-class Observations(NamedTuple):
-    """Output times of one lane in the order of the forward solve; cotangents of equal times stand at the first.
-
-    The first `count` were reached; the others stand where the last of these does.
-    """
-
-    ts: Any
-    zs: PyTree
-    bars: PyTree
-    count: jax.Array
-
-
 class WayBack(NamedTuple):
     """What the augmented solve found: cotangents at `t0` and of parameters, the state at `t0`, and its account."""
 
@@ -113,29 +101,25 @@ class _Carry(NamedTuple):
 
 def way_back(adjoint: Backsolve, each: Each, outcome: Outcome, bar: Cotangents, moving) -> WayBack:
     """Solve backwards from the last known state of every lane to its `t0`."""
-    each, points = crossing(each, moving)
-    chosen = [a or b for a, b in zip(of_theta(each, moving), points, strict=True)]
-    seen, theta_bar = _observed(each, outcome, bar, chosen)
+    each, breakpoints = crossing(each, moving)
+    chosen = [a or b for a, b in zip(of_theta(each, moving), breakpoints, strict=True)]
+    seen, theta_bar = observed(each, outcome, bar, chosen)
     z, t = each(_last_known)((outcome, seen))
     a = each(_first_cotangent)((bar, seen, t))
     reverse = _reversed(adjoint, each, (z, a), t, seen)
     method, lands = reverse.problem.method, reverse.problem.unflatten(reverse.leaves).steps.breakpoints is not None
 
-    def land(rest) -> _Carry:
-        (p, theta_bar), landed = rest
-        if each.problem.crosses:
-            h = each(lambda inputs, landed: jnp.where(landed, inputs.t1 - inputs.t0, 0.0))(landed)
-            theta_bar = tree.add(theta_bar, pull_crossing(each, chosen, p.t.high, h, *p.z))
-        jump = reverse(lambda inputs, rest: _jump(reverse.problem, inputs, *rest))
-        return _Carry(jump((p, landed, seen)), theta_bar)
-
     def body(carry: _Carry) -> _Carry:
         after, (trial, landed) = reverse(lambda inputs, p: attempt(reverse.problem, inputs, p))(carry.progress)
-        theta_bar = tree.add(
-            carry.theta_bar, integral(each, chosen, reverse(lambda inputs, trial: _stages(method, trial))(trial))
-        )
-        carry = _Carry(after, theta_bar)
-        return lax.cond(jnp.any(landed), land, lambda rest: rest[0], (carry, landed)) if lands else carry
+        points = reverse(lambda inputs, trial: _stages(method, trial))(trial)
+        theta_bar = tree.add(carry.theta_bar, integral(each, chosen, points))
+        if each.problem.crosses:
+            h = each(lambda inputs, landed: jnp.where(landed, inputs.t1 - inputs.t0, 0.0))(landed)
+            theta_bar = tree.add(theta_bar, pull_crossing(each, chosen, after.t.high, h, *after.z))
+        if lands:
+            jump = reverse(lambda inputs, rest: _jump(reverse.problem, inputs, *rest))
+            after = lax.cond(jnp.any(landed), jump, lambda rest: rest[0], (after, landed, seen))
+        return _Carry(after, theta_bar)
 
     def live(carry: _Carry):
         return jnp.any(carry.progress.status == RUNNING)
@@ -153,74 +137,6 @@ def way_back(adjoint: Backsolve, each: Each, outcome: Outcome, bar: Cotangents, 
     )
 
 
-def _observed(each: Each, outcome: Outcome, bar: Cotangents, chosen) -> tuple[Observations | None, list]:
-    """Return what was saved as observations, and what of its cotangents goes to the leaves directly."""
-    save, theta_bar = each.problem.unflatten(each.leaves).save, tree.full_like(tree.picked(each.leaves, chosen), 0.0)
-    if isinstance(save, SaveEnd) or (isinstance(save, SaveAt) and not save.ts.shape[0]):
-        return None, theta_bar
-    if isinstance(save, SaveAt):
-        return each(_at_times)((outcome, bar)), theta_bar
-    if isinstance(save, SaveSteps):
-        return each(_at_ends)((outcome, bar)), theta_bar
-    starts = each(_at_starts)(outcome)
-
-    def polynomials(some, zs):
-        put = each._replace(leaves=tree.replaced(each.leaves, chosen, some))
-        return put(lambda inputs, rest: _polynomials(each.problem, inputs, *rest))((outcome.out, starts.count, zs))
-
-    _, vjp = jax.vjp(polynomials, tree.picked(each.leaves, chosen), starts.zs)
-    theta_bar, bars = vjp(bar.rows.q)
-    return starts._replace(bars=bars), theta_bar
-
-
-def _at_times(inputs: Inputs, rest: tuple[Outcome, Cotangents]) -> Observations:
-    outcome, bar = rest
-    ts, sign = inputs.save.ts, direction(inputs.t0, inputs.t1)
-    first = jnp.searchsorted(sign * ts, sign * ts)
-    bars = jax.tree.map(lambda g: jnp.zeros_like(g).at[first].add(g), bar.rows)
-    return Observations(ts, outcome.out.zs, bars, outcome.out.cursor)
-
-
-def _at_ends(inputs: Inputs, rest: tuple[Outcome, Cotangents]) -> Observations:
-    """Observe the ends of all steps."""
-    outcome, bar = rest
-    ts, zs = outcome.out
-    return Observations(_filled(ts, outcome.stats.accepted, inputs.t0), zs, bar.rows.zs, outcome.stats.accepted)
-
-
-def _at_starts(inputs: Inputs, outcome: Outcome) -> Observations:
-    """Observe the starts of all steps; cotangents are missing."""
-    ts, _, q = outcome.out
-    constant = jax.tree.map(lambda x, z0: jnp.broadcast_to(z0, x.shape), q[0], inputs.z0)
-    zs = tree.where_rows(jnp.arange(ts.shape[0]) < outcome.stats.accepted, q[0], constant)
-    return Observations(_filled(ts, outcome.stats.accepted, inputs.t0), zs, (), outcome.stats.accepted)
-
-
-def _filled(ts: jax.Array, count: jax.Array, t0: jax.Array) -> jax.Array:
-    last = jnp.where(count > 0, ts[jnp.maximum(count - 1, 0)], t0)
-    return jnp.where(jnp.arange(ts.shape[0]) < count, ts, last)
-
-
-def _polynomials(problem: Problem, inputs: Inputs, saved: Interpolant, count: jax.Array, zs: PyTree) -> tuple:
-    """Return the polynomials of all steps of one lane as functions of their starts."""
-    taken = jnp.arange(saved.t.shape[0]) < count
-
-    def one(taken, t, h, z):
-        t, h = (jnp.where(taken, x, other) for x, other in ((t, inputs.t0), (h, 0.0)))
-        field = visible(problem.field, inputs.steps, t, h)
-        slopes = problem.method.stages(field, t, z, h, inputs.theta)
-        slopes = problem.method.dense_slopes(field, t, z, h, inputs.theta, slopes)
-        return coefficients(problem.method, z, h, slopes)
-
-    return jax.vmap(one)(taken, saved.t, saved.h, zs)
-
-
-def _at(sign: jax.Array, seen: Observations, t: jax.Array) -> tuple[jax.Array, PyTree, PyTree]:
-    """Say whether `t` is an output time, and what was saved there and its cotangent."""
-    i = jnp.minimum(jnp.searchsorted(sign * seen.ts, sign * t), seen.ts.shape[0] - 1)
-    return seen.ts[i] == t, tree.row(seen.zs, i), tree.row(seen.bars, i)
-
-
 def _last_known(inputs: Inputs, rest: tuple[Outcome, Observations | None]) -> tuple[PyTree, jax.Array]:
     """Return the state of one lane from which the way back starts, and its time."""
     outcome, seen = rest
@@ -236,7 +152,7 @@ def _first_cotangent(inputs: Inputs, rest) -> PyTree:
     bar, seen, t = rest
     if seen is None:
         return bar.z1
-    here, _, g = _at(direction(inputs.t0, inputs.t1), seen, t)
+    here, _, g = at_time(direction(inputs.t0, inputs.t1), seen, t)
     return tree.add(bar.z1, tree.where(here & (t != inputs.t0), g, tree.full_like(g, 0.0)))
 
 
@@ -245,7 +161,7 @@ def _last_cotangent(inputs: Inputs, rest) -> PyTree:
     a = ended.z1[1]
     if seen is None:
         return a
-    here, _, g = _at(direction(inputs.t0, inputs.t1), seen, inputs.t0)
+    here, _, g = at_time(direction(inputs.t0, inputs.t1), seen, inputs.t0)
     idle = inputs.t0 == inputs.t1  # then the rows are accounted for as constants
     return tree.add(a, tree.where(here & ~idle, g, tree.full_like(g, 0.0)))
 
@@ -253,7 +169,7 @@ def _last_cotangent(inputs: Inputs, rest) -> PyTree:
 def _jump(problem: Problem, inputs: Inputs, p: Progress, landed: jax.Array, seen: Observations | None) -> Progress:
     """At an output time take the saved state and add its cotangent; restart the slope."""
     if seen is not None:
-        here, z, g = _at(direction(inputs.t1, inputs.t0), seen, p.t.high)
+        here, z, g = at_time(direction(inputs.t1, inputs.t0), seen, p.t.high)
         jumped = (z, tree.add(p.z[1], g))
         p = p._replace(z=tree.where(landed & here, jumped, p.z))
     return restart(problem, inputs, p, landed)

@@ -32,8 +32,9 @@ def go_back(each: Each, history: History, lane: Lane, recorder: Slots, undo: Cal
         return lax.fori_loop(0, count, advance, state)
 
     def segment(state, first, count, levels, carry):
-        """Undo `count` steps from `first` on, with a buffer for each level, each finer than the one before."""
-        (size, step), *finer = levels
+        """Undo `count` steps from `first` on, with a buffer for each level; the last one keeps every state."""
+        size, *finer = levels
+        step = (count + size - 1) // size
         parts = (count + step - 1) // step
 
         def keep(j, rows):

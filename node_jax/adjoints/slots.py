@@ -37,24 +37,22 @@ def count_slots(memory: int, checkpoints: int | None, limit: int, size: int) -> 
     return limit if wanted >= limit else max(2, wanted - wanted % 2)
 
 
-def buffers(limit: int, slots: int) -> list[tuple[int, int]]:
-    """Return states and stride of the buffers that the way back fills between two slots, the coarsest first.
+def buffers(limit: int, slots: int) -> list[int]:
+    """Return the states of the buffers that the way back fills between two slots, the coarsest first.
 
-    Each has at most as many states as there are slots; each costs at most one replay of the steps.
+    Each costs at most one replay of the steps, and none where the ones before hold every state.
     """
-    length, levels = -(-limit // slots), []
-    length = 1 << (length - 1).bit_length()  # strides of the slots double
+    length, sizes = 1 << (-(-limit // slots) - 1).bit_length(), []  # strides of the slots double
     while length > 1:
-        step = -(-length // slots)
-        levels.append((-(-length // step), step))
-        length = step
-    return levels or [(1, 1)]
+        sizes.append(min(slots, length))
+        length = -(-length // slots)
+    return sizes or [1]
 
 
 def stored_bytes(memory: int, checkpoints: int | None, limit: int, size: int) -> int:
     """Return the bytes of all states that are kept at one time, each of `size`."""
     slots = count_slots(memory, checkpoints, limit, size)
-    return size * (slots if slots == limit else slots + sum(states for states, _ in buffers(limit, slots)))
+    return size * (slots if slots == limit else slots + sum(buffers(limit, slots)))
 
 
 class Slots(NamedTuple):
