@@ -1,5 +1,6 @@
 """The continuous adjoint: one augmented solve backwards in time (Chen et al., 2018, Algorithms 1 and 2)."""
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -8,13 +9,13 @@ import jax.numpy as jnp
 from jax import lax
 
 from node_jax import tree
-from node_jax.adjoints.boundary import Cotangents, crossing, pull_crossing, pull_solve, unsupported
+from node_jax.adjoints.boundary import Cotangents, pull_crossing, pull_solve, unsupported
 from node_jax.adjoints.continuous import (
     Points,
+    between_nodes,
     check_steps,
     engine,
     integral,
-    of_theta,
     refuse_moving_nodes,
     spoiled,
     steps_back,
@@ -101,8 +102,7 @@ class _Carry(NamedTuple):
 
 def way_back(adjoint: Backsolve, each: Each, outcome: Outcome, bar: Cotangents, moving) -> WayBack:
     """Solve backwards from the last known state of every lane to its `t0`."""
-    each, breakpoints = crossing(each, moving)
-    chosen = [a or b for a, b in zip(of_theta(each, moving), breakpoints, strict=True)]
+    each, chosen = between_nodes(each, moving)
     seen, theta_bar = observed(each, outcome, bar, chosen)
     z, t = each(_last_known)((outcome, seen))
     a = each(_first_cotangent)((bar, seen, t))
@@ -181,11 +181,9 @@ def _reversed(adjoint: Backsolve, each: Each, start: tuple, t: jax.Array, seen: 
     steps = steps_back(each, adjoint.steps)
     own = getattr(inputs.steps, "breakpoints", None)
     times = each(lambda inputs, seen: _breakpoints(inputs, seen))(seen) if own is not None or seen is not None else None
-    steps = Adaptive(
-        (steps.rtol, steps.rtol), (steps.atol, steps.atol), steps.first_step, steps.min_step, steps.max_step, times,
-        steps.p, steps.i, steps.d, steps.safety, steps.min_factor, steps.max_factor, steps.stay_stable,
-        _Both(steps.norm),
-    )  # fmt: skip
+    steps = dataclasses.replace(
+        steps, rtol=(steps.rtol,) * 2, atol=(steps.atol,) * 2, breakpoints=times, norm=_Both(steps.norm)
+    )
     method = adjoint.method or (problem.method if problem.method.has_error else tsit5)
     return engine(each, _Augmented(problem.field), method, Inputs(start, t, inputs.t0, inputs.theta, steps, SaveEnd()))
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from node_jax import tree
-from node_jax.adjoints.boundary import unsupported
+from node_jax.adjoints.boundary import crossing, unsupported
 from node_jax.control import Adaptive
 from node_jax.integrate import Each, Inputs, Problem, visible
 from node_jax.methods import ExplicitRK
@@ -54,10 +54,11 @@ def engine(each: Each, field: VectorField, method: ExplicitRK, inputs: Inputs) -
     return Each(problem, leaves, own, each.lanes)
 
 
-def of_theta(each: Each, moving: Sequence[bool]) -> list[bool]:
-    """Say which leaves move and are parameters."""
+def between_nodes(each: Each, moving: Sequence[bool]) -> tuple[Each, list[bool]]:
+    """Say which leaves move between the nodes, parameters and breakpoints; let the steps know of the latter."""
+    each, breakpoints = crossing(each, moving)
     theta = set(each.problem.unflatten(range(len(moving))).theta)
-    return [yes and i in theta for i, yes in enumerate(moving)]
+    return each, [yes and (i in theta or point) for i, (yes, point) in enumerate(zip(moving, breakpoints, strict=True))]
 
 
 class Points(NamedTuple):

@@ -1,5 +1,6 @@
 """The continuous adjoint along the dense output of the forward solve."""
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -9,13 +10,13 @@ from jax import lax
 
 from node_jax import tree
 from node_jax.adjoints.backward import back_over_steps
-from node_jax.adjoints.boundary import Cotangents, crossing, pull_crossing, pull_solve, unsupported
+from node_jax.adjoints.boundary import Cotangents, pull_crossing, pull_solve, unsupported
 from node_jax.adjoints.continuous import (
     Points,
+    between_nodes,
     check_steps,
     engine,
     integral,
-    of_theta,
     refuse_moving_nodes,
     spoiled,
     steps_back,
@@ -99,11 +100,8 @@ class Interpolated(eqx.Module):
 
     def backward(self, each: Each, outcome: Outcome, history: History, bar: Cotangents, moving, shifted) -> list:
         """Return cotangents of the leaves that are `moving` (one bool for each leaf), None for the others."""
-        each, points = crossing(each, moving)
-        moves, chosen = (
-            each.problem.unflatten(shifted),
-            [a or b for a, b in zip(of_theta(each, moving), points, strict=True)],
-        )
+        each, chosen = between_nodes(each, moving)
+        moves = each.problem.unflatten(shifted)
         refuse_moving_nodes(self, each, moves)
 
         def between(each, bar, lane_ok):
@@ -181,12 +179,7 @@ def _sweep(adjoint: Interpolated, each: Each, chosen: list[bool], segment: Segme
     problem, inputs = each.problem, each.problem.unflatten(each.leaves)
     method = adjoint.method or (problem.method if _usable(problem.method) else tsit5)
     whole = jnp.where(segment.h == 0, 1.0, jnp.abs(segment.h))
-    steps = eqx.tree_at(
-        lambda s: (s.first_step, s.breakpoints),
-        steps_back(each, adjoint.steps),
-        (whole, None),
-        is_leaf=lambda x: x is None,
-    )
+    steps = dataclasses.replace(steps_back(each, adjoint.steps), first_step=whole, breakpoints=None)
     parts = (inputs.theta, inputs.steps, segment)
     back = Inputs(a1, segment.h, jnp.zeros_like(segment.h), parts, steps, SaveEnd())
     reverse = engine(each, _Adjoint(problem.field), method, back)
