@@ -271,7 +271,7 @@ def law(n: int, slots: int) -> dict:
     """Count what `n` steps cost with `slots` slots, when `max_steps` is `n`."""
     sizes = buffers(n, slots)
     stride = 1
-    while n > slots * stride or (n == slots * stride and stride > 1):
+    while n > slots * stride:
         stride *= 2
     states = nj.Checkpointed(checkpoints=slots).stored(n, 1, 0)
     starts = range(0, n, stride)

@@ -10,6 +10,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.ticker import LogLocator, NullFormatter
 
 ROOT = pathlib.Path(__file__).parent.parent
 # Okabe and Ito, Color universal design, 2008; ours are solid lines, those of others dashed
@@ -61,9 +62,11 @@ def error_figure(rows: list[dict]):
                 known = [None if e is None or e > TOP else e for e in row["errors"]]
                 lost = [x for x, e in zip(row["tolerances"], known, strict=True) if e is None]
                 line(axes, row["strategy"], row["tolerances"], known)
-                colour, marker, _ = LOOKS[row["strategy"]]
-                axes.plot(lost, [TOP] * len(lost), marker, color=colour, clip_on=False)
-        axes.set_title(name)
+                colour, marker, style = LOOKS[row["strategy"]]
+                size = 10 if style == "-" else 5  # one within the other
+                for artist in axes.plot(lost, [TOP] * len(lost), marker, color=colour, markersize=size, clip_on=False):
+                    artist.set_in_layout(False)
+        axes.set_title(name, pad=10)
         axes.set_ylim(1e-11, TOP)
     panels[0, 0].invert_xaxis()
     for axes in panels[1]:
@@ -104,6 +107,9 @@ def width_figure(rows: list[dict]):
                 line(axes, strategy, [row["parameters"] for row in some], [scale * row[quantity] for row in some])
         axes.set_xlabel("shared parameters")
         axes.set_ylabel(label)
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
     legend(figure, panels[0], 3, 0.08)
     return figure
 
