@@ -17,6 +17,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 LOOKS = {
     "Checkpointed()": ("#0072B2", "o", "-"),
     "Checkpointed(checkpoints=16)": ("#56B4E9", "s", "-"),
+    "Checkpointed(checkpoints=those of diffrax)": ("#003B5C", "h", "-"),
     "Backsolve()": ("#D55E00", "v", "-"),
     "Interpolated()": ("#009E73", "D", "-"),
     "Reversible()": ("#CC79A7", "^", "-"),
@@ -80,15 +81,15 @@ def error_figure(rows: list[dict]):
 def steps_figure(rows: list[dict], quantity: str, label: str, scale: float = 1.0):
     """One quantity against the number of steps: fixed steps, and adaptive ones with a bound."""
     figure, panels = plt.subplots(1, 2, figsize=(8, 5.4), sharey=True)
-    titles = {"Fixed": "Fixed(n)", "Adaptive": "Adaptive, max_steps=n, n / 2 steps taken"}
-    for (mode, title), axes in zip(titles.items(), panels, strict=True):
+    titles = {"Fixed": ("Fixed(n)", "n, steps"), "Adaptive": ("Adaptive, max_steps=n", "n, of which half are taken")}
+    for (mode, (title, below)), axes in zip(titles.items(), panels, strict=True):
         for strategy in LOOKS:
             some = [row for row in rows if row["steps"] == mode and row["strategy"] == strategy]
             values = [row.get(quantity) for row in some]
             if some:
                 line(axes, strategy, [row["n"] for row in some], [None if v is None else scale * v for v in values])
         axes.set_title(title)
-        axes.set_xlabel("n, steps")
+        axes.set_xlabel(below)
     panels[0].set_ylabel(label)
     legend(figure, panels[0], 3, 0.2)
     return figure
