@@ -44,7 +44,7 @@ DIFFRAX = {
     "diffrax checkpoints=16": diffrax.RecursiveCheckpointAdjoint(checkpoints=16),
     "diffrax BacksolveAdjoint": diffrax.BacksolveAdjoint(),
 }
-SAME = "Checkpointed(checkpoints=those of diffrax)"
+SAME = "Checkpointed, slots of diffrax"
 COUNTERPART = {"Backsolve()": "diffrax BacksolveAdjoint", "Checkpointed(checkpoints=16)": "diffrax checkpoints=16"}
 
 

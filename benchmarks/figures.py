@@ -17,7 +17,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 LOOKS = {
     "Checkpointed()": ("#0072B2", "o", "-"),
     "Checkpointed(checkpoints=16)": ("#56B4E9", "s", "-"),
-    "Checkpointed(checkpoints=those of diffrax)": ("#003B5C", "h", "-"),
+    "Checkpointed, slots of diffrax": ("#003B5C", "h", "-"),
     "Backsolve()": ("#D55E00", "v", "-"),
     "Interpolated()": ("#009E73", "D", "-"),
     "Reversible()": ("#CC79A7", "^", "-"),
@@ -50,7 +50,7 @@ def legend(figure, axes, columns: int, room: float):
     """Put one legend for all panels below them."""
     handles, labels = axes.get_legend_handles_labels()
     figure.tight_layout(rect=(0, room, 1, 1))
-    figure.legend(handles, labels, loc="lower center", ncols=columns)
+    figure.legend(handles, labels, loc="lower center", ncols=columns, fontsize=9)
 
 
 def error_figure(rows: list[dict]):
