@@ -23,6 +23,8 @@ test-oldest: .venv-oldest/.test
 bench: .venv-bench/.bench
 	$(BENCH)/python -m benchmarks.first --out benchmarks/results/first.json
 	$(BENCH)/python -m benchmarks.table
+	$(BENCH)/python -m benchmarks.adjoints
+	$(BENCH)/python -m benchmarks.guide
 
 lint: .venv/.dev
 	$(BIN)/ruff format --check .

@@ -24,3 +24,18 @@ def network_weights(dtype, sizes=(2, 64, 64, 2), scale=1.0):
         (scale * jax.random.normal(k, (n, m), dtype) / jnp.sqrt(m).astype(dtype), jnp.zeros(n, dtype))
         for k, m, n in zip(keys, sizes[:-1], sizes[1:], strict=True)
     ]
+
+
+def pendulum(z, t, theta):
+    """A pendulum; `theta` is gravity over length."""
+    return jnp.stack([z[1], -theta * jnp.sin(z[0])])
+
+
+def spiral(z, t, theta):
+    """The cubic spiral of Chen et al. (2018)."""
+    return theta @ z**3
+
+
+def van_der_pol(z, t, theta):
+    """Van der Pol's oscillator, with damping `theta`."""
+    return jnp.stack([z[1], theta * (1 - z[0] ** 2) * z[1] - z[0]])

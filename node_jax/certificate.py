@@ -36,7 +36,8 @@ class GradientReport(NamedTuple):
         needed_rtol: the largest tried `rtol` with which the same strategy would be accepted; None if none was, or under
             prescribed steps.
         forward_nfe: field evaluations of the solve.
-        backward_nfe: those of the way back, vector-Jacobian products apart; None with `Interpolated`, not counted.
+        backward_nfe: those of the way back, vector-Jacobian products apart and, with `Checkpointed`, replays between
+            checkpoints; None with the strategies where they are not counted.
         reconstruction_error: relative error of `z(t0)` found on the way back, with `Backsolve` and `Reversible`; else
             None.
         limited: share of the accepted steps at the limit of stability; None for methods that cannot tell.
@@ -122,7 +123,7 @@ def check_gradient(
         raise ValueError(f"check_gradient needs concrete values and a finite max_steps, got max_steps={max_steps}")
     cotangent = jax.tree.map(jnp.ones_like, z0) if cotangent is None else cotangent
     problem = _Problem(f, z0, t0, t1, theta, cotangent, max_steps)
-    sol = odesolve(f, z0, t0, t1, theta, method=method, steps=steps, max_steps=max_steps)
+    sol = odesolve(f, z0, t0, t1, theta, method=method, steps=steps, adjoint=adjoint, max_steps=max_steps)
 
     exact, rougher = (problem.gradient(*_reference(method, steps, k)) for k in (4, 2))
     uncertainty = max(_gap(rougher, exact), problem.misfit(exact, *_reference(method, steps, 4)))
@@ -131,7 +132,7 @@ def check_gradient(
     needed = None
     if not ok and isinstance(steps, Adaptive):
         needed = problem.needed(method, steps, adjoint, exact, accept - uncertainty)
-    nfe, missed = None if isinstance(adjoint, Interpolated) else int(sol.stats.accepted) * method.evaluations, None
+    nfe, missed = int(sol.stats.accepted) * method.needed if isinstance(adjoint, Checkpointed) else None, None
     if isinstance(adjoint, Backsolve | Reversible):
         options = {"method": method, "steps": steps, "adjoint": adjoint, "save": SaveEnd(), "max_steps": max_steps}
         found, nfe = _back_at_t0(*prepare(f, z0, t0, t1, theta, **options), cotangent)

@@ -1,6 +1,7 @@
 """What every test runs under: the CPU, 64-bit floats, strict shapes, and annotations that are checked."""
 
 import os
+import pathlib
 
 os.environ["JAX_PLATFORMS"] = "cpu"  # subprocesses of tests inherit these
 os.environ["MPLBACKEND"] = "agg"
@@ -12,6 +13,10 @@ import pytest
 from jaxtyping import install_import_hook
 
 jax.config.update("jax_enable_x64", True)
+# what was compiled once is read from disk by the next run, in a third of the time; `make clean` removes it
+jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(__file__).parent.parent / ".pytest_cache" / "jax"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 install_import_hook("node_jax", "beartype.beartype")
 

@@ -143,8 +143,12 @@ def test_a_mode_that_is_missing_is_refused_by_name(name):
 
 @pytest.mark.parametrize(
     ("adjoint", "steps"),
-    [(nj.Checkpointed(checkpoints=8), nj.Adaptive(1e-5, 1e-5)), (nj.Checkpointed(), nj.Fixed(30))],
-    ids=["Adaptive", "Fixed"],
+    [
+        (nj.Checkpointed(checkpoints=8), nj.Adaptive(1e-5, 1e-5)),
+        (nj.Checkpointed(), nj.Fixed(30)),
+        (nj.Checkpointed(checkpoints=4), nj.Fixed(32)),  # full at the last step
+    ],
+    ids=["Adaptive", "Fixed", "Fixed, thinned"],
 )
 def test_exact_strategies_equal_plain_differentiation(adjoint, steps):
     found = jax.grad(loss)(FLAT, adjoint, steps, nj.bosh3)

@@ -111,13 +111,12 @@ class Slots(NamedTuple):
             t, z = tree.put((t, z), (self._times(before_t, before_z), before_z), slot)
         n = n + jnp.any(trial.accepted)
         if self.thinned(before_z):
-            (t, z), stride = _thin((t, z), n, stride, count)
+            (t, z), stride = _thin((t, z), (n >= count * stride) & (n < self.limit), stride, count)
         return History(h, t, z, tree.put(history.rounds, rounds if self.rounds else None, history.n), n, stride)
 
 
-def _thin(slots: PyTree, n: jax.Array, stride: jax.Array, count: int) -> tuple[PyTree, jax.Array]:
-    """Drop every second state when the slots are full."""
-    full = n >= count * stride
+def _thin(slots: PyTree, full: jax.Array, stride: jax.Array, count: int) -> tuple[PyTree, jax.Array]:
+    """Drop every second state when the slots are full and more may come."""
     # a loop of no or count / 2 moves stays in place, where a conditional would copy the buffers
     slots = lax.fori_loop(0, jnp.where(full, count // 2, 0), lambda j, s: tree.put(s, tree.row(s, 2 * j), j), slots)
     return slots, jnp.where(full, 2 * stride, stride)

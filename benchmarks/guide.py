@@ -1,0 +1,127 @@
+"""Write the tables of docs/gradients.md from the stored result of `benchmarks.adjoints`, between their markers.
+
+python -m benchmarks.guide
+"""
+
+import json
+import pathlib
+import re
+
+ROOT = pathlib.Path(__file__).parent.parent
+STORED = ROOT / "benchmarks" / "results" / "adjoints.json"
+GUIDE = ROOT / "docs" / "gradients.md"
+SHOWN = (1e-4, 1e-6, 1e-8, 1e-10)  # tolerances
+
+
+def markdown(head: list[str], rows: list[list[str]], about: str) -> str:
+    """Return a table below a line of text; all columns but the first are aligned to the right."""
+    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
+    return "\n".join([about, "", *(f"| {' | '.join(line)} |" for line in lines)])
+
+
+def where(part: dict) -> str:
+    """Say what a part ran on."""
+    about = part["machine"]
+    versions = ", ".join(f"{name} {about[name]}" for name in ("jax", "diffrax"))
+    return f"{about['cpu']}, {about['cores']} cores, Python {about['python']}, {versions}."
+
+
+def amount(size: float) -> str:
+    """Return bytes in a unit that suits them."""
+    for unit, scale in (("MiB", 2**20), ("KiB", 2**10)):
+        if size >= scale:
+            return f"{size / scale:.3g} {unit}"
+    return f"{size:.0f} B"
+
+
+def shown(value: float | None, form: str = ".1e", missing: str = "not finite") -> str:
+    """Return a number, or why there is none."""
+    return missing if value is None else format(value, form)
+
+
+def error_table(part: dict) -> str:
+    """Relative errors, a row for each problem and strategy."""
+    rows = []
+    for row in part["results"]:
+        errors = dict(zip(row["tolerances"], row["errors"], strict=True))
+        near = {x: next(e for t, e in errors.items() if abs(t / x - 1) < 1e-9) for x in SHOWN}
+        rows.append([f"{row['problem']}, {name(row['strategy'])}", *(shown(near[x]) for x in SHOWN)])
+    return markdown(["relative error of the gradient at", *(f"{x:.0e}" for x in SHOWN)], rows, where(part))
+
+
+def name(strategy: str) -> str:
+    """Return the name of a strategy of ours as code."""
+    return f"`{strategy}`" if strategy.endswith(")") else strategy
+
+
+def steps_table(part: dict) -> str:
+    """Memory and time at the fewest and at the most steps."""
+    results = part["results"]
+    low, high = (pick(row["n"] for row in results) for pick in (min, max))
+    found = {(row["steps"], row["n"], row["strategy"]): row for row in results}
+    rows = []
+    for strategy in dict.fromkeys(row["strategy"] for row in results):
+        few, most = (found["Fixed", n, strategy] for n in (low, high))
+        bound = found.get(("Adaptive", high, strategy), {})
+        rows.append([
+            name(strategy), amount(few["temporary_bytes"]), amount(most["temporary_bytes"]),
+            amount(bound["temporary_bytes"]) if bound else "",
+            *(shown(row.get("median_ms"), ".3g", "not run") for row in (few, most)),
+            shown(most.get("difference"), ".0e", "not run" if "capped" in most else "not finite"),
+        ])  # fmt: skip
+    head = ["", *(f"bytes, `Fixed({n})`" for n in (low, high)), f"bytes, `max_steps={high}`",
+            *(f"ms, `Fixed({n})`" for n in (low, high)), f"difference at {high}"]  # fmt: skip
+    text = f"{where(part)} A pendulum; difference: of the gradient from that of `Checkpointed()`, relative."
+    return markdown(head, rows, text)
+
+
+def raced_table(part: dict) -> str:
+    """Time, memory and compilation, and the ratios to the counterpart."""
+    rows_of = {row["strategy"]: row for row in part["results"]}
+    rows = []
+    for strategy, row in rows_of.items():
+        peer = row.get("counterpart")
+        ratios = ["", "", "", ""]
+        if peer:
+            other = rows_of[peer]
+            sizes, compiles = (row[key] / other[key] for key in ("temporary_bytes", "compile_s"))
+            ratios = [f"{row['ratios'][peer]:.2g}", f"{sizes:.2g}", f"{compiles:.2g}", peer]
+        times = [f"{row['median_ms']:.3g}", amount(row["temporary_bytes"]), f"{row['compile_s']:.2f}"]
+        rows.append([name(strategy), *times, *ratios])
+    head = ["", "ms", "temporary", "trace and compile, s", "time", "memory", "compile", "ratio to"]
+    return markdown(head, rows, f"{where(part)} {part['about']}")
+
+
+def law_table(part: dict) -> str:
+    """States and replays of `Checkpointed` beside the least that is possible."""
+    rows = [
+        [f"{row['n']:,}", f"{row['slots']}", f"{row['states']}", f"{row['replays_per_step']:.2f}",
+         f"{row['least_replays_per_step']:.2f}", f"{row['repetitions']}"]
+        for row in part["results"]
+    ]  # fmt: skip
+    head = ["steps", "`checkpoints`", "states in all", "replays a step", "least replays a step", "r"]
+    return markdown(head, rows, part["about"])
+
+
+TABLES = {
+    "error": error_table,
+    "steps": steps_table,
+    "lanes": raced_table,
+    "single": raced_table,
+    "law": law_table,
+}
+
+
+def filled(guide: str, stored: dict) -> str:
+    """Return the guide with every table put between its markers."""
+    for part, table in TABLES.items():
+        begin = f"<!-- begin {part} -->"
+        text = f"{begin}\n{table(stored['parts'][part])}\n<!-- end -->"
+        guide, count = re.subn(f"{re.escape(begin)}.*?<!-- end -->", lambda _, text=text: text, guide, flags=re.DOTALL)
+        if count != 1:
+            raise ValueError(f"docs/gradients.md needs {begin} ... <!-- end --> once, found it {count} times")
+    return guide
+
+
+if __name__ == "__main__":
+    GUIDE.write_text(filled(GUIDE.read_text(), json.loads(STORED.read_text())))
