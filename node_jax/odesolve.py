@@ -185,7 +185,7 @@ def _cast(part: Any, dtype: jnp.dtype) -> Any:
 def _check_options(f, method, steps, save, adjoint, max_steps, lane_width) -> None:
     if not callable(f):
         raise TypeError(f"f must be callable as f(z, t, theta), got {f!r}")
-    if not isinstance(method, ExplicitRK):
+    if type(method) is not ExplicitRK:  # a `Coupled` comes with adjoint=Reversible() only
         raise TypeError(f"method must be an ExplicitRK record such as node_jax.tsit5, got {method!r}")
     if not isinstance(steps, (Adaptive, Fixed, Grid)):
         raise TypeError(f"steps must be Adaptive(...), Fixed(n) or Grid(ts), got {steps!r}")

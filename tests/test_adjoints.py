@@ -12,6 +12,7 @@ from replays import combined, gap, nodes
 
 import node_jax as nj
 from node_jax.adjoints.slots import buffers
+from node_jax.methods import coupled
 
 TIGHT = nj.Adaptive(rtol=1e-10, atol=1e-10)
 REVERSE = [nj.Checkpointed(), nj.Direct(), nj.Backsolve(), nj.Interpolated(), nj.Reversible()]
@@ -234,6 +235,22 @@ def test_interpolated_is_right_where_the_way_back_explodes():
     assert gap(jax.grad(end)(at, nj.Backsolve(), 1e-7), want) > 0.1
 
 
+def test_options_of_reversible_that_cannot_work_are_refused():
+    with pytest.raises(ValueError, match=r"Reversible\(coupling=\.\.\.\) must lie between 0 and 1, got 1\.5"):
+        nj.Reversible(coupling=1.5)
+    with pytest.raises(ValueError, match=r"Reversible\(restart=\.\.\.\) must be a positive integer or None, got 0"):
+        nj.Reversible(restart=0)
+    with pytest.raises(TypeError, match=r"method must be an ExplicitRK record .* got Coupled\(tsit5, 0.999, 16\)"):
+        nj.odesolve(nj.testing.decay, 1.0, 0.0, 1.0, 1.0, method=coupled(nj.tsit5, 0.999, 16))
+
+    def saved(x):
+        options = {"method": nj.dopri8, "save": nj.SaveAt(jnp.array([0.5])), "adjoint": nj.Reversible()}
+        return nj.odesolve(nj.testing.decay, x, 0.0, 1.0, 1.0, **options).zs[0]
+
+    with pytest.raises(ValueError, match="does not support save=SaveAt"):
+        jax.grad(saved)(1.0)
+
+
 def coupled_replay(f, z0, times, theta, coupling=0.999, restart=16):
     """The reversible scheme over known steps, plainly; the last state."""
 
@@ -405,20 +422,38 @@ def test_memory_of_backsolve_does_not_grow_with_the_bound_on_steps():
     assert gradient(100_000) <= 1.05 * gradient(100)
 
 
+def sizes_in(function, *args):
+    """Shapes of all arrays of the lowered program, each as a sorted tuple."""
+    found = re.findall(r"tensor<((?:\d+x)+)", jax.jit(function).lower(*args).as_text())
+    return {tuple(sorted(map(int, shape.split("x")[:-1]))) for shape in found}
+
+
 @pytest.mark.parametrize("adjoint", REVERSE, ids=repr)
-def test_shared_parameters_are_never_repeated_for_each_lane(adjoint):
-    lanes, size = 64, 48
-    starts = jnp.ones((lanes, size), jnp.float32)
+def test_parameters_are_never_repeated_for_each_lane(adjoint):
+    networks, lanes, size = 3, 64, 47
 
     def total(theta):
-        solve = jax.vmap(
-            lambda z0: nj.odesolve(network, z0, 0.0, 1.0, theta, adjoint=adjoint, method=nj.bosh3, max_steps=16).z1
-        )
-        return jnp.sum(solve(starts))
+        def one(z0, theta):
+            return nj.odesolve(network, z0, 0.0, 1.0, theta, adjoint=adjoint, method=nj.heun, steps=nj.Fixed(16)).z1
 
-    text = jax.jit(jax.grad(total)).lower(jnp.eye(size, dtype=jnp.float32)).as_text()
-    assert f"{lanes}x{size}x{size}" not in text
-    assert f"{size}x{size}x{lanes}" not in text
+        return jnp.sum(jax.vmap(jax.vmap(one, (0, None)), (None, 0))(jnp.ones((lanes, size)), theta))
+
+    sizes = sizes_in(jax.grad(total), jnp.ones((networks, size, size)))
+    assert (networks, size, size) in sizes
+    assert not any({lanes, size} <= set(shape) and shape.count(size) > 1 for shape in sizes)
+
+
+@pytest.mark.parametrize("adjoint", [nj.Checkpointed(), nj.Reversible()], ids=repr)
+def test_jacobian_keeps_one_history(adjoint):
+    def end(z0):
+        options = {"adjoint": adjoint, "method": nj.bosh3, "max_steps": 29}
+        return nj.odesolve(network, z0, 0.0, 1.0, jnp.eye(5), **options).z1
+
+    rows = 29 if isinstance(adjoint, nj.Checkpointed) else 3
+    sizes = sizes_in(jax.jacrev(end), jnp.ones(5))
+    assert tuple(sorted((rows, 5))) in sizes
+    assert tuple(sorted((29, 5, 5))) not in sizes
+    assert 29 not in {n for shape in sizes if len(shape) > 2 for n in shape}
 
 
 @pytest.mark.parametrize("adjoint", REVERSE, ids=repr)

@@ -37,6 +37,10 @@ class Coupled(ExplicitRK):
     coupling: float = 0.999
     restart: int | None = 16
 
+    def __repr__(self) -> str:
+        """Show the method inside."""
+        return f"Coupled({super().__repr__()}, {self.coupling}, {self.restart})"
+
     @property
     def first_same_as_last(self) -> bool:
         """Never: two states are evaluated."""
