@@ -286,9 +286,10 @@ def law(n: int, slots: int) -> dict:
     }  # fmt: skip
 
 
-def replayed(count: int, sizes: list[tuple[int, int]]) -> int:
+def replayed(count: int, sizes: list[int]) -> int:
     """Steps that are taken again to undo a segment of `count` steps (`segments.go_back`)."""
-    (_, step), *finer = sizes
+    size, *finer = sizes
+    step = -(-count // size)
     parts = -(-count // step)
     inner = sum(replayed(min(step, count - j * step), finer) for j in range(parts)) if finer else 0
     return (parts - 1) * step + inner

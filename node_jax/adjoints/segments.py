@@ -20,10 +20,7 @@ def go_back(each: Each, history: History, lane: Lane, recorder: Slots, undo: Cal
     slots = recorder.count(lane.z0)
     sizes = buffers(recorder.limit, slots)
 
-    def row_at(i, state):
-        return Row(tree.row(history.h, i), *state)
-
-    def march(state, first, count):
+    def march(state, row_at, first, count):
         """Take `count` steps from recorded step `first`."""
 
         def advance(j, state):
@@ -36,9 +33,14 @@ def go_back(each: Each, history: History, lane: Lane, recorder: Slots, undo: Cal
         size, *finer = levels
         step = (count + size - 1) // size
         parts = (count + step - 1) // step
+        # the step sizes of a last level are few: all of them would make its loops slow, as said in `integrate`
+        begin, h = (0, history.h) if finer else _window(history.h, first, size)
+
+        def row_at(i, state):
+            return Row(tree.row(h, i - begin), *state)
 
         def keep(j, rows):
-            return tree.put(rows, march(tree.row(rows, j - 1), first + (j - 1) * step, step), j)
+            return tree.put(rows, march(tree.row(rows, j - 1), row_at, first + (j - 1) * step, step), j)
 
         def part(j, carry):
             state, start = tree.row(rows, j), j * step
@@ -55,6 +57,13 @@ def go_back(each: Each, history: History, lane: Lane, recorder: Slots, undo: Cal
         return segment(tree.row((history.t, history.z), s), first, count, sizes, carry)
 
     return down((history.n + history.stride - 1) // history.stride, from_slot, carry)
+
+
+def _window(rows: PyTree, first: jax.Array, size: int) -> tuple[jax.Array, PyTree]:
+    """Return `size` rows that hold those from `first` on, and where they begin."""
+    limit = max((x.shape[0] for x in jax.tree.leaves(rows)), default=size)
+    begin = jnp.minimum(first, limit - size)
+    return begin, jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, begin, size, axis=0), rows)
 
 
 def down(n: jax.Array, body: Callable, carry: PyTree) -> PyTree:
