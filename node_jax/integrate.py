@@ -90,6 +90,10 @@ class Each(NamedTuple):
         lifted = tree.lift(lambda leaves, rest: fn(self.problem.unflatten(leaves), rest), self.masks, self.lanes)
         return lambda rest=(): lifted(list(self.leaves), rest)
 
+    def put(self, chosen: Sequence[bool], some: Sequence) -> "Each":
+        """Put `some` in the place of the leaves that are chosen."""
+        return self._replace(leaves=tree.replaced(self.leaves, chosen, some))
+
 
 def _breakpoints(steps: Any) -> jax.Array | None:
     points = getattr(steps, "breakpoints", None)

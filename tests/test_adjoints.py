@@ -390,7 +390,8 @@ def test_checkpoints_obey_their_law(slots):
     COUNT[0] = 0
     _, stats = jax.block_until_ready(jax.grad(end, has_aux=True)(1.0))
     accepted, levels = int(stats.accepted), 0 if slots is None else len(buffers(4096, slots))
-    assert COUNT[0] <= int(stats.nfe) + 6 * accepted * (1 + levels)
+    least = int(stats.nfe) + 6 * accepted
+    assert least <= COUNT[0] <= least + 6 * accepted * levels
     if slots is None:
         assert COUNT[0] <= int(stats.nfe) * (1 + accepted / (accepted + int(stats.rejected)))
     else:
@@ -487,7 +488,7 @@ def test_steps_at_the_limit_of_stability_are_counted_and_avoided(method):
     assert abs(jax.grad(end)(19.5) - truth) < 1e-4 * truth
     stiff = nj.odesolve(van_der_pol, jnp.array([2.0, 0.0]), 0.0, 10.0, 19.5, method=method).stats
     mild = nj.odesolve(van_der_pol, jnp.array([2.0, 0.0]), 0.0, 10.0, 1.0, method=method).stats
-    assert stiff.limited > 0.1 * stiff.accepted
+    assert stiff.limited > 0.15 * stiff.accepted
     assert mild.limited == 0
     if method is not nj.dopri8:
         assert abs(jax.grad(lambda mu: end(mu, stay_stable=False))(19.5) - truth) > truth
@@ -528,7 +529,8 @@ def test_certificate_says_whether_a_reversible_solve_finds_its_start_again():
     report = nj.check_gradient(forced, START, 0.0, 2.0, 1.5, **options)
     assert report.ok
     assert report.reconstruction_error < 1e-10
-    assert report.backward_nfe % 6 == 0
+    sol = nj.odesolve(forced, START, 0.0, 2.0, 1.5, **options)
+    assert (report.forward_nfe, report.backward_nfe) == (sol.stats.nfe, 6 * sol.stats.accepted)
 
 
 def test_certificate_exposes_the_limit_of_stability():

@@ -12,21 +12,20 @@ from node_jax import tree
 from node_jax.adjoints.boundary import Cotangents, pull_crossing, pull_solve, unsupported
 from node_jax.adjoints.continuous import (
     Points,
+    Sweep,
     between_nodes,
     check_steps,
     engine,
-    integral,
     refuse_moving_nodes,
-    spoiled,
     steps_back,
+    sweep,
 )
 from node_jax.adjoints.observations import Observations, at_time, observed
 from node_jax.control import Adaptive, direction
-from node_jax.integrate import Each, Inputs, Outcome, Problem, Progress, attempt, begin, restart
-from node_jax.integrate import outcome as outcome_of
+from node_jax.integrate import Each, Inputs, Outcome, Problem, Progress, restart
 from node_jax.methods import ExplicitRK, tsit5
 from node_jax.save import SaveEnd, Trial
-from node_jax.types import RUNNING, PyTree, Stats, Status
+from node_jax.types import PyTree, Stats, Status
 
 
 class Backsolve(eqx.Module):
@@ -95,11 +94,6 @@ class WayBack(NamedTuple):
     stats: Stats
 
 
-class _Carry(NamedTuple):
-    progress: Progress
-    theta_bar: list
-
-
 def way_back(adjoint: Backsolve, each: Each, outcome: Outcome, bar: Cotangents, moving) -> WayBack:
     """Solve backwards from the last known state of every lane to its `t0`."""
     each, chosen = between_nodes(each, moving)
@@ -109,25 +103,20 @@ def way_back(adjoint: Backsolve, each: Each, outcome: Outcome, bar: Cotangents, 
     reverse = _reversed(adjoint, each, (z, a), t, seen)
     method, lands = reverse.problem.method, reverse.problem.unflatten(reverse.leaves).steps.breakpoints is not None
 
-    def body(carry: _Carry) -> _Carry:
-        after, (trial, landed) = reverse(lambda inputs, p: attempt(reverse.problem, inputs, p))(carry.progress)
-        points = reverse(lambda inputs, trial: _stages(method, trial))(trial)
-        theta_bar = tree.add(carry.theta_bar, integral(each, chosen, points))
+    def land(carry: Sweep, landed: jax.Array) -> Sweep:
+        after, theta_bar = carry
         if each.problem.crosses:
             h = each(lambda inputs, landed: jnp.where(landed, inputs.t1 - inputs.t0, 0.0))(landed)
             theta_bar = tree.add(theta_bar, pull_crossing(each, chosen, after.t.high, h, *after.z))
         if lands:
             jump = reverse(lambda inputs, rest: _jump(reverse.problem, inputs, *rest))
             after = lax.cond(jnp.any(landed), jump, lambda rest: rest[0], (after, landed, seen))
-        return _Carry(after, theta_bar)
+        return Sweep(after, theta_bar)
 
-    def live(carry: _Carry):
-        return jnp.any(carry.progress.status == RUNNING)
+    def points(inputs: Inputs, trial: Trial) -> Points:
+        return _stages(method, trial)
 
-    first = reverse(lambda inputs, _: begin(reverse.problem, inputs))()
-    p, theta_bar = lax.while_loop(live, body, _Carry(first, theta_bar))
-    ended = reverse(lambda inputs, p: outcome_of(reverse.problem, inputs, (p, ())))(p)
-    theta_bar = spoiled(each, theta_bar, chosen, ended.status != Status.SUCCESS)
+    ended, theta_bar = sweep(each, reverse, chosen, theta_bar, points, land)
     return WayBack(
         each(_last_cotangent)((ended, seen)),
         tree.replaced([None] * len(chosen), chosen, theta_bar),

@@ -7,14 +7,21 @@ import jax
 import jax.numpy as jnp
 
 from node_jax import tree
-from node_jax.adjoints.boundary import Cotangents
-from node_jax.adjoints.pullback import Pullback, Retraced
+from node_jax.adjoints.boundary import Cotangents, crossing
+from node_jax.adjoints.pullback import Pullback, Retraced, differentiable
 from node_jax.adjoints.replay import Lane, Row, at_nodes, start_of
 from node_jax.adjoints.segments import go_back
 from node_jax.adjoints.slots import History, Slots
 from node_jax.integrate import Each, Inputs, Outcome
 from node_jax.save import Trial
 from node_jax.types import PyTree
+
+
+def within_steps(each: Each, moving: Sequence[bool], shifted: Sequence[bool]) -> tuple[Each, list[bool]]:
+    """Say which leaves that move are part of a recorded step; let the steps know if breakpoints are."""
+    each, points = crossing(each, shifted)
+    parts = differentiable(each.problem.unflatten(each.leaves))
+    return each, [yes and (part or point) for yes, part, point in zip(moving, parts, points, strict=True)]
 
 
 class Backward(NamedTuple):

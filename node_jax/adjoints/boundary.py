@@ -131,7 +131,7 @@ def pull_crossing(each: Each, chosen: Sequence[bool], node: jax.Array, h: jax.Ar
     """Pull the cotangent of the state behind a node back to the breakpoints among the chosen leaves."""
 
     def crossed(some):
-        put = each._replace(leaves=tree.replaced(each.leaves, chosen, some))
+        put = each.put(chosen, some)
         return put(lambda inputs, rest: cross(each.problem, inputs, *rest))((node, h, z))
 
     return jax.vjp(crossed, tree.picked(each.leaves, chosen))[1](bar)[0]
@@ -158,7 +158,9 @@ class Ends(NamedTuple):
             return arrive(each.problem, inputs, (tree.where(ok, outcome.z1, inputs.z0), rows), moves, sign=-1)
 
         def arrived(some, nodes):
-            return self._put(some)(lambda inputs, nodes: arrive(each.problem, inputs, nodes, moves))(nodes)
+            return self.each.put(self.moving, some)(lambda inputs, nodes: arrive(each.problem, inputs, nodes, moves))(
+                nodes
+            )
 
         if not (moves.t1 or _at_times(moves)):
             return tree.full_like(some, 0.0), bar
@@ -169,12 +171,9 @@ class Ends(NamedTuple):
         """Pull the cotangent of the first node back to the leaves."""
 
         def departed(some):
-            return self._put(some)(lambda inputs, _: depart(self.each.problem, inputs, self.moves))()
+            return self.each.put(self.moving, some)(lambda inputs, _: depart(self.each.problem, inputs, self.moves))()
 
         return jax.vjp(departed, tree.picked(self.each.leaves, self.moving))[1](z_bar)[0]
-
-    def _put(self, some: list) -> Each:
-        return self.each._replace(leaves=tree.replaced(self.each.leaves, self.moving, some))
 
 
 def pull_solve(each: Each, outcome: Outcome, bar: Cotangents, moving, moves: Inputs, between) -> list:

@@ -6,9 +6,9 @@ only, without error estimates or controller, and transposes each.
 
 import equinox as eqx
 
-from node_jax.adjoints.backward import back_over_steps
-from node_jax.adjoints.boundary import Cotangents, crossing, moving_times, pull_solve
-from node_jax.adjoints.pullback import differentiable, pullback_of_steps
+from node_jax.adjoints.backward import back_over_steps, within_steps
+from node_jax.adjoints.boundary import Cotangents, moving_times, pull_solve
+from node_jax.adjoints.pullback import pullback_of_steps
 from node_jax.adjoints.replay import recorder_of, replay
 from node_jax.adjoints.slots import History, Slots, stored_bytes
 from node_jax.integrate import Each, Outcome
@@ -65,13 +65,11 @@ class Checkpointed(eqx.Module):
 
         `shifted` says which times move in this or in an outer derivative.
         """
-        inputs = each.problem.unflatten(each.leaves)
-        each, points = crossing(each, shifted)
-        chosen = [(a or p) and b for a, p, b in zip(differentiable(inputs), points, moving, strict=True)]
+        each, chosen = within_steps(each, moving, shifted)
+        exact = each.problem.unflatten(each.leaves).steps.exact_times
 
         def between(each, bar, lane_ok):
             pullback, recorder = pullback_of_steps(each, chosen), self.recorder(each)
-            exact = inputs.steps.exact_times
             return back_over_steps(each, (outcome, history), bar, lane_ok, chosen, pullback, recorder, exact)
 
         return pull_solve(each, outcome, bar, moving, moving_times(each, shifted), between)

@@ -1,20 +1,21 @@
 """What strategies share that integrate the adjoint equation `da/dt = -a df/dz` anew."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from node_jax import tree
 from node_jax.adjoints.boundary import crossing, unsupported
 from node_jax.control import Adaptive
-from node_jax.integrate import Each, Inputs, Problem, visible
+from node_jax.integrate import Each, Inputs, Problem, Progress, attempt, begin, outcome, visible
 from node_jax.methods import ExplicitRK
 from node_jax.save import SaveSteps
-from node_jax.types import PyTree, VectorField
+from node_jax.types import RUNNING, PyTree, Status, VectorField
 
 
 def check_steps(adjoint: eqx.Module, steps: Adaptive | None) -> None:
@@ -87,16 +88,41 @@ def integral(each: Each, chosen: Sequence[bool], points: Points) -> list:
 
             return jnp.sum(jax.vmap(at)(*points[:4]))
 
-        return each._replace(leaves=tree.replaced(each.leaves, chosen, some))(one)(points)
+        return each.put(chosen, some)(one)(points)
 
     value, vjp = jax.vjp(total, tree.picked(each.leaves, chosen))
     return vjp(jnp.ones_like(value))[0]
 
 
-def spoiled(each: Each, theta_bar: list, chosen: Sequence[bool], lost: jax.Array) -> list:
-    """Put NaN in the cotangents of parameters of which a lane did not find its way back."""
-    masks = tree.picked(each.masks, chosen)
-    return [
+class Sweep(NamedTuple):
+    """The carry of a solve on the way back."""
+
+    progress: Progress
+    theta_bar: list
+
+
+def sweep(
+    each: Each, reverse: Each, chosen: Sequence[bool], theta_bar: list, points: Callable, land: Callable
+) -> tuple:
+    """Solve `reverse` to its end; return its outcome and the cotangents of parameters, NaN where a lane was lost.
+
+    `points(inputs, trial)` are those of the quadrature along one step; `land(carry, landed)` is what happens after it.
+    """
+
+    def body(carry: Sweep) -> Sweep:
+        after, (trial, landed) = reverse(lambda inputs, p: attempt(reverse.problem, inputs, p))(carry.progress)
+        theta_bar = tree.add(carry.theta_bar, integral(each, chosen, reverse(points)(trial)))
+        return land(Sweep(after, theta_bar), landed)
+
+    def live(carry: Sweep):
+        return jnp.any(carry.progress.status == RUNNING)
+
+    first = reverse(lambda inputs, _: begin(reverse.problem, inputs))()
+    p, theta_bar = lax.while_loop(live, body, Sweep(first, theta_bar))
+    ended = reverse(lambda inputs, p: outcome(reverse.problem, inputs, (p, ())))(p)
+    lost = ended.status != Status.SUCCESS
+    spoiled = [
         tree.where(tree.any_missing(lost, mask), jnp.full_like(g, jnp.nan), g)
-        for mask, g in zip(masks, theta_bar, strict=True)
+        for mask, g in zip(tree.picked(each.masks, chosen), theta_bar, strict=True)
     ]
+    return ended, spoiled

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from node_jax import tree
 from node_jax.adjoints.backward import back_over_steps
@@ -16,21 +15,19 @@ from node_jax.adjoints.continuous import (
     between_nodes,
     check_steps,
     engine,
-    integral,
     refuse_moving_nodes,
-    spoiled,
     steps_back,
+    sweep,
 )
 from node_jax.adjoints.pullback import Pullback, Retraced, Start, pullback_of_steps, retrace
 from node_jax.adjoints.replay import recorder_of
 from node_jax.adjoints.slots import History, Slots, stored_bytes
 from node_jax.control import Adaptive
-from node_jax.integrate import Each, Inputs, Outcome, Progress, attempt, begin, visible
-from node_jax.integrate import outcome as outcome_of
+from node_jax.integrate import Each, Inputs, Outcome, visible
 from node_jax.interpolate import at_fraction, coefficients, horner
 from node_jax.methods import ExplicitRK, tsit5
 from node_jax.save import SaveEnd, Trial
-from node_jax.types import RUNNING, PyTree, Status, VectorField, is_count
+from node_jax.types import PyTree, VectorField, is_count
 
 # Gauss and Legendre: three points on [0, 1], of order 6
 GAUSS = ((0.5 - 0.15**0.5, 0.5, 0.5 + 0.15**0.5), (5 / 18, 8 / 18, 5 / 18))
@@ -135,11 +132,6 @@ class _Adjoint(NamedTuple):
         return tree.subtract(tree.full_like(a, 0.0), vjp(a)[0])
 
 
-class _Carry(NamedTuple):
-    progress: Progress
-    theta_bar: list
-
-
 def _usable(method: ExplicitRK) -> bool:
     return method.has_error and bool(method.dense) and not method.c_dense
 
@@ -184,19 +176,12 @@ def _sweep(adjoint: Interpolated, each: Each, chosen: list[bool], segment: Segme
     back = Inputs(a1, segment.h, jnp.zeros_like(segment.h), parts, steps, SaveEnd())
     reverse = engine(each, _Adjoint(problem.field), method, back)
 
-    def body(carry: _Carry) -> _Carry:
-        after, (trial, _) = reverse(lambda inputs, p: attempt(reverse.problem, inputs, p))(carry.progress)
-        points = reverse(lambda inputs, trial: _gauss(method, inputs.theta[2], trial))(trial)
-        return _Carry(after, tree.add(carry.theta_bar, integral(each, chosen, points)))
+    def points(inputs: Inputs, trial: Trial) -> Points:
+        return _gauss(method, inputs.theta[2], trial)
 
-    def live(carry: _Carry):
-        return jnp.any(carry.progress.status == RUNNING)
-
-    first = reverse(lambda inputs, _: begin(reverse.problem, inputs))()
     theta_bar = tree.full_like(tree.picked(each.leaves, chosen), 0.0)
-    p, theta_bar = lax.while_loop(live, body, _Carry(first, theta_bar))
-    ended = reverse(lambda inputs, p: outcome_of(reverse.problem, inputs, (p, ())))(p)
-    return spoiled(each, theta_bar, chosen, ended.status != Status.SUCCESS), ended.z1
+    ended, theta_bar = sweep(each, reverse, chosen, theta_bar, points, lambda carry, landed: carry)
+    return theta_bar, ended.z1
 
 
 def _gauss(method: ExplicitRK, segment: Segment, trial: Trial) -> Points:

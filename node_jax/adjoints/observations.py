@@ -39,7 +39,7 @@ def observed(each: Each, outcome: Outcome, bar: Cotangents, chosen: Sequence[boo
     starts = each(_at_starts)(outcome)
 
     def polynomials(some, zs):
-        put = each._replace(leaves=tree.replaced(each.leaves, chosen, some))
+        put = each.put(chosen, some)
         return put(lambda inputs, rest: _polynomials(each.problem, inputs, *rest))((outcome.out, starts.count, zs))
 
     _, vjp = jax.vjp(polynomials, tree.picked(each.leaves, chosen), starts.zs)

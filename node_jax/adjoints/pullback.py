@@ -84,7 +84,7 @@ def pullback_of_steps(each: Each, chosen: list[bool], step: Callable = retrace) 
 def _by_reverse_mode(each: Each, chosen: list[bool], step: Callable) -> Pullback:
     def pullback(start: Start):
         def taken(some, z):
-            moved = each._replace(leaves=tree.replaced(each.leaves, chosen, some))
+            moved = each.put(chosen, some)
             return moved(lambda inputs, start: step(each.problem, inputs, start))(start._replace(z=z))
 
         return jax.vjp(taken, tree.picked(each.leaves, chosen), start.z)

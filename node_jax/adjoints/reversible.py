@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from node_jax import tree
-from node_jax.adjoints.backward import lane_of, of_leaves, unwind
-from node_jax.adjoints.boundary import Cotangents, crossing, moving_times, pull_crossing, pull_solve, unsupported
-from node_jax.adjoints.pullback import Retraced, Start, differentiable, pullback_of_steps, retrace, times_of
+from node_jax.adjoints.backward import lane_of, of_leaves, unwind, within_steps
+from node_jax.adjoints.boundary import Cotangents, moving_times, pull_crossing, pull_solve, unsupported
+from node_jax.adjoints.pullback import Retraced, Start, pullback_of_steps, retrace, times_of
 from node_jax.adjoints.replay import Row, at_nodes, recorder_of, start_of
 from node_jax.adjoints.segments import down_rows
 from node_jax.adjoints.slots import History, Slots
@@ -81,13 +81,12 @@ class Reversible(eqx.Module):
 
     def backward(self, each: Each, outcome: Outcome, history: History, bar: Cotangents, moving, shifted) -> list:
         """Return cotangents of the leaves that are `moving` (one bool for each leaf), None for the others."""
-        inputs = each.problem.unflatten(each.leaves)
-        each, points = crossing(each, moving)
-        chosen = [(a or p) and b for a, p, b in zip(differentiable(inputs), points, moving, strict=True)]
+        each, chosen = within_steps(each, moving, shifted)
+        exact = each.problem.unflatten(each.leaves).steps.exact_times
 
         def between(each, bar, lane_ok):
             carry = undo_all(each, (outcome, history), bar, lane_ok, chosen)
-            return carry.y_bar, of_leaves(each, chosen, carry, lane_ok, inputs.steps.exact_times)
+            return carry.y_bar, of_leaves(each, chosen, carry, lane_ok, exact)
 
         return pull_solve(each, outcome, bar, moving, moving_times(each, shifted), between)
 
@@ -159,10 +158,11 @@ def undo_all(each: Each, solved: tuple[Outcome, History], bar: Cotangents, lane_
         trial = Trial(active, index, time, behind.h, time.high, y, y1, behind.slopes)
         save, into = saved.pull(inside, method, carry.save, trial, tree.row(history.rounds, i))
         y_bar, z_bar = tree.where(active, (carry.y_bar, carry.z_bar), tree.full_like((y, z), 0.0))
-        at_end = tree.add(tree.add(y_bar, into.z1), z_bar)
+        y_bar = tree.add(y_bar, into.z1)
+        at_end = tree.add(y_bar, z_bar)
         nothing = tree.full_like(into.t, 0.0)
         late, more = pull_back(Retraced(tree.scaled(-1.0, z_bar), (), nothing, nothing))
-        y_bar = tree.add(tree.add(y_bar, into.z1), tree.add(z_bar, more))
+        y_bar = tree.add(at_end, more)
         early, more = pull_forth(Retraced(y_bar, into.slopes, into.t, into.h))
         passed = tree.scaled(method.coupling, y_bar)
         y_bar, z_bar = tree.add(passed, into.z), tree.add(tree.subtract(z_bar, passed), more)
