@@ -74,13 +74,14 @@ def down(n: jax.Array, body: Callable, carry: PyTree) -> PyTree:
 def down_rows(n: jax.Array, rows: PyTree, body: Callable, carry: PyTree) -> PyTree:
     """Run `body(i, rows[i], carry)` for `i` from `n - 1` down to 0, a small block of rows at a time.
 
-    The buffers then stay out of the inner loop, for the reason given in `integrate`.
+    The buffers then stay out of the inner loop, for the reason given in `integrate`. Where a row is too large for that
+    it is read one turn ahead: on a CPU nothing is vectorised that is fused with the reading of a buffer.
     """
     limit = max((x.shape[0] for x in jax.tree.leaves(rows)), default=0)
     size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(rows)) // max(limit, 1)
     block = min(512 // max(size, 1), limit)
     if block < 4:
-        return down(n, lambda i, c: body(i, tree.row(rows, i), c), carry)
+        return _ahead(n, rows, body, carry)
 
     def outer(state):
         end, carry = state
@@ -89,3 +90,14 @@ def down_rows(n: jax.Array, rows: PyTree, body: Callable, carry: PyTree) -> PyTr
         return first, down(end - first, lambda j, c: body(first + j, tree.row(some, j), c), carry)
 
     return lax.while_loop(lambda state: state[0] > 0, outer, (n, carry))[1]
+
+
+def _ahead(n: jax.Array, rows: PyTree, body: Callable, carry: PyTree) -> PyTree:
+    def read(i):
+        return tree.row(rows, jnp.maximum(i, 0))
+
+    def turn(state):
+        i, row, carry = state
+        return i - 1, read(i - 2), body(i - 1, row, carry)
+
+    return lax.while_loop(lambda state: state[0] > 0, turn, (n, read(n - 1), carry))[2]
