@@ -27,6 +27,7 @@ class Inputs(NamedTuple):
     theta: PyTree  # a list of arrays in the solve of a user
     steps: Any
     save: Any
+    order: Any = None  # what a lane is expected to cost; None: not known
 
 
 class Problem(NamedTuple):
@@ -38,6 +39,7 @@ class Problem(NamedTuple):
     max_steps: int | None
     unflatten: Callable[[Sequence[Any]], Inputs]
     crosses: bool = False  # whether breakpoints move in a derivative
+    lane_width: int | float | None = None  # lanes that step together; None: chosen
 
 
 class Progress(NamedTuple):
@@ -84,6 +86,7 @@ class Each(NamedTuple):
     leaves: Sequence[jax.Array]
     masks: Sequence[Sequence[bool]]
     lanes: Sequence[int]
+    columns: Any = None  # of tables that these lanes write; None: each lane its own
 
     def __call__(self, fn):
         """Lift `fn(inputs, rest)`."""
@@ -93,6 +96,10 @@ class Each(NamedTuple):
     def put(self, chosen: Sequence[bool], some: Sequence) -> "Each":
         """Put `some` in the place of the leaves that are chosen."""
         return self._replace(leaves=tree.replaced(self.leaves, chosen, some))
+
+    def write(self, rows: PyTree, values: PyTree, i: jax.Array) -> PyTree:
+        """Write values of shape `(m, *shape, *lanes)` at rows `i` of a table, of each lane its own `i`."""
+        return tree.write_rows(rows, values, i, self.columns)
 
 
 def _breakpoints(steps: Any) -> jax.Array | None:
@@ -122,7 +129,7 @@ def visible(field: VectorField, steps: Any, t: jax.Array, h: jax.Array) -> Vecto
 
 def begin(problem: Problem, inputs: Inputs) -> Progress:
     """Check the values and choose the first step."""
-    z0, t0, t1, theta, steps, save = inputs
+    z0, t0, t1, theta, steps, save, _ = inputs
     field = visible(problem.field, steps, t0, t1 - t0)
     control, memory = steps.first(problem.method, field, z0, t0, t1, theta)
     valid = jnp.isfinite(t0) & jnp.isfinite(t1) & steps.valid(t0, t1) & save.valid(t0, t1)
@@ -146,7 +153,7 @@ def begin(problem: Problem, inputs: Inputs) -> Progress:
 
 def attempt(problem: Problem, inputs: Inputs, p: Progress) -> tuple[Progress, tuple[Trial, jax.Array]]:
     """Try one step; a lane that is done stays as it is. Also say whether the step ended at a breakpoint."""
-    _, t0, t1, theta, steps, save = inputs
+    _, t0, t1, theta, steps, save, _ = inputs
     live = p.status == RUNNING
     proposal: Proposal = steps.propose(p.control, p.t, p.accepted, t0, t1)
     field = visible(problem.field, steps, p.t.high, proposal.h)
@@ -208,9 +215,28 @@ def extend(each: Each):
     return added
 
 
-def outcome(problem: Problem, inputs: Inputs, rest: tuple[Progress, PyTree]) -> Outcome:
+def advance(each: Each) -> Callable:
+    """Return what tries one step of every lane: `(progress, out) -> (progress, out)`."""
+
+    def step(p: Progress, out: PyTree) -> tuple[Progress, PyTree]:
+        after, (trial, landed) = each(lambda inputs, p: attempt(each.problem, inputs, p))(p)
+        out, _ = each.problem.unflatten(each.leaves).save.record(each, each.problem.method, extend(each), out, trial)
+        return restarted(each, after, landed), out
+
+    return step
+
+
+def restarted(each: Each, p: Progress, landed: jax.Array) -> Progress:
+    """Restart the lanes that landed on a breakpoint."""
+    if p.restarts is None:
+        return p
+    again = each(lambda inputs, rest: restart(each.problem, inputs, *rest))
+    return lax.cond(jnp.any(landed), again, lambda rest: rest[0], (p, landed))
+
+
+def outcome(problem: Problem, inputs: Inputs, rest: tuple[Progress, PyTree, jax.Array]) -> Outcome:
     """Sum up one lane."""
-    p, out = rest
+    p, out, idle = rest
     method = problem.method
     trials = p.accepted + p.rejected
     nfe = inputs.steps.first_evaluations(method) + trials * method.evaluations
@@ -222,7 +248,7 @@ def outcome(problem: Problem, inputs: Inputs, rest: tuple[Progress, PyTree]) -> 
     ok = p.status == Status.SUCCESS
     z1 = tree.where(ok, p.z, tree.full_like(p.z, jnp.nan))
     limited = p.limited if method.last_pair is not None else jnp.full_like(p.limited, -1)
-    return Outcome(z1, out, p.status, p.t.high, Stats(nfe, p.accepted, p.rejected, limited))
+    return Outcome(z1, out, p.status, p.t.high, Stats(nfe, p.accepted, p.rejected, limited, idle))
 
 
 def _closed(p: Progress, lanes: Sequence[int]) -> PyTree:
@@ -260,16 +286,20 @@ def _until_accepted(try_step, like: Progress):
     return repeated
 
 
-def integrate(each: Each, recorder: Recorder | None) -> tuple[Outcome, Any]:
-    """Run every lane to its end and return the outcomes, with the history that `recorder` wrote."""
+def integrate(each: Each, recorder: Recorder | None, used: Any = None) -> tuple[Outcome, Any]:
+    """Run every lane to its end and return the outcomes, with the history that `recorder` wrote.
+
+    It is written over `used`, a history that has served, if there is one.
+    """
     problem = each.problem
     shape = problem.unflatten(each.leaves)
     save, steps, method = shape.save, shape.steps, problem.method
     limit = steps.trials(problem.max_steps)
     start = each(lambda inputs, _: begin(problem, inputs))()
     out = save.blank(each, method, start.z)
-    history = () if recorder is None else recorder.blank(start.z, start.t.high)
-    broken = _restarts(problem, steps)
+    history = () if used is None else used.cleared()
+    if recorder is not None and used is None:
+        history = recorder.blank(start.z, start.t.high)
 
     try_step = each(lambda inputs, p: attempt(problem, inputs, p))
     last = ()
@@ -286,10 +316,7 @@ def integrate(each: Each, recorder: Recorder | None) -> tuple[Outcome, Any]:
         else:
             after, (trial, landed) = try_step(before)
             closed = _closed(after, each.lanes)
-        if broken:
-            again = each(lambda inputs, rest: restart(problem, inputs, *rest))
-            after = _opened(closed, start, each.lanes)
-            closed = _closed(lax.cond(jnp.any(landed), again, lambda rest: rest[0], (after, landed)), each.lanes)
+        closed = _closed(restarted(each, _opened(closed, start, each.lanes), landed), each.lanes)
         out, rounds = save.record(each, method, extend(each), out, trial)
         if recorder is not None:
             memory = _opened(closed, start, each.lanes).memory
@@ -305,5 +332,12 @@ def integrate(each: Each, recorder: Recorder | None) -> tuple[Outcome, Any]:
     else:
         closed, _, out, history = lax.while_loop(live, body, carry)
     p = _opened(closed, start, each.lanes)
+    trials = p.accepted + p.rejected
+    return concluded(each, p, out, jnp.max(trials, initial=0) - trials), history
+
+
+def concluded(each: Each, p: Progress, out: PyTree, idle: jax.Array) -> Outcome:
+    """Sum up all lanes."""
+    save = each.problem.unflatten(each.leaves).save
     out = save.finish(each, out, p.z, p.accepted, p.status == Status.SUCCESS)
-    return each(lambda inputs, rest: outcome(problem, inputs, rest))((p, out)), history
+    return each(lambda inputs, rest: outcome(each.problem, inputs, rest))((p, out, idle))

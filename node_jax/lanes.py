@@ -13,7 +13,8 @@ from jax.core import ShapedArray, Tracer
 from jax.extend.core import ClosedJaxpr, Primitive, jaxpr_as_fun
 from jax.interpreters import ad, batching, mlir
 
-from node_jax import tree
+from node_jax import queue, tree
+from node_jax.chunks import Chunks
 from node_jax.integrate import Outcome, Problem, integrate
 from node_jax.linear import (
     Applied,
@@ -70,6 +71,9 @@ def hoist(f: Callable, *examples: PyTree) -> Hoisted:
 
 def _run(*leaves, problem, adjoint, recording, lanes, masks):
     each = each_of(problem, leaves, masks, lanes)
+    planned = None if recording else queue.plan(each)
+    if planned is not None:
+        return jax.tree.leaves(queue.solve(each, planned))
     return jax.tree.leaves(integrate(each, recorder_of(each, adjoint, recording)))
 
 
@@ -105,6 +109,9 @@ def _has_lanes(leaves, masks, lanes, *, problem, adjoint, recording) -> list[boo
 def _jvp(primals, tangents, *, recording, **params):
     call = Call(**params)
     moving = _known(tangents)
+    planned = None if recording or call.adjoint.plain else queue.plan(call.each_of_shapes(primals))
+    if planned is not None:
+        return _jvp_of_chunks(primals, tangents, Chunks(call, moving, planned, _solve_flat))
     flat = solve_p.bind(*primals, recording=call.adjoint.records, **params)
     outcome, history = call.open(primals, flat)
     steps, residuals = Steps(call, moving, moving, recording), [*primals, *flat]
@@ -119,13 +126,29 @@ def _jvp(primals, tangents, *, recording, **params):
     guarded = _bind(Guard(), [jnp.isnan(x) for x in results[:count]], pushed[:count], results[:count])
     z1, rows, states = jax.tree.unflatten(structure, [*guarded, *pushed[count:]])
 
-    still = jax.tree.map(lambda _: _STILL, (outcome, history))
-    moved = still[0]._replace(z1=z1, out=call.save().with_rows(still[0].out, rows))
-    dots = jax.tree.leaves((moved, still[1]._replace(z=states) if recording else ()))
     outs = flat if recording else jax.tree.leaves(outcome)
-    return outs, [
-        ad.Zero(jax.typeof(x).to_tangent_aval()) if t is _STILL else t for x, t in zip(outs, dots, strict=True)
-    ]
+    return outs, _tangents(call, outs, outcome, (z1, rows), history if recording else (), states)
+
+
+def _jvp_of_chunks(primals, tangents, chunks: Chunks):
+    """Differentiate a solve that went through a queue: its chunks see to lost outputs and unused inputs."""
+    outs = _solve_flat(chunks.call, primals)
+    residuals = [*primals, *outs]
+    results, structure = jax.tree.flatten(chunks.results(residuals))
+    pushed = _bind(chunks, residuals, tree.picked(tangents, chunks.moving), results)
+    return outs, _tangents(chunks.call, outs, chunks.outcome(residuals), jax.tree.unflatten(structure, pushed))
+
+
+def _solve_flat(call: Call, leaves: Sequence) -> list:
+    return solve_p.bind(*leaves, recording=False, **call._asdict())
+
+
+def _tangents(call: Call, outs: Sequence, outcome: Outcome, moved: tuple, history: PyTree = (), states=()) -> list:
+    """Return the tangents of all outputs from those that move."""
+    still = jax.tree.map(lambda _: _STILL, (outcome, history))
+    first = still[0]._replace(z1=moved[0], out=call.save().with_rows(still[0].out, moved[1]))
+    dots = jax.tree.leaves((first, still[1]._replace(z=states) if history else ()))
+    return [ad.Zero(jax.typeof(x).to_tangent_aval()) if t is _STILL else t for x, t in zip(outs, dots, strict=True)]
 
 
 def _used(call: Call, moving, outcome: Outcome, dots) -> list:
@@ -155,7 +178,7 @@ def _transpose(bars, *args, fn: Applied, avals):
     """Pull back: over steps as a primitive, so that a second transpose is refused by name; else as plain code."""
     residuals, dots, known = args[: fn.count], args[fn.count :], _known(bars)
     pull, some = fn._replace(zeros=tuple(not yes for yes in known)), tree.picked(bars, known)
-    if isinstance(one_entry(fn.linear), Steps):
+    if isinstance(one_entry(fn.linear), Steps | Chunks):
         pulled = backward_p.bind(*residuals, *some, fn=pull, avals=_avals([x.aval for x in dots]))
     else:
         pulled = pull(*residuals, *some)

@@ -44,7 +44,7 @@ def shapes_of(each: Each, recorder):
         some = each._replace(leaves=leaves)
         z, t, count, ok = some(lambda inputs, _: (inputs.z0, inputs.t0, jnp.zeros((), jnp.int32), jnp.array(True)))()
         out = save.finish(some, save.blank(some, each.problem.method, z), z, count, ok)
-        outcome = Outcome(z, out, count, t, Stats(count, count, count, count))
+        outcome = Outcome(z, out, count, t, Stats(count, count, count, count, count))
         return outcome, () if recorder is None else recorder.blank(z, t)
 
     outcome, history = jax.eval_shape(all_lanes, each.leaves)
@@ -63,6 +63,10 @@ class Call(NamedTuple):
         """Return the engine with these leaves."""
         return each_of(self.problem, leaves, self.masks, self.lanes)
 
+    def each_of_shapes(self, leaves) -> Each:
+        """Return the engine with the shapes of these leaves."""
+        return each_of_shapes(self.problem, leaves, self.masks, self.lanes)
+
     def save(self) -> Any:
         """What is saved, without values."""
         nothing: list = [None] * len(self.masks)
@@ -70,7 +74,7 @@ class Call(NamedTuple):
 
     def open(self, leaves, flat) -> tuple[Outcome, Any]:
         """Return outcome and history from what the solve returned."""
-        each = each_of_shapes(self.problem, leaves, self.masks, self.lanes)
+        each = self.each_of_shapes(leaves)
         recording = self.adjoint.records
         shapes = shapes_of(each, recorder_of(each, self.adjoint, recording))
         return jax.tree.unflatten(jax.tree.structure(shapes if recording else (shapes, ())), flat)
@@ -115,6 +119,10 @@ class Steps(NamedTuple):
         pulled = self.call.adjoint.backward(each, outcome, history, bar, self.moving, self.shifted)
         some = zip(tree.picked(pulled, self.moving), tree.picked(self.call.masks, self.moving), strict=True)
         return [lanes_first(x, mask) for x, mask in some]
+
+    def within(self, moving: Sequence[bool]) -> "Steps":
+        """Let more of the leaves, which are the first arguments, move in an outer derivative."""
+        return self._replace(shifted=tuple(a or b for a, b in zip(self.shifted, moving, strict=False)))
 
     def _open(self, residuals) -> tuple[list, Outcome, Any]:
         leaves, flat = residuals[: len(self.moving)], residuals[len(self.moving) :]
@@ -209,10 +217,9 @@ def _innermost(linear) -> Any:
 
 
 def _shifted(linear, moving: Sequence[bool]):
-    """Let more of the leaves, which are the first arguments, move in an outer derivative."""
     if hasattr(linear, "linear"):
         return linear._replace(linear=_shifted(linear.linear, moving))
-    return linear._replace(shifted=tuple(a or b for a, b in zip(linear.shifted, moving, strict=False)))
+    return linear.within(moving)
 
 
 def _filled(bars: Sequence, like: Sequence) -> list:

@@ -1,6 +1,7 @@
 """The door: checks, defaults and glue. The only module that knows all the others."""
 
 import functools
+import math
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -32,6 +33,7 @@ class _Static(NamedTuple):
     method: ExplicitRK
     adjoint: Any
     max_steps: int | None
+    lane_width: int | float | None
 
 
 def odesolve(
@@ -47,7 +49,8 @@ def odesolve(
     save: SaveEnd | SaveAt | SaveSteps | Dense = SaveEnd(),
     max_steps: int | None = 4096,
     throw: bool = True,
-    lane_width: int | None = None,
+    lane_width: int | float | None = None,
+    order: Any = None,
 ) -> Solution:
     """Solve `dz/dt = f(z, t, theta)` from `z(t0) = z0` to `t1`.
 
@@ -67,7 +70,11 @@ def odesolve(
         save: what is written down besides `z1`.
         max_steps: most trials of one lane under `Adaptive`; None: no limit (and no reverse-mode gradient).
         throw: raise `SolveError` when a solve outside any transformation fails.
-        lane_width: reserved for ensembles that are solved in parts; must be None.
+        lane_width: most solves of a batch that step together. The others wait, and each takes the lane of one that is
+            done: a batch of solves of different lengths costs what its steps cost. Default: chosen for the backend
+            (256 on a CPU); `math.inf`: all together.
+        order: expected cost of this solve, a real scalar in any unit, each lane its own: those that wait are taken
+            longest first. Default: in their order.
 
     Returns:
         A `Solution`.
@@ -88,13 +95,15 @@ def odesolve(
     """
     options = {"method": method, "steps": steps, "adjoint": adjoint, "save": save, "max_steps": max_steps}
     _check_options(f, **options, lane_width=lane_width)
-    solution = _solve(*prepare(f, z0, t0, t1, theta, **options))
+    solution = _solve(*prepare(f, z0, t0, t1, theta, **options, lane_width=lane_width, order=order))
     if throw and not lanes.is_traced(solution) and not bool(jnp.all(solution.ok)):
         raise SolveError(solution)
     return solution
 
 
-def prepare(f, z0, t0, t1, theta, *, method, steps, adjoint, save, max_steps) -> tuple[_Static, list]:
+def prepare(
+    f, z0, t0, t1, theta, *, method, steps, adjoint, save, max_steps, lane_width=None, order=None
+) -> tuple[_Static, list]:
     """Separate what a compilation depends on from the values."""
     z0 = _state(z0)
     dtype = tree.real_dtype(z0)
@@ -102,17 +111,19 @@ def prepare(f, z0, t0, t1, theta, *, method, steps, adjoint, save, max_steps) ->
     steps, save = (_cast(part, dtype) for part in (steps, save))
     _check_tolerances(steps, z0)
 
-    leaves, structure = jax.tree.flatten((f, theta, z0, t0, t1, steps, save))
+    order = None if order is None else _time("order", order, dtype)
+
+    leaves, structure = jax.tree.flatten((f, theta, z0, t0, t1, steps, save, order))
     number_of_f = len(jax.tree.leaves(f))
     dynamic = [x if _is_value(x, i >= number_of_f) else None for i, x in enumerate(leaves)]
     fixed = tuple(None if d is not None else x for x, d in zip(leaves, dynamic, strict=True))
-    return _Static(structure, fixed, method, adjoint, max_steps), dynamic
+    return _Static(structure, fixed, method, adjoint, max_steps, lane_width), dynamic
 
 
 def problem_of(static: _Static, dynamic: list) -> tuple[Problem, list, PyTree]:
     """Return the problem by structure and by value, and theta."""
     leaves = [x if d is None else d for x, d in zip(static.fixed, dynamic, strict=True)]
-    f, theta, z0, t0, t1, steps, save = jax.tree.unflatten(static.structure, leaves)
+    f, theta, z0, t0, t1, steps, save, order = jax.tree.unflatten(static.structure, leaves)
     values, rest = eqx.partition(theta, lambda x: _is_value(x, True))
     field = _hoist_field(f, z0, t0, values, rest)
     params, params_structure = jax.tree.flatten(values)
@@ -121,12 +132,13 @@ def problem_of(static: _Static, dynamic: list) -> tuple[Problem, list, PyTree]:
         parts = jax.tree.unflatten(params_structure, theta[: len(params)])
         return field.call(theta[len(params) :], z, t, parts)
 
-    inputs = Inputs(z0, t0, t1, [jnp.asarray(p) for p in params + field.consts], steps, save)
+    inputs = Inputs(z0, t0, t1, [jnp.asarray(p) for p in params + field.consts], steps, save, order)
     flat, structure = jax.tree.flatten(inputs)
     timed = field.used[len(jax.tree.leaves(z0))]
     unflatten = functools.partial(_unflatten, structure)
     method = static.adjoint.scheme(static.method) if isinstance(static.adjoint, Reversible) else static.method
-    return Problem(with_params, timed, method, static.max_steps, unflatten), flat, theta
+    problem = Problem(with_params, timed, method, static.max_steps, unflatten, lane_width=static.lane_width)
+    return problem, flat, theta
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -200,8 +212,8 @@ def _check_options(f, method, steps, save, adjoint, max_steps, lane_width) -> No
         raise ValueError(f"method={method!r} has no dense output: use save=SaveEnd() or SaveSteps(n)")
     if max_steps is not None and not is_count(max_steps):
         raise ValueError(f"max_steps must be a positive integer or None, got {max_steps!r}")
-    if lane_width is not None:
-        raise ValueError(f"lane_width must be None in this version, got {lane_width!r}")
+    if lane_width is not None and lane_width != math.inf and not is_count(lane_width):
+        raise ValueError(f"lane_width must be a positive integer, math.inf or None, got {lane_width!r}")
 
 
 def _check_tolerances(steps: Any, z0: PyTree) -> None:

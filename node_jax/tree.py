@@ -147,19 +147,21 @@ def table(like: PyTree, lanes: Sequence[int], n: int) -> PyTree:
     return jax.tree.map(lambda x: jnp.zeros((n, x.size // max(count, 1), count), x.dtype), like)
 
 
-def write_rows(rows: PyTree, values: PyTree, i: jax.Array) -> PyTree:
+def write_rows(rows: PyTree, values: PyTree, i: jax.Array, columns: jax.Array | None = None) -> PyTree:
     """Write values of shape `(m, *shape, *lanes)` at rows `i` to `i + m - 1`, of each lane its own `i`.
 
-    One scatter with a window, in the layout that XLA keeps in place; a vmapped update would transpose the buffer.
+    `columns` are those of the lanes; default: all, in their order. One scatter with a window, in the layout that XLA
+    keeps in place; a vmapped update would transpose the buffer.
     """
 
     def leaf(table, x):
-        _, size, count = table.shape
+        _, size, total = table.shape
+        count = total if columns is None else columns.size
         window = x.reshape(x.shape[0], size, count)
-        if count == 1:
+        if columns is None and count == 1:
             return lax.dynamic_update_slice_in_dim(table, window, i.reshape(()), axis=0)
         numbers = lax.ScatterDimensionNumbers((0, 1), (2,), (0, 2))
-        at = jnp.stack([i.reshape(-1), jnp.arange(count, dtype=i.dtype)], axis=1)
+        at = jnp.stack([i.reshape(-1), jnp.arange(count, dtype=i.dtype) if columns is None else columns], axis=1)
         return lax.scatter(table, at, window, numbers, unique_indices=True, mode="promise_in_bounds")
 
     return jax.tree.map(leaf, rows, values)

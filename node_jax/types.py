@@ -97,9 +97,11 @@ class Stats(NamedTuple):
         limited: accepted steps at the limit of stability of the method (after Hairer and Wanner, Solving ODEs II,
             IV.2); -1 for a method that cannot tell. Where many are, the problem is stiff, and a gradient should be
             checked: `check_gradient`.
+        idle: trials of the other lanes that passed while the lane of this solve was done and not yet taken by another.
     """
 
     nfe: jax.Array
     accepted: jax.Array
     rejected: jax.Array
     limited: jax.Array
+    idle: jax.Array

@@ -366,7 +366,7 @@ def test_the_summary_separates_thousands_and_statuses():
     reached = np.full(4096, 10.0)
     reached[[5, 6, 9, 1]] = [1.73, 4.0, 3.0, 2.0]
     zeros = jnp.zeros(4096, jnp.int32)
-    stats = nj.Stats(zeros, zeros, zeros, zeros)
+    stats = nj.Stats(zeros, zeros, zeros, zeros, zeros)
     sol = nj.Solution(zeros, None, None, jnp.asarray(status), jnp.asarray(reached), stats, None)
     assert str(sol) == "Solution: 4,092 ok, 3 MAX_STEPS, 1 BAD_INPUT, earliest at t=1.73"
 
@@ -470,7 +470,7 @@ WRONG = {
     "max_steps zero": ((decay, STATE, 0.0, 1.0), {"max_steps": 0}, ValueError, ["max_steps", "0"]),
     "max_steps float": ((decay, STATE, 0.0, 1.0), {"max_steps": 10.0}, ValueError, ["max_steps", "10.0"]),
     "max_steps bool": ((decay, STATE, 0.0, 1.0), {"max_steps": True}, ValueError, ["max_steps", "True"]),
-    "lane_width": ((decay, STATE, 0.0, 1.0), {"lane_width": 8}, ValueError, ["lane_width", "8"]),
+    "lane_width": ((decay, STATE, 0.0, 1.0), {"lane_width": 0}, ValueError, ["lane_width", "0"]),
     "adaptive euler": ((decay, STATE, 0.0, 1.0), {"method": nj.euler}, ValueError, ["euler", "Fixed"]),
     "no dense output": (
         (decay, STATE, 0.0, 1.0),

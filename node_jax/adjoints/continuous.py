@@ -119,7 +119,7 @@ def sweep(
 
     first = reverse(lambda inputs, _: begin(reverse.problem, inputs))()
     p, theta_bar = lax.while_loop(live, body, Sweep(first, theta_bar))
-    ended = reverse(lambda inputs, p: outcome(reverse.problem, inputs, (p, ())))(p)
+    ended = reverse(lambda inputs, p: outcome(reverse.problem, inputs, (p, (), p.rejected)))(p)
     lost = ended.status != Status.SUCCESS
     spoiled = [
         tree.where(tree.any_missing(lost, mask), jnp.full_like(g, jnp.nan), g)

@@ -1,5 +1,6 @@
 """The transpose of one recorded step, by reverse mode or, for small systems, by forward mode."""
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -65,7 +66,7 @@ def _behind(problem: Problem, inputs: Inputs, t: jax.Array, h: jax.Array, z1: Py
 def differentiable(inputs: Inputs) -> list[bool]:
     """Say for each leaf whether a step depends on it differentiably (times only where steps follow from them)."""
     exact = inputs.steps.exact_times
-    wanted = (False, exact, exact, True, exact, False)  # z0, t0, t1, theta, steps, save
+    wanted = (False, exact, exact, True, exact, False, False)  # z0, t0, t1, theta, steps, save, order
     return [
         want and jnp.issubdtype(x.dtype, jnp.inexact)
         for want, part in zip(wanted, inputs, strict=True)
@@ -140,7 +141,7 @@ def _kept(z: PyTree) -> PyTree:
 
 def _dot(a: PyTree, b: PyTree) -> jax.Array:
     pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-    return sum(x[i] * y[i] for x, y in pairs for i in np.ndindex(x.shape))
+    return functools.reduce(jnp.add, (x[i] * y[i] for x, y in pairs for i in np.ndindex(x.shape)))
 
 
 def _by_forward_mode(each: Each, chosen: list[bool], step: Callable) -> Pullback:

@@ -25,6 +25,10 @@ class History(NamedTuple):
     n: jax.Array
     stride: jax.Array
 
+    def cleared(self) -> "History":
+        """Begin anew in the same buffers, which need not be filled with zeros again."""
+        return self._replace(n=jnp.zeros_like(self.n), stride=jnp.ones_like(self.stride))
+
     def has_lanes(self) -> list[bool]:
         """Say for each leaf whether it has lane axes."""
         own = jax.tree.map(lambda _: True, self)

@@ -150,7 +150,8 @@ class Adaptive(eqx.Module):
         underflow = (~accepted & (jnp.abs(control.h) <= too_small)) | (stalled >= STALLED)
         failure = jnp.where(underflow, jnp.where(good, Status.STEP_UNDERFLOW, Status.NON_FINITE), Status.SUCCESS)
 
-        h = jnp.copysign(jnp.clip(size, least, self.max_step), control.h)
+        size = jnp.clip(size, least, self.max_step)
+        h = jnp.where(control.h < 0, -size, size)
         last, before = control.last, control.before
         if before is not None and last is not None:
             before = jnp.where(accepted, last, before)
@@ -189,14 +190,16 @@ class Adaptive(eqx.Module):
 def _before_wall(size, good, accepted, streak, control: Control):
     """Stay before the end of a trial that was not finite, where there may be a wall.
 
-    The room before it is halved by every step; after a few that were accepted it is forgotten. (Here and in `_stalled`
-    the step asked for stands for the one taken, which is shorter only before `t1` and breakpoints: a CPU would compute
-    the latter once more for each result.)
+    The room before it is halved by every step; after a few that were accepted it is forgotten, from the next trial on:
+    with that count in the kernel that finds the step, a CPU would not vectorise its exponential. (Here and in
+    `_stalled` the step asked for stands for the one taken, which is shorter only before `t1` and breakpoints: a CPU
+    would compute the latter once more for each result.)
     """
     asked = jnp.abs(control.h)
-    room = jnp.where(streak < PATIENCE, control.room - jnp.where(accepted, asked, 0.0), jnp.inf)
+    room = control.room - jnp.where(accepted, asked, 0.0)
     shrink = jnp.where(control.room < jnp.inf, 0.5, 0.1)  # isinf would cost a fifth of the time of 256 lanes
-    return jnp.where(good, jnp.minimum(size, 0.5 * room), shrink * asked), jnp.where(good, room, asked)
+    size = jnp.where(good, jnp.minimum(size, 0.5 * room), shrink * asked)
+    return size, jnp.where(good, jnp.where(streak < PATIENCE - 1, room, jnp.inf), asked)
 
 
 def _stalled(stalled, accepted, change, ratio, t: Time, h, span):

@@ -44,7 +44,19 @@ def blank_where_lost(inputs, rest):
     return tree.where_rows(written, rows, tree.full_like(rows, jnp.nan))
 
 
-class SaveEnd(eqx.Module):
+class NoCounts:
+    """What saves have in common that count nothing along a solve."""
+
+    def parts(self, out):
+        """Separate the tables of all solves from what each lane counts: nothing."""
+        return out, ()
+
+    def joined(self, tables, counts):
+        """Invert `parts`."""
+        return tables
+
+
+class SaveEnd(eqx.Module, NoCounts):
     """Save the state at `t1` only.
 
     Example:

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 
 from node_jax import tree
 from node_jax.interpolate import coefficients
-from node_jax.save.ends import StepBar, Trial, blank_where_lost, no_bar
+from node_jax.save.ends import NoCounts, StepBar, Trial, blank_where_lost, no_bar
 from node_jax.types import PyTree, is_count
 
 
-class _EveryStep(eqx.Module):
+class _EveryStep(eqx.Module, NoCounts):
     """What `SaveSteps` and `Dense` share: one row for each accepted step, up to a capacity."""
 
     capacity: int = eqx.field(static=True, default=256)
@@ -42,9 +42,9 @@ def _blank(each, row, capacity: int):
     return tree.table(row, each.lanes, capacity + 1)
 
 
-def _write(out, row, index):
+def _write(each, out, row, index):
     """Write one row of every lane; that of a rejected trial is overwritten by the next."""
-    return tree.write_rows(out, jax.tree.map(lambda x: x[None], row), index)
+    return each.write(out, jax.tree.map(lambda x: x[None], row), index)
 
 
 def _finish(each, out, row, capacity: int, count):
@@ -88,7 +88,7 @@ class SaveSteps(_EveryStep):
 
     def record(self, each, method, extend, out, trial):
         """Write the ends of the steps."""
-        return _write(out, Steps(trial.end, trial.z1), trial.index), jnp.zeros((), jnp.int32)
+        return _write(each, out, Steps(trial.end, trial.z1), trial.index), jnp.zeros((), jnp.int32)
 
     def finish(self, each, out, z, accepted, ok):
         """Put NaN in the rows that are not in use."""
@@ -141,7 +141,9 @@ class Dense(_EveryStep):
     def blank(self, each, method, z):
         """Empty rows; the first is the constant `z0`."""
         first = each(lambda inputs, z: _constant(method, inputs.t0, z))(z)
-        return _write(_blank(each, first, self.capacity), first, each(lambda inputs, _: jnp.zeros((), jnp.int32))())
+        return _write(
+            each, _blank(each, first, self.capacity), first, each(lambda inputs, _: jnp.zeros((), jnp.int32))()
+        )
 
     def record(self, each, method, extend, out, trial):
         """Write the polynomials of the steps."""
@@ -150,7 +152,7 @@ class Dense(_EveryStep):
         def row(inputs, trial):
             return Interpolant(trial.t.high, trial.h, coefficients(method, trial.z, trial.h, trial.slopes))
 
-        return _write(out, each(row)(trial), trial.index), jnp.zeros((), jnp.int32)
+        return _write(each, out, each(row)(trial), trial.index), jnp.zeros((), jnp.int32)
 
     def finish(self, each, out, z, accepted, ok):
         """Put NaN in the rows that are not in use."""

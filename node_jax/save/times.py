@@ -89,13 +89,21 @@ class SaveAt(eqx.Module):
             # rows that are not due yet are written all the same, and overwritten when their turn comes
             rounds, now, out = carry
             rows = jax.tree.map(lambda *x: jnp.stack(x), *each(read)((out.cursor, trial)))
-            zs = tree.write_rows(out.zs, rows, out.cursor)
+            zs = each.write(out.zs, rows, out.cursor)
             out = out._replace(zs=zs, cursor=out.cursor + sum(now.astype(jnp.int32)))
             return rounds + BLOCK, each(_passed)((out.cursor, trial)), out
 
         start = (jnp.zeros((), jnp.int32), now, out)
         rounds, _, out = lax.while_loop(lambda carry: jnp.any(carry[1][0]), body, start)
         return out, rounds
+
+    def parts(self, out):
+        """Separate the table of all solves from what each lane counts."""
+        return out.zs, (out.cursor, out.dense_steps)
+
+    def joined(self, table, counts):
+        """Invert `parts`."""
+        return AtTimes(table, *counts)
 
     def finish(self, each, out, z, accepted, ok):
         """Put NaN where nothing was reached, and `z0` where there was nothing to integrate."""

@@ -1,0 +1,186 @@
+"""The derivative of an ensemble that went through a queue, as a linear map: chunk by chunk, in lockstep.
+
+Now that the number of steps of every solve is known, those that take about as many go together, and each chunk is
+solved once more with what its derivative needs. Nothing is kept but inputs and outputs, and every strategy works.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from node_jax import queue, tree
+from node_jax.adjoints.boundary import Cotangents
+from node_jax.integrate import Each, Outcome, integrate
+from node_jax.linear import Call, lanes_first, shapes_of
+from node_jax.types import PyTree
+
+
+class Sorted(NamedTuple):
+    """An ensemble with one queued axis, what became of it, and its solves in the order of their trials."""
+
+    each: Each
+    outcome: Outcome
+    order: jax.Array
+    width: int
+
+    @property
+    def chunks(self) -> jax.Array:
+        """The numbers of the chunks."""
+        return jnp.arange(-(-self.each.lanes[0] // self.width))
+
+    def cut(self, c: jax.Array, values: PyTree, own: Sequence[bool] | None = None) -> PyTree:
+        """Return a chunk of values of all solves, or of those that differ between solves."""
+        at = lax.dynamic_slice_in_dim(self.order, self._start(c), self.width, axis=-1)
+
+        def take(x, yes=True):
+            return jnp.take_along_axis(x, at.reshape(*[1] * (x.ndim - at.ndim), *at.shape), axis=-1) if yes else x
+
+        return jax.tree.map(take, values) if own is None else list(map(take, values, own))
+
+    def part(self, c: jax.Array) -> Each:
+        """Return the solves of a chunk."""
+        leaves = self.cut(c, self.each.leaves, [mask[0] for mask in self.each.masks])
+        return self.each._replace(leaves=leaves, lanes=(self.width, *self.each.lanes[1:]))
+
+    def new(self, c: jax.Array) -> jax.Array:
+        """Say which solves of a chunk were not part of the one before: the last begins with some that were."""
+        return jnp.arange(self.width) >= c * self.width - self._start(c)
+
+    def joined(self, rows: PyTree) -> PyTree:
+        """Bring what all chunks return, stacked, to the order of the ensemble."""
+        total, size = self.each.lanes[0], len(self.chunks) * self.width
+        place = jnp.argsort(self.order, axis=-1)
+        place = jnp.where(place < size - self.width, place, place + size - total)
+
+        def leaf(x):
+            flat = jnp.moveaxis(x, 0, -2).reshape(*x.shape[1:-1], size)
+            return jnp.take_along_axis(flat, place.reshape(*[1] * (flat.ndim - place.ndim), *place.shape), axis=-1)
+
+        return jax.tree.map(leaf, rows)
+
+    def _start(self, c: jax.Array) -> jax.Array:
+        return jnp.minimum(c * self.width, self.each.lanes[0] - self.width)
+
+
+class Chunks(NamedTuple):
+    """The steps that were taken. Residuals, tangents and results are those of `Steps` without history.
+
+    `solve(call, leaves)` returns the flat outcome of a solve, and JAX can differentiate it.
+    """
+
+    call: Call
+    moving: tuple[bool, ...]
+    plan: queue.Plan
+    solve: Callable
+    outermost: bool = True  # if no other derivative is taken of this one, chunks share their buffers
+
+    def results(self, residuals) -> tuple:
+        """Return what the results are tangents of."""
+        return self._moved(self.outcome(residuals))
+
+    def outcome(self, residuals) -> Outcome:
+        """Return what the solve returned."""
+        leaves, flat = residuals[: len(self.moving)], residuals[len(self.moving) :]
+        return _unflattened(self.call, leaves, flat)
+
+    def push(self, residuals, dots) -> list:
+        """Push tangents through every chunk."""
+        ensemble = self._sorted(residuals)
+        masks = tree.picked(self.call.masks, self.moving)
+        dots = [
+            self._merged(x.transpose(tree.lanes_last(x.shape, sum(m))), m) for x, m in zip(dots, masks, strict=True)
+        ]
+        own = [mask[0] for mask in tree.picked(ensemble.each.masks, self.moving)]
+
+        def chunk(_, c):
+            taken, some = self._taken(ensemble.part(c))
+            return None, jax.jvp(taken, some, tuple(ensemble.cut(c, dots, own)))[1]
+
+        rows = lax.scan(chunk, None, ensemble.chunks)[1]
+        return self._restored(ensemble.joined(rows))
+
+    def pull(self, residuals, bars) -> list:
+        """Pull cotangents through every chunk; those of shared leaves are added up on the way."""
+        ensemble = self._sorted(residuals)
+        wanted = jax.tree.leaves(self.results(residuals))
+        bars = [jnp.zeros_like(x) if g is None else g for g, x in zip(bars, wanted, strict=True)]
+        bars = [self._merged(g) for g in bars]
+        own = [mask[0] for mask in tree.picked(ensemble.each.masks, self.moving)]
+        shared = [not yes for yes in own]
+
+        def chunk(carry, c):
+            total, history = carry
+            part, new = ensemble.part(c), ensemble.new(c)
+            bar = tree.where(new, ensemble.cut(c, bars), tree.full_like(ensemble.cut(c, bars), 0.0))
+            if self.outermost:
+                pulled, history = self._back(part, ensemble.cut(c, ensemble.outcome), bar, history)
+            else:
+                taken, some = self._taken(part)
+                pulled = jax.vjp(taken, *some)[1](bar)
+            return (tree.add(total, tree.picked(pulled, shared)), history), tree.picked(pulled, own)
+
+        zeros = tree.full_like(tree.picked(tree.picked(ensemble.each.leaves, self.moving), shared), 0.0)
+        (total, _), rows = lax.scan(chunk, (zeros, self._history(ensemble)), ensemble.chunks)
+        pulled = tree.replaced(own, own, self._restored(ensemble.joined(rows)))
+        pulled = tree.replaced(pulled, shared, total)
+        masks = tree.picked(self.call.masks, self.moving)
+        summed = [tree.sum_missing(g, m) if yes else g for g, m, yes in zip(pulled, masks, own, strict=True)]
+        return [lanes_first(g, mask) for g, mask in zip(summed, masks, strict=True)]
+
+    def within(self, moving: Sequence[bool]) -> "Chunks":
+        """Let leaves move in an outer derivative."""
+        return self._replace(outermost=False)
+
+    def _sorted(self, residuals) -> Sorted:
+        outcome = jax.tree.map(self._merged, self.outcome(residuals))
+        each = queue.merged(self.call.each(residuals[: len(self.moving)]), self.plan)
+        order = jnp.argsort(-(outcome.stats.accepted + outcome.stats.rejected), axis=-1)
+        return Sorted(each, outcome, order, self.plan.width)
+
+    def _merged(self, x: jax.Array, mask: Sequence[bool] | None = None) -> jax.Array:
+        return queue.merged_leaf(x, mask or (True,) * len(self.call.lanes), self.call.lanes, self.plan)
+
+    def _restored(self, values: PyTree) -> PyTree:
+        return queue.restored(values, self.call.lanes, self.plan)
+
+    def _moved(self, outcome: Outcome) -> tuple:
+        return outcome.z1, self.call.save().rows(outcome.out)
+
+    def _taken(self, part: Each) -> tuple[Callable, tuple]:
+        """Return the solve of a chunk as a function of the leaves that move, and these."""
+        masks = tuple(map(tuple, part.masks))
+        problem = part.problem._replace(lane_width=math.inf)
+        call = self.call._replace(problem=problem, lanes=part.lanes, masks=masks)
+
+        def taken(*some):
+            leaves = map(lanes_first, tree.replaced(part.leaves, self.moving, some), masks)
+            leaves = list(leaves)
+            return jax.tree.leaves(self._moved(_unflattened(call, leaves, self.solve(call, leaves))))
+
+        return taken, tuple(tree.picked(part.leaves, self.moving))
+
+    def _history(self, ensemble: Sorted) -> PyTree:
+        """Return the buffers of all chunks."""
+        if not (self.call.adjoint.records and self.outermost):
+            return ()
+        part = ensemble.part(jnp.zeros((), jnp.int32))
+        z, t = part(lambda inputs, _: (inputs.z0, inputs.t0))()
+        return self.call.adjoint.recorder(part).blank(z, t)
+
+    def _back(self, part: Each, outcome: Outcome, bar: list, history: PyTree) -> tuple[list, PyTree]:
+        """Pull cotangents back through a chunk."""
+        adjoint = self.call.adjoint
+        if adjoint.records:
+            outcome, history = integrate(part, adjoint.recorder(part), history)
+        structure = jax.tree.structure(self._moved(outcome))
+        bars = Cotangents(*jax.tree.unflatten(structure, bar))
+        pulled = adjoint.backward(part, outcome, history, bars, self.moving, self.moving)
+        return tree.picked(pulled, self.moving), history
+
+
+def _unflattened(call: Call, leaves: Sequence, flat: Sequence) -> Outcome:
+    return jax.tree.unflatten(jax.tree.structure(shapes_of(call.each_of_shapes(leaves), None)), flat)

@@ -1,0 +1,325 @@
+"""The lane engine fed from a queue: an ensemble larger than the lane width goes through lanes that refill.
+
+A lane that is done waits until a few others are, then all of them write down their results and take the next
+trajectories. When none is left and few lanes live, these go on in a narrower loop. Which trajectory a lane holds
+decides nothing but the order of work, so results are those of lockstep.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from node_jax import tree
+from node_jax.integrate import Each, Outcome, Progress, advance, begin, concluded
+from node_jax.types import RUNNING, PyTree
+
+WIDTHS = {"cpu": 256}  # measured, see docs/performance.md
+WIDTH = 4096  # of other backends; not measured
+WAITING = 16  # the part of the lanes that wait before they are refilled: each refill costs about two trials
+NARROWER, NARROWEST, LOOPS = 4, 16, 3  # loops shrink by that factor once as few lanes live; each is compiled
+
+
+def width_of(lane_width: int | float | None) -> int | float:
+    """Return the most trajectories that step together."""
+    return WIDTHS.get(jax.default_backend(), WIDTH) if lane_width is None else lane_width
+
+
+class Plan(NamedTuple):
+    """Which lane axes are queued, one after the other, and how many trajectories step together.
+
+    Each index of the other axes has a queue of its own.
+    """
+
+    queued: tuple[int, ...]
+    kept: tuple[int, ...]
+    width: int
+
+
+def plan(each: Each) -> Plan | None:
+    """Say how an ensemble is queued; None if all of its trajectories step together.
+
+    A leaf larger than a state stays shared where it lacks a lane axis: then the queue runs along that axis.
+    """
+    size = math.prod(each.lanes)
+    limit = width_of(each.problem.lane_width)
+    if size <= limit:
+        return None
+    inputs, axes = each.problem.unflatten(range(len(each.leaves))), range(len(each.lanes))
+
+    def entry(i):
+        own = math.prod(n for n, has in zip(each.lanes, each.masks[i], strict=True) if has)
+        return each.leaves[i].size // own
+
+    state = sum(entry(i) for i in jax.tree.leaves(inputs.z0))
+    large = [i for i in jax.tree.leaves(inputs.theta) if entry(i) > state]
+    queued = tuple(axes)
+    for i in sorted(large, key=entry, reverse=True):
+        shared = tuple(k for k in queued if not each.masks[i][k])
+        queued = shared or queued
+    kept = tuple(k for k in axes if k not in queued)
+    width = max(1, int(limit) // math.prod(each.lanes[k] for k in kept))
+    total = math.prod(each.lanes[k] for k in queued)
+    return Plan(queued, kept, width) if width < total else None
+
+
+def merged(each: Each, plan: Plan) -> Each:
+    """Make one lane axis, the outermost, of all that are queued; a leaf that has some of them gets all axes."""
+    count = math.prod(each.lanes[k] for k in plan.queued)
+    lanes = (count, *(each.lanes[k] for k in plan.kept))
+    queued = [any(mask[k] for k in plan.queued) for mask in each.masks]
+    masks = [(has, *(has or mask[k] for k in plan.kept)) for has, mask in zip(queued, each.masks, strict=True)]
+    leaves = [merged_leaf(x, mask, each.lanes, plan) for x, mask in zip(each.leaves, each.masks, strict=True)]
+    return each._replace(leaves=leaves, masks=masks, lanes=lanes)
+
+
+def merged_leaf(x: jax.Array, mask: Sequence[bool], lanes: Sequence[int], plan: Plan) -> jax.Array:
+    """Do that for one leaf."""
+    if not any(mask[k] for k in plan.queued):
+        return x
+    entry = x.shape[: x.ndim - sum(mask)]
+    own = [k for k, has in reversed(list(enumerate(mask))) if has]
+    missing = [k for k, has in enumerate(mask) if not has]
+    x = jnp.broadcast_to(x.reshape(*x.shape, *[1] * len(missing)), (*x.shape, *(lanes[k] for k in missing)))
+    now, wanted = [*own, *missing], [*reversed(plan.kept), *reversed(plan.queued)]
+    x = x.transpose(*range(len(entry)), *(len(entry) + now.index(k) for k in wanted))
+    return x.reshape(*x.shape[: x.ndim - len(plan.queued)], -1)
+
+
+def restored(values: PyTree, lanes: Sequence[int], plan: Plan) -> PyTree:
+    """Invert `merged` for values that have all lane axes."""
+    order = [*reversed(plan.kept), *reversed(plan.queued)]
+
+    def leaf(x):
+        shape = x.shape[: x.ndim - 1 - len(plan.kept)]
+        x = x.reshape(*x.shape[:-1], *(lanes[k] for k in reversed(plan.queued)))
+        back = [order.index(k) + len(shape) for k in reversed(range(len(lanes)))]
+        return x.transpose(*range(len(shape)), *back)
+
+    return jax.tree.map(leaf, values)
+
+
+class Packed(NamedTuple):
+    """Values of all lanes, one array of rows for each dtype: they are moved between lanes by one gather each."""
+
+    rows: list[jax.Array]
+
+    @staticmethod
+    def of(values: PyTree, lanes: int) -> "Packed":
+        """Pack leaves with that many lane axes at their end."""
+        groups: dict = {}
+        for x in jax.tree.leaves(values):
+            groups.setdefault(x.dtype, []).append(x.reshape(-1, *x.shape[x.ndim - lanes :]))
+        return Packed([jnp.concatenate(group) for group in groups.values()])
+
+    def unpack(self, like: PyTree, lanes: int) -> PyTree:
+        """Invert `of`; `like` has the structure, the dtypes and the shapes of entries."""
+        streams, used = {x.dtype: x for x in self.rows}, dict.fromkeys((x.dtype for x in self.rows), 0)
+
+        def leaf(x):
+            shape, first = x.shape[: x.ndim - lanes], used[x.dtype]
+            used[x.dtype] += math.prod(shape)
+            rows = streams[x.dtype][first : used[x.dtype]]
+            return rows.reshape(*shape, *rows.shape[1:])
+
+        return jax.tree.map(leaf, like)
+
+    def take(self, i: jax.Array) -> "Packed":
+        """Return the entries `i`, shape `(*kept, width)`, of the last axis."""
+        return jax.tree.map(lambda x: jnp.take_along_axis(x, i[None], axis=-1, mode="clip"), self)
+
+    def put(self, i: jax.Array, some: "Packed") -> "Packed":
+        """Write entries `i` of the last axis."""
+
+        def write(x, i, y):
+            return x.at[:, i].set(y, mode="promise_in_bounds", unique_indices=True)
+
+        for _ in range(i.ndim - 1):
+            write = jax.vmap(write, in_axes=(-2, -2, -2), out_axes=-2)
+        return jax.tree.map(lambda x, y: write(x, i, y), self, some)
+
+
+class Lanes(NamedTuple):
+    """What each lane holds: progress, what its save counts, its trajectory, and the turn in which it was loaded."""
+
+    p: Progress
+    counts: PyTree
+    who: jax.Array
+    since: jax.Array
+
+
+class State(NamedTuple):
+    """The carry of the loops; `taken` trajectories have left each queue, `turn` counts trials of all lanes."""
+
+    lanes: Lanes
+    leaves: list  # those of the lanes
+    tables: PyTree
+    done: Packed
+    taken: jax.Array
+    turn: jax.Array
+
+
+class Queue(NamedTuple):
+    """An ensemble whose first lane axis waits for a lane."""
+
+    each: Each
+    waiting: Packed  # first progress, counts and leaves of all trajectories
+    first: tuple  # their structure
+    order: jax.Array  # trajectories as they are loaded, shape (*kept, total)
+
+    @property
+    def total(self) -> int:
+        """Trajectories in each queue."""
+        return self.each.lanes[0]
+
+    @property
+    def own(self) -> list[bool]:
+        """Say for each leaf whether it differs between trajectories."""
+        return [mask[0] for mask in self.each.masks]
+
+    def load(self, who: jax.Array, turn: jax.Array) -> tuple[Lanes, list]:
+        """Return lanes that hold these trajectories, at their start."""
+        p, counts, leaves = self.waiting.take(who).unpack(self.first, len(self.each.lanes))
+        return Lanes(p, counts, who, jnp.full_like(who, turn)), tree.replaced(self.each.leaves, self.own, leaves)
+
+    def results(self, p: Progress, counts: PyTree, idle: jax.Array) -> tuple:
+        """Return what is kept of a trajectory."""
+        return p._replace(memory=(), control=()), counts, idle
+
+    def written(self, state: State) -> Packed:
+        """Write down how far every lane has come."""
+        p, counts, who, since = state.lanes
+        idle = state.turn - since - p.accepted - p.rejected
+        return state.done.put(who, Packed.of(self.results(p, counts, idle), len(self.each.lanes)))
+
+    def refilled(self, state: State) -> State:
+        """Let lanes that are done write down their results and take the next trajectories."""
+        idle = ~_live(state.lanes)
+        place = state.taken[..., None] + jnp.cumsum(idle, axis=-1, dtype=jnp.int32) - 1
+        loads = idle & (place < self.total)
+        following = jnp.take_along_axis(self.order, jnp.minimum(place, self.total - 1), axis=-1)
+        who = jnp.where(loads, following, state.lanes.who)
+        lanes, leaves = self.load(who, state.turn)
+        lanes = tree.where(loads, lanes, state.lanes)
+        leaves = [
+            tree.where(loads, new, old) if yes else old
+            for new, old, yes in zip(leaves, state.leaves, self.own, strict=True)
+        ]
+        taken = state.taken + jnp.sum(loads, axis=-1, dtype=jnp.int32)
+        return state._replace(lanes=lanes, leaves=leaves, done=self.written(state), taken=taken)
+
+    def march(self, state: State, go_on: Callable) -> State:
+        """Try steps as long as the lanes that live, a mask, say so."""
+        kept, who = self.each.lanes[1:], state.lanes.who
+        first = jnp.arange(math.prod(kept), dtype=jnp.int32) * self.total
+        columns = (first.reshape(*reversed(kept), 1) + who).reshape(-1)
+        now = self.each._replace(leaves=state.leaves, lanes=(who.shape[-1], *kept), columns=columns)
+        save, step = now.problem.unflatten(now.leaves).save, advance(now)
+
+        def body(carry):
+            (p, counts, *rest), tables, turn = carry
+            p, out = step(p, save.joined(tables, counts))
+            tables, counts = save.parts(out)
+            return Lanes(p, counts, *rest), tables, turn + 1
+
+        start = (state.lanes, state.tables, state.turn)
+        lanes, tables, turn = lax.while_loop(lambda carry: go_on(_live(carry[0])), body, start)
+        return state._replace(lanes=lanes, tables=tables, turn=turn)
+
+    def compacted(self, state: State, width: int) -> State:
+        """Keep the lanes that live, and others up to the width."""
+        at = jnp.argsort(~_live(state.lanes), axis=-1, stable=True)[..., :width]
+
+        def take(x):
+            return jnp.take_along_axis(x, at.reshape(*[1] * (x.ndim - at.ndim), *at.shape), axis=-1)
+
+        leaves = [take(x) if yes else x for x, yes in zip(state.leaves, self.own, strict=True)]
+        return state._replace(lanes=jax.tree.map(take, state.lanes), leaves=leaves, done=self.written(state))
+
+
+def _live(lanes: Lanes) -> jax.Array:
+    return lanes.p.status == RUNNING
+
+
+def _most(live: jax.Array) -> jax.Array:
+    """Return how many lanes of a queue live, at most."""
+    return jnp.max(jnp.sum(live, axis=-1, dtype=jnp.int32))
+
+
+def solve(each: Each, plan: Plan) -> Outcome:
+    """Solve an ensemble as planned."""
+    one = merged(each, plan)
+    return restored(concluded(one, *run(one, plan.width)), each.lanes, plan)
+
+
+def run(each: Each, width: int) -> tuple[Progress, PyTree, jax.Array]:
+    """Solve an ensemble whose first lane axis is queued; return progress, what was saved, and idle trials."""
+    save = each.problem.unflatten(each.leaves).save
+    p = _begun(each, width)
+    tables, counts = save.parts(save.blank(each, each.problem.method, p.z))
+    leaves = [x for x, mask in zip(each.leaves, each.masks, strict=True) if mask[0]]
+    queue = Queue(each, Packed.of((p, counts, leaves), len(each.lanes)), (p, counts, leaves), _order(each))
+    kept = queue.results(p, counts, jnp.zeros_like(p.status))
+
+    turn, taken = jnp.zeros((), jnp.int32), jnp.full(p.status.shape[:-1], width, jnp.int32)
+    lanes, leaves = queue.load(queue.order[..., :width], turn)
+    state = State(lanes, leaves, tables, Packed.of(kept, len(each.lanes)), taken, turn)
+    widths = [width]
+    while widths[-1] // NARROWER >= NARROWEST and len(widths) < LOOPS:
+        widths.append(widths[-1] // NARROWER)
+    floors = [*widths[1:], 0]
+    state = _through_queue(queue, state, floors[0])
+    for narrower, floor in zip(widths[1:], floors[1:], strict=True):
+        state = queue.march(queue.compacted(state, narrower), lambda live, floor=floor: _most(live) > floor)
+    p, counts, idle = queue.written(state).unpack(kept, len(each.lanes))
+    return p, save.joined(state.tables, counts), idle
+
+
+def _through_queue(queue: Queue, state: State, floor: int) -> State:
+    """Run until the queues are empty and at most `floor` lanes of each live."""
+    wait = max(1, state.lanes.who.size // WAITING)
+
+    def fill(state: State) -> State:
+        state = queue.refilled(state)
+        more = state.taken < queue.total
+        least = jnp.where(jnp.any(more), 0, floor)
+
+        def go_on(live):
+            return (jnp.sum(~live & more[..., None], dtype=jnp.int32) < wait) & (_most(live) > least)
+
+        return queue.march(state, go_on)
+
+    def unfinished(state: State):
+        return jnp.any(state.taken < queue.total) | (_most(_live(state.lanes)) > floor)
+
+    return lax.while_loop(unfinished, fill, state)
+
+
+def _order(each: Each) -> jax.Array:
+    """Return the trajectories of each queue in the order in which they are loaded."""
+    hint = each.problem.unflatten(each.leaves).order
+    shape = (*reversed(each.lanes[1:]), each.lanes[0])
+    if hint is None:
+        return jnp.broadcast_to(jnp.arange(each.lanes[0], dtype=jnp.int32), shape)
+    return jnp.argsort(-each(lambda inputs, _: inputs.order)(), axis=-1, stable=True).astype(jnp.int32)
+
+
+def _begun(each: Each, width: int) -> Progress:
+    """Choose the first step of every trajectory, as many at a time as step together."""
+    total = each.lanes[0]
+    like = jax.eval_shape(each(lambda inputs, _: begin(each.problem, inputs)))
+    blank = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like)
+
+    def part(i, progress):
+        at = jnp.minimum(i * width, total - width)
+        cut = functools.partial(lax.dynamic_slice_in_dim, start_index=at, slice_size=width, axis=-1)
+        leaves = [cut(x) if mask[0] else x for x, mask in zip(each.leaves, each.masks, strict=True)]
+        some = each._replace(leaves=leaves, lanes=(width, *each.lanes[1:]))
+        begun = some(lambda inputs, _: begin(each.problem, inputs))()
+        return jax.tree.map(lambda x, y: lax.dynamic_update_slice_in_dim(x, y, at, axis=-1), progress, begun)
+
+    return lax.fori_loop(0, -(-total // width), part, blank)
