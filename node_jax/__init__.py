@@ -10,6 +10,7 @@ from node_jax.adjoints.interpolated import Interpolated
 from node_jax.adjoints.reversible import Reversible
 from node_jax.certificate import GradientReport, MemoryEstimate, check_gradient, estimate_memory
 from node_jax.control import Adaptive, Fixed, Grid
+from node_jax.devices import shard
 from node_jax.methods import (
     ExplicitRK,
     bosh3,
@@ -72,6 +73,7 @@ __all__ = [
     "ralston",
     "rk4",
     "rk38",
+    "shard",
     "testing",
     "tsit5",
 ]

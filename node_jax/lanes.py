@@ -5,13 +5,15 @@ Every name of JAX that is not stable API is used in this file and in no other.
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.core import ShapedArray, Tracer
 from jax.extend.core import ClosedJaxpr, Primitive, jaxpr_as_fun
 from jax.interpreters import ad, batching, mlir
+from jax.sharding import NamedSharding, PartitionSpec
 
 from node_jax import queue, tree
 from node_jax.chunks import Chunks
@@ -41,10 +43,56 @@ _STILL = object()  # the tangent of an output that does not move
 
 def solve(problem: Problem, adjoint, leaves: Sequence[jax.Array]) -> Outcome:
     """Solve one problem as a primitive that every transformation understands."""
-    masks = ((),) * len(leaves)
+    leaves, masks = _varying_alike(leaves), ((),) * len(leaves)
     flat = solve_p.bind(*leaves, problem=problem, adjoint=adjoint, recording=False, lanes=(), masks=masks)
     each = each_of_shapes(problem, leaves, masks, ())
     return jax.tree.unflatten(jax.tree.structure(shapes_of(each, None)), flat)
+
+
+def _axes(aval: Any) -> frozenset:
+    """Return the axes of `shard_map` over which a value varies."""
+    kind = getattr(aval, "manual_axis_type", aval)
+    return getattr(kind, "varying", getattr(kind, "vma", frozenset()))
+
+
+def _varying_alike(leaves: Sequence) -> list:
+    """Let all values vary over the axes of `shard_map` over which any does; the transpose adds cotangents up."""
+    union = frozenset().union(*(_axes(jax.typeof(x)) for x in leaves))
+
+    def cast(x):
+        axes = tuple(union - _axes(jax.typeof(x)))
+        if not axes:
+            return x
+        return lax.pcast(x, axes, to="varying") if hasattr(lax, "pcast") else lax.pvary(x, axes)  # pyright: ignore[reportAttributeAccessIssue]
+
+    return list(map(cast, leaves))
+
+
+def _on_one_device(x: Any) -> Any:
+    aval = jax.typeof(x)
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, weak_type=aval.weak_type) if _axes(aval) else x
+
+
+def _shaped(x: Any, args: Sequence) -> ShapedArray:
+    """Return the abstract value of a result, which varies over devices as the arguments do."""
+    like = next((a for a in args if _axes(a)), None)
+    if like is None:
+        return ShapedArray(x.shape, x.dtype)
+    whole = NamedSharding(like.sharding.mesh, PartitionSpec(*[None] * len(x.shape)))
+    return like.update(shape=x.shape, dtype=x.dtype, weak_type=False, sharding=whole)
+
+
+def _lower(primitive: Primitive, fn: Callable) -> None:
+    """Lower a primitive as the code of one device, which knows nothing of others."""
+    lowered = mlir.lower_fun(fn, multiple_results=True)
+
+    def rule(ctx, *args, **params):
+        alone = {
+            name: [ShapedArray(x.shape, x.dtype) for x in getattr(ctx, name)] for name in ("avals_in", "avals_out")
+        }
+        return lowered(ctx.replace(**alone), *args, **params)
+
+    mlir.register_lowering(primitive, rule)
 
 
 class Hoisted(NamedTuple):
@@ -58,6 +106,7 @@ class Hoisted(NamedTuple):
 
 def hoist(f: Callable, *examples: PyTree) -> Hoisted:
     """Trace `f` once. Values of outer transformations that it closes over (of any type) become visible inputs."""
+    examples = jax.tree.map(_on_one_device, examples)
     closed, shape = jax.make_jaxpr(f, return_shape=True)(*examples)
     structure = jax.tree.structure(shape)
     read = {id(v) for eqn in closed.jaxpr.eqns for v in eqn.invars} | {id(v) for v in closed.jaxpr.outvars}
@@ -80,7 +129,7 @@ def _run(*leaves, problem, adjoint, recording, lanes, masks):
 def _abstract(*leaves, problem, adjoint, recording, lanes, masks):
     each = each_of_shapes(problem, leaves, masks, lanes)
     shapes = shapes_of(each, recorder_of(each, adjoint, recording))
-    return [ShapedArray(x.shape, x.dtype) for x in jax.tree.leaves(shapes)]
+    return [_shaped(x, leaves) for x in jax.tree.leaves(shapes)]
 
 
 @functools.lru_cache(maxsize=64)
@@ -117,7 +166,7 @@ def _jvp(primals, tangents, *, recording, **params):
     steps, residuals = Steps(call, moving, moving, recording), [*primals, *flat]
     dots = tree.picked(tangents, moving)
     results, structure = jax.tree.flatten(steps.results(residuals))
-    if call.adjoint.plain:
+    if call.adjoint.plain and not any(_axes(jax.typeof(x)) for x in primals):
         dots = _bind(Gate(), _used(call, moving, outcome, dots), dots, dots)
         pushed = steps.push(residuals, dots)
     else:
@@ -220,15 +269,15 @@ def _call(*args, fn: Applied, avals):
 for _primitive, _rule in ((tangent_p, _tangent_jvp), (backward_p, _backward_jvp)):
     _primitive.multiple_results = True
     _primitive.def_impl(_call)
-    _primitive.def_abstract_eval(lambda *args, fn, avals: list(avals))
-    mlir.register_lowering(_primitive, mlir.lower_fun(_call, multiple_results=True))
+    _primitive.def_abstract_eval(lambda *args, fn, avals: [_shaped(x, args) for x in avals])
+    _lower(_primitive, _call)
     batching.primitive_batchers[_primitive] = functools.partial(_batch_applied, _primitive)
     ad.primitive_jvps[_primitive] = _rule
 ad.primitive_transposes[tangent_p] = _transpose
 
 solve_p.def_impl(lambda *leaves, **params: _compiled(**params)(*leaves))
 solve_p.def_abstract_eval(_abstract)
-mlir.register_lowering(solve_p, mlir.lower_fun(_run, multiple_results=True))
+_lower(solve_p, _run)
 batching.primitive_batchers[solve_p] = _batch
 ad.primitive_jvps[solve_p] = _jvp
 

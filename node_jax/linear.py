@@ -110,6 +110,11 @@ class Steps(NamedTuple):
 
     def pull(self, residuals, bars) -> list:
         """Go back over the steps."""
+        if self.call.adjoint.plain:  # under `shard_map`: elsewhere JAX transposes such code itself
+            zeros = tree.full_like(tree.picked(list(residuals[: len(self.moving)]), self.moving), 0.0)
+            wanted = jax.tree.leaves(self.results(residuals))
+            transposed = jax.linear_transpose(lambda *dots: self.push(residuals, dots), *zeros)
+            return list(transposed(_filled(bars, wanted)))
         leaves, outcome, history = self._open(residuals)
         wanted, structure = jax.tree.flatten(self.results(residuals)[:2])
         if any(bar is not None for bar in bars[len(wanted) :]):

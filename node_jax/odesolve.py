@@ -124,8 +124,10 @@ def problem_of(static: _Static, dynamic: list) -> tuple[Problem, list, PyTree]:
     """Return the problem by structure and by value, and theta."""
     leaves = [x if d is None else d for x, d in zip(static.fixed, dynamic, strict=True)]
     f, theta, z0, t0, t1, steps, save, order = jax.tree.unflatten(static.structure, leaves)
-    values, rest = eqx.partition(theta, lambda x: _is_value(x, True))
-    field = _hoist_field(f, z0, t0, values, rest)
+    arrays, rigid = eqx.partition(f, eqx.is_array)
+    numbers, other = eqx.partition(theta, eqx.is_array_like)
+    values = (arrays, numbers)
+    field = _hoist_field(z0, t0, values, (rigid, other))
     params, params_structure = jax.tree.flatten(values)
 
     def with_params(z, t, theta):
@@ -230,17 +232,19 @@ def _check_tolerances(steps: Any, z0: PyTree) -> None:
             raise ValueError(f"{name} must be a scalar or a pytree prefix of z0, got {value!r}") from error
 
 
-def _hoist_field(f, z0, t0, values, rest):
+def _hoist_field(z0, t0, values, rest):
     """Trace the field once and check that what it returns is a slope of `z0`."""
 
     def field(z, t, values):
-        return f(z, t, eqx.combine(values, rest))
+        f, theta = eqx.combine(values, rest)
+        return f(z, t, theta)
 
     def swapped(z, t, values):
-        return f(t, z, eqx.combine(values, rest))
+        f, theta = eqx.combine(values, rest)
+        return f(t, z, theta)
 
     def without_theta(z, t, values):
-        return f(t, z)
+        return eqx.combine(values, rest)[0](t, z)
 
     want = jax.tree.map(lambda x: (x.shape, str(x.dtype)), z0)
     try:

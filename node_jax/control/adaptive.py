@@ -199,7 +199,7 @@ def _before_wall(size, good, accepted, streak, control: Control):
     room = control.room - jnp.where(accepted, asked, 0.0)
     shrink = jnp.where(control.room < jnp.inf, 0.5, 0.1)  # isinf would cost a fifth of the time of 256 lanes
     size = jnp.where(good, jnp.minimum(size, 0.5 * room), shrink * asked)
-    return size, jnp.where(good, jnp.where(streak < PATIENCE - 1, room, jnp.inf), asked)
+    return size, jnp.where(good, jnp.where(streak < PATIENCE, room, jnp.inf), asked)
 
 
 def _stalled(stalled, accepted, change, ratio, t: Time, h, span):
