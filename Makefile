@@ -22,6 +22,7 @@ test-oldest: .venv-oldest/.test
 
 bench: .venv-bench/.bench
 	$(BENCH)/python -m benchmarks.first --out benchmarks/results/first.json
+	$(BENCH)/python -m benchmarks.ensembles --out benchmarks/results/ensembles.json
 	$(BENCH)/python -m benchmarks.table
 	$(BENCH)/python -m benchmarks.adjoints
 	$(BENCH)/python -m benchmarks.guide
