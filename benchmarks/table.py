@@ -17,8 +17,8 @@ def about(stored: dict) -> str:
     machine = stored["machine"]
     versions = ", ".join(f"{name} {machine[name]}" for name in ("jax", "diffrax", "tinydiffeq"))
     return (
-        f"{machine['cpu']}, {machine['cores']} cores, Python {machine['python']}, {versions}. Time of node_jax divided by"
-        " that of the peer, median over interleaved runs; below 1 node_jax is faster."
+        f"{machine['cpu']}, {machine['cores']} cores, Python {machine['python']}, {versions}. Time of node_jax divided"
+        " by that of the peer, median over interleaved runs; below 1 node_jax is faster."
     )
 
 
@@ -55,8 +55,9 @@ def ensembles(stored: dict) -> str:
     lines += [
         "",
         f"Of the 4,096 oscillators (trials of one solve, deciles: {', '.join(map(str, idle['trials, deciles']))})"
-        f" {100 * idle['no hint']:.1f} % of all trials passed in idle lanes, with `order=mu` {100 * idle['order=mu']:.1f} %."
-        f" Two devices of one core each solved 8,192 of them {devices['speedup']:.2f} times as fast as one.",
+        f" {100 * idle['no hint']:.1f} % of all trials passed in idle lanes, with `order=mu`"
+        f" {100 * idle['order=mu']:.1f} %. Two devices of one core each solved"
+        f" 8,192 of them {devices['speedup']:.2f} times as fast as one.",
     ]
     return "\n".join(lines)
 

@@ -316,7 +316,8 @@ def integrate(each: Each, recorder: Recorder | None, used: Any = None) -> tuple[
         else:
             after, (trial, landed) = try_step(before)
             closed = _closed(after, each.lanes)
-        closed = _closed(restarted(each, _opened(closed, start, each.lanes), landed), each.lanes)
+        if start.restarts is not None:
+            closed = _closed(restarted(each, _opened(closed, start, each.lanes), landed), each.lanes)
         out, rounds = save.record(each, method, extend(each), out, trial)
         if recorder is not None:
             memory = _opened(closed, start, each.lanes).memory
