@@ -38,7 +38,7 @@ def shard(solve: Callable, mesh: Mesh, axis: str) -> Callable:
     """
     if axis not in mesh.axis_names:
         raise ValueError(f"axis must be one of {mesh.axis_names}, the axes of mesh, got {axis!r}")
-    size = mesh.shape[axis]
+    size, mesh = mesh.shape[axis], Mesh(mesh.devices, mesh.axis_names)  # whatever the types of its axes
 
     def whole(own: PyTree, *shared: Any) -> PyTree:
         for path, x in jax.tree_util.tree_leaves_with_path(own):
