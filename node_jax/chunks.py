@@ -37,7 +37,7 @@ class Sorted(NamedTuple):
         at = lax.dynamic_slice_in_dim(self.order, self._start(c), self.width, axis=-1)
 
         def take(x, yes=True):
-            return jnp.take_along_axis(x, at.reshape(*[1] * (x.ndim - at.ndim), *at.shape), axis=-1) if yes else x
+            return tree.take_lanes(x, at) if yes else x
 
         return jax.tree.map(take, values) if own is None else list(map(take, values, own))
 
@@ -58,7 +58,7 @@ class Sorted(NamedTuple):
 
         def leaf(x):
             flat = jnp.moveaxis(x, 0, -2).reshape(*x.shape[1:-1], size)
-            return jnp.take_along_axis(flat, place.reshape(*[1] * (flat.ndim - place.ndim), *place.shape), axis=-1)
+            return tree.take_lanes(flat, place)
 
         return jax.tree.map(leaf, rows)
 
@@ -157,8 +157,7 @@ class Chunks(NamedTuple):
         call = self.call._replace(problem=problem, lanes=part.lanes, masks=masks)
 
         def taken(*some):
-            leaves = map(lanes_first, tree.replaced(part.leaves, self.moving, some), masks)
-            leaves = list(leaves)
+            leaves = list(map(lanes_first, tree.replaced(part.leaves, self.moving, some), masks))
             return jax.tree.leaves(self._moved(_unflattened(call, leaves, self.solve(call, leaves))))
 
         return taken, tuple(tree.picked(part.leaves, self.moving))

@@ -233,12 +233,9 @@ class Queue(NamedTuple):
     def compacted(self, state: State, width: int) -> State:
         """Keep the lanes that live, and others up to the width."""
         at = jnp.argsort(~_live(state.lanes), axis=-1, stable=True)[..., :width]
-
-        def take(x):
-            return jnp.take_along_axis(x, at.reshape(*[1] * (x.ndim - at.ndim), *at.shape), axis=-1)
-
-        leaves = [take(x) if yes else x for x, yes in zip(state.leaves, self.own, strict=True)]
-        return state._replace(lanes=jax.tree.map(take, state.lanes), leaves=leaves, done=self.written(state))
+        leaves = [tree.take_lanes(x, at) if yes else x for x, yes in zip(state.leaves, self.own, strict=True)]
+        lanes = jax.tree.map(lambda x: tree.take_lanes(x, at), state.lanes)
+        return state._replace(lanes=lanes, leaves=leaves, done=self.written(state))
 
 
 def _live(lanes: Lanes) -> jax.Array:

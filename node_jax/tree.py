@@ -130,6 +130,11 @@ def lift(fn, masks: Sequence[Sequence[bool]], lanes: Sequence[int]):
     return fn
 
 
+def take_lanes(x: jax.Array, i: jax.Array) -> jax.Array:
+    """Return entries `i`, shape `(*kept, n)`, of the last axis of `x`, shape `(*shape, *kept, m)`."""
+    return jnp.take_along_axis(x, i.reshape(*[1] * (x.ndim - i.ndim), *i.shape), axis=-1)
+
+
 def picked(leaves: Sequence, chosen: Sequence[bool]) -> list:
     """Return the entries that are chosen."""
     return [x for x, yes in zip(leaves, chosen, strict=True) if yes]

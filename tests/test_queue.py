@@ -114,7 +114,7 @@ def test_each_network_has_a_queue_of_its_own_along_the_data():
     assert not re.search(r"tensor<(5x2|2x5)x2x(4|13)xf64>", text)
 
 
-def test_no_trial_is_lost_while_others_wait():
+def test_a_queue_loses_less_than_half_of_what_lockstep_loses():
     stats = ends(WIDTH)(STATES, MU).stats
     lockstep = ends(math.inf)(STATES, MU).stats
     trials = stats.accepted + stats.rejected
