@@ -3,12 +3,13 @@
 
 PYTHON ?= python3
 WORKERS ?= 2
+NOTEBOOKS ?= notebooks
 
 BIN := .venv/bin
 OLDEST := .venv-oldest/bin
 BENCH := .venv-bench/bin
 
-.PHONY: demo test test-oldest bench lint clean
+.PHONY: demo test test-oldest notebooks bench lint clean
 
 demo: .venv/.demo
 	$(BIN)/python -m node_jax demo
@@ -19,6 +20,10 @@ test: lint
 # XLA_FLAGS: jaxlib 0.6.2 compiles a comparison wrongly at the optimization level that tests/conftest.py asks for
 test-oldest: .venv-oldest/.test
 	XLA_FLAGS= $(OLDEST)/python -m pytest -n $(WORKERS)
+
+# where executed notebooks go: make NOTEBOOKS=build/notebooks notebooks leaves the stored ones alone
+notebooks: .venv/.notebooks
+	$(BIN)/python notebooks/execute.py $(NOTEBOOKS)
 
 bench: .venv-bench/.bench
 	$(BENCH)/python -m benchmarks.first --out benchmarks/results/first.json
@@ -43,6 +48,10 @@ clean:
 
 .venv/.dev: pyproject.toml | .venv/.made
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	touch .venv/.demo $@
+
+.venv/.notebooks: pyproject.toml | .venv/.made
+	$(BIN)/python -m pip install --quiet --editable ".[notebooks]"
 	touch .venv/.demo $@
 
 .venv-oldest/.test: pyproject.toml tests/oldest.txt | .venv-oldest/.made
