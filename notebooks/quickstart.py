@@ -246,7 +246,7 @@ slopes = jax.vmap(jax.vmap(fitted.model.field, in_axes=(0, None)), in_axes=(0, N
 fig, (left, right) = plt.subplots(1, 2, figsize=(10.5, 4.4), layout="constrained", width_ratios=(1, 1.3))
 left.streamplot(axis, axis, *np.moveaxis(slopes, -1, 0), color="#c8c8c8", linewidth=0.7, arrowsize=0.7)
 finely = jnp.linspace(0.0, 3.0, 300)
-for i, color in ((0, "#1f6f8b"), (1, "#c8553d")):
+for i, color in ((0, "#7b4fa3"), (1, "#4a8f5c")):
     left.plot(*noisy[i].T, ".", color=color, ms=6)
     left.plot(*fitted.model.trajectory(starts[i], finely).T, color=color, lw=1.6)
 left.set(title="data, fits and learned field", xlabel="$z_1$", ylabel="$z_2$", aspect="equal")
