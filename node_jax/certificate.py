@@ -33,8 +33,8 @@ class GradientReport(NamedTuple):
         uncertainty: how far the estimates of the right gradient are from each other, in the same units.
         ok: whether `relative_error + uncertainty` is at most `accept`.
         accept: the error that was accepted.
-        needed_rtol: the largest tried `rtol` with which the same strategy would be accepted; None if none was, or under
-            prescribed steps.
+        needed_rtol: the largest tried `rtol` with which the same strategy would be accepted, and with a tenth of it too
+            (once may be luck); None if none was, or under prescribed steps.
         forward_nfe: field evaluations of the solve.
         backward_nfe: those of the way back, vector-Jacobian products apart and, with `Checkpointed`, replays between
             checkpoints; None with the strategies where they are not counted.
@@ -196,13 +196,17 @@ class _Problem(NamedTuple):
         return abs(slope - difference) / max(size, 1e-30)
 
     def needed(self, method, steps, adjoint, exact: PyTree, accept: float) -> float | None:
-        """Return the largest of ever smaller relative tolerances at which the strategy is accepted."""
+        """Return the largest of ever smaller relative tolerances with which, and with the next, it is accepted."""
+        smallest, fits = 4 * float(jnp.finfo(tree.real_dtype(self.z0)).eps), None
         for k in range(1, 9):
             tighter, back = _tighter(steps, 10.0**-k), adjoint
             if getattr(adjoint, "steps", None) is not None:
                 back = dataclasses.replace(adjoint, steps=_tighter(adjoint.steps, 10.0**-k))
-            if _gap(self.gradient(method, tighter, back, 16), exact) <= accept:
-                return float(np.max([np.max(x) for x in jax.tree.leaves(tighter.rtol)]))
+            rtol = float(np.max([np.max(x) for x in jax.tree.leaves(tighter.rtol)]))
+            accepted = rtol >= smallest and _gap(self.gradient(method, tighter, back, 16), exact) <= accept
+            if accepted and fits:
+                return fits
+            fits = rtol if accepted else None
         return None
 
 

@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from node_jax import queue, tree
+from node_jax import tree
 from node_jax.adjoints.boundary import Cotangents
+from node_jax.ensemble import Plan, merged, merged_leaf, restored
 from node_jax.integrate import Each, Outcome, integrate
 from node_jax.linear import Call, lanes_first, shapes_of
 from node_jax.types import PyTree
@@ -74,7 +75,7 @@ class Chunks(NamedTuple):
 
     call: Call
     moving: tuple[bool, ...]
-    plan: queue.Plan
+    plan: Plan
     solve: Callable
     outermost: bool = True  # if no other derivative is taken of this one, chunks share their buffers
 
@@ -137,15 +138,15 @@ class Chunks(NamedTuple):
 
     def _sorted(self, residuals) -> Sorted:
         outcome = jax.tree.map(self._merged, self.outcome(residuals))
-        each = queue.merged(self.call.each(residuals[: len(self.moving)]), self.plan)
+        each = merged(self.call.each(residuals[: len(self.moving)]), self.plan)
         order = jnp.argsort(-(outcome.stats.accepted + outcome.stats.rejected), axis=-1)
         return Sorted(each, outcome, order, self.plan.width)
 
     def _merged(self, x: jax.Array, mask: Sequence[bool] | None = None) -> jax.Array:
-        return queue.merged_leaf(x, mask or (True,) * len(self.call.lanes), self.call.lanes, self.plan)
+        return merged_leaf(x, mask or (True,) * len(self.call.lanes), self.call.lanes, self.plan)
 
     def _restored(self, values: PyTree) -> PyTree:
-        return queue.restored(values, self.call.lanes, self.plan)
+        return restored(values, self.call.lanes, self.plan)
 
     def _moved(self, outcome: Outcome) -> tuple:
         return outcome.z1, self.call.save().rows(outcome.out)

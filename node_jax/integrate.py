@@ -264,7 +264,7 @@ def _opened(closed: PyTree, like: Progress, lanes: Sequence[int]) -> Progress:
     return tree.unpack(scalars, like._replace(z=(), memory=()))._replace(z=z, memory=memory)
 
 
-def _until_accepted(try_step, like: Progress):
+def _until(try_step, like: Progress):
     """Repeat the trials of a single lane until one counts or the lane ends; the last trial travels along.
 
     Buffers then stay out of the innermost loop: XLA on a CPU runs a loop body one kernel after the other, without a
@@ -272,14 +272,14 @@ def _until_accepted(try_step, like: Progress):
     """
 
     def live(carry):
-        closed, _, counts = carry
-        return ~counts & (_opened(closed, like, ()).status == RUNNING)
+        closed, _, done = carry
+        return ~done & (_opened(closed, like, ()).status == RUNNING)
 
-    def body(carry):
-        after, (trial, landed) = try_step(_opened(carry[0], like, ()))
-        return _closed(after, ()), (trial, landed), trial.accepted
+    def repeated(closed, last, counts):
+        def body(carry):
+            after, (trial, landed) = try_step(_opened(carry[0], like, ()))
+            return _closed(after, ()), (trial, landed), counts(trial) | landed
 
-    def repeated(closed, last):
         closed, last, _ = lax.while_loop(live, body, (closed, last, jnp.array(False)))
         return closed, last
 
@@ -305,13 +305,13 @@ def integrate(each: Each, recorder: Recorder | None, used: Any = None) -> tuple[
     last = ()
     if not each.lanes and jax.tree.leaves((out, history)):
         last = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(try_step, start)[1])
-    until_accepted = _until_accepted(try_step, start)
+    until = _until(try_step, start)
 
     def body(carry):
         closed, last, out, history = carry
         before = _opened(closed, start, each.lanes)
         if last:
-            closed, last = until_accepted(closed, last)
+            closed, last = until(closed, last, lambda trial: trial.accepted if recorder else save.due(each, out, trial))
             trial, landed = last
         else:
             after, (trial, landed) = try_step(before)

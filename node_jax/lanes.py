@@ -17,6 +17,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from node_jax import queue, tree
 from node_jax.chunks import Chunks
+from node_jax.ensemble import plan
 from node_jax.integrate import Outcome, Problem, integrate
 from node_jax.linear import (
     Applied,
@@ -108,6 +109,7 @@ def hoist(f: Callable, *examples: PyTree) -> Hoisted:
     """Trace `f` once. Values of outer transformations that it closes over (of any type) become visible inputs."""
     examples = jax.tree.map(_on_one_device, examples)
     closed, shape = jax.make_jaxpr(f, return_shape=True)(*examples)
+    _refuse_other_solves(closed.jaxpr)
     structure = jax.tree.structure(shape)
     read = {id(v) for eqn in closed.jaxpr.eqns for v in eqn.invars} | {id(v) for v in closed.jaxpr.outvars}
 
@@ -118,9 +120,27 @@ def hoist(f: Callable, *examples: PyTree) -> Hoisted:
     return Hoisted(hoisted, list(closed.consts), shape, [id(v) in read for v in closed.jaxpr.invars])
 
 
+def _refuse_other_solves(jaxpr: Any) -> None:
+    """Refuse what a field asks of other entries of a named axis, or of the device it runs on."""
+    for eqn in jaxpr.eqns:
+        name, axes = eqn.primitive.name, (eqn.params.get("axes", ()), eqn.params.get("axis_name", ()))
+        axes = [axis for axis in jax.tree.leaves(axes) if isinstance(axis, str)]
+        if axes and name in ("pvary", "pcast"):
+            raise NotImplementedError(f"f uses a value that varies over the axis {axes[0]!r}: pass it as theta")
+        if axes:
+            raise NotImplementedError(
+                f"f uses {name} over the axis {axes[0]!r}, but each solve takes steps of its own: compute that before"
+                " the solve and pass it as theta"
+            )
+        for part in jax.tree.leaves(list(eqn.params.values())):
+            inner = getattr(part, "jaxpr", part)
+            if hasattr(inner, "eqns"):
+                _refuse_other_solves(inner)
+
+
 def _run(*leaves, problem, adjoint, recording, lanes, masks):
     each = each_of(problem, leaves, masks, lanes)
-    planned = None if recording else queue.plan(each)
+    planned = None if recording else plan(each)
     if planned is not None:
         return jax.tree.leaves(queue.solve(each, planned))
     return jax.tree.leaves(integrate(each, recorder_of(each, adjoint, recording)))
@@ -158,7 +178,7 @@ def _has_lanes(leaves, masks, lanes, *, problem, adjoint, recording) -> list[boo
 def _jvp(primals, tangents, *, recording, **params):
     call = Call(**params)
     moving = _known(tangents)
-    planned = None if recording or call.adjoint.plain else queue.plan(call.each_of_shapes(primals))
+    planned = None if recording or call.adjoint.plain else plan(call.each_of_shapes(primals))
     if planned is not None:
         return _jvp_of_chunks(primals, tangents, Chunks(call, moving, planned, _solve_flat))
     flat = solve_p.bind(*primals, recording=call.adjoint.records, **params)

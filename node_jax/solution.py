@@ -13,11 +13,11 @@ from node_jax.save import Interpolant
 from node_jax.types import PyTree, Stats, Status
 
 _REMEDY = {
-    Status.MAX_STEPS: "raise max_steps, loosen the tolerance; a stiff problem needs an implicit method",
-    Status.NON_FINITE: "the state or the field left its domain or the solution blows up there; check f and z0",
-    Status.STEP_UNDERFLOW: "the step became too small to matter; check for a singularity or a jump (breakpoints=...)",
-    Status.BAD_INPUT: "check that times are finite and sorted from t0 to t1, and tolerances not negative",
-    Status.CAPACITY: "raise the capacity of SaveSteps or Dense",
+    Status.MAX_STEPS: "Raise max_steps, loosen the tolerance; a stiff problem needs an implicit method",
+    Status.NON_FINITE: "The state or the field left its domain or the solution blows up there; check f and z0",
+    Status.STEP_UNDERFLOW: "The step became too small to matter; check for a singularity or a jump (breakpoints=...)",
+    Status.BAD_INPUT: "Check that times are finite and sorted from t0 to t1, and tolerances not negative",
+    Status.CAPACITY: "Raise the capacity of SaveSteps or Dense",
 }
 
 

@@ -89,6 +89,16 @@ for name, options in {"queue": {"lane_width": 4}, "direct": {"adjoint": nj.Direc
     solve = nj.shard(lambda z0, rate, options=options: end(z0, rate, **options), MESH, "solves")
     report(name, jax.grad(loss_of(solve)), slope, RATE)
 
+
+def of_closure(states, rates):
+    return jax.vmap(lambda z0: nj.odesolve(lambda z, t, _: field(z, t, rates[0]), z0, 0.0, 1.0).z1)(states)
+
+
+try:
+    jax.shard_map(of_closure, mesh=MESH, in_specs=(ALONG, ALONG), out_specs=ALONG)(STATES, jnp.ones(2))
+except NotImplementedError as error:
+    print(f"closure: {error}")
+
 spread = jax.device_put(STATES, NamedSharding(MESH, ALONG))
 got = jax.jit(jax.grad(lambda rate: jnp.sum(batch(spread, rate) ** 3)))(RATE)
 assert np.allclose(got, slope, rtol=1e-12)

@@ -43,6 +43,7 @@ def test_two_devices_solve_and_differentiate_alone():
         ("module", "same, 1 collectives, 0 in loops"),
         ("queue", "same, 1 collectives, 0 in loops"),
         ("direct", "same, 1 collectives, 0 in loops"),
+        ("closure", "f uses a value that varies over the axis 'solves': pass it as theta"),
         ("jit", "same"),
     ]
 
@@ -55,6 +56,14 @@ def test_two_processes_take_a_training_step_together():
     losses = [re.findall(r"loss (.*)", out) for out in outs]
     assert losses[0] == losses[1]
     assert float(losses[0][-1]) < float(losses[0][0])
+
+
+def test_a_field_that_looks_at_other_solves_is_refused_by_name():
+    def synchronized(z, t, theta):
+        return jax.lax.pmean(z, "solves") - z
+
+    with pytest.raises(NotImplementedError, match="psum over the axis 'solves'"):
+        jax.vmap(lambda z0: nj.odesolve(synchronized, z0, 0.0, 1.0).z1, axis_name="solves")(jnp.ones(3))
 
 
 @pytest.mark.parametrize(

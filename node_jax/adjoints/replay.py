@@ -80,10 +80,10 @@ def replay(each: Each, outcome: Outcome, history: History, recorder: Slots, shif
     inputs = problem.unflatten(each.leaves)
     save = inputs.save
     z0, t0, t1 = each(lambda inputs, _: (depart(problem, inputs, moves), inputs.t0, inputs.t1))()
-    out = save.blank(each, method, z0)
+    inside = at_nodes(each)
+    out = save.blank(inside, method, z0)
     accepted, ok = outcome.stats.accepted, outcome.status == Status.SUCCESS
     lane = Lane(z0, lax.stop_gradient(t0), accepted)
-    inside = at_nodes(each)
 
     def body(i, carry):
         t, z, index, out, slots = carry

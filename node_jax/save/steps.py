@@ -27,6 +27,9 @@ class _EveryStep(eqx.Module, NoCounts):
     def valid(self, t0, t1):
         return jnp.array(True)
 
+    def due(self, each, out, trial):
+        return trial.accepted
+
     def rows(self, out):
         return out
 

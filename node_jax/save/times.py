@@ -14,14 +14,16 @@ from node_jax.interpolate import at_fraction
 from node_jax.save.ends import StepBar, Trial, blank_where_lost, no_bar
 from node_jax.types import PyTree
 
-BLOCK = 2  # rows written at once: more than two output times in one step are rare
-
 
 class AtTimes(NamedTuple):
-    """States at the times asked for, how many are written, and in how many steps."""
+    """States at the times asked for, how many are written, the time that is next, and how many steps wrote any.
+
+    The next time is carried: on a CPU nothing is vectorised that is fused with reading it from `ts`.
+    """
 
     zs: PyTree
     cursor: jax.Array
+    target: jax.Array
     dense_steps: jax.Array  # counted only for methods whose dense output costs evaluations
 
 
@@ -69,37 +71,36 @@ class SaveAt(eqx.Module):
         return jnp.all((ts >= t0 * sign) & (ts <= t1 * sign)) & jnp.all(ts[1:] >= ts[:-1])
 
     def blank(self, each, method, z):
-        """Empty rows, with a block more that takes what need not be kept."""
+        """Empty rows, with one more that takes what need not be kept."""
         zero = each(lambda inputs, _: jnp.zeros((), jnp.int32))()
-        return AtTimes(tree.table(z, each.lanes, self.ts.shape[0] + BLOCK), zero, zero)
+        return AtTimes(tree.table(z, each.lanes, self.ts.shape[0] + 1), zero, each(_target)(zero), zero)
+
+    def due(self, each, out, trial):
+        """Which lanes passed an output time in this trial that is not yet written."""
+        return each(_due)((out.cursor, out.target, trial))
 
     def record(self, each, method, extend, out, trial):
         """Interpolate every time that the accepted steps passed; return also how many rounds the way back takes."""
-        if self.ts.shape[0] == 0:
-            return out, jnp.zeros((), jnp.int32)
-        now = each(_passed)((out.cursor, trial))
-        out = out._replace(dense_steps=out.dense_steps + now[0]) if method.c_dense else out
-        trial = extend(trial, jnp.any(now[0]))
-
-        def read(inputs, rest):
-            cursor, trial = rest
-            return [_read(method, inputs.save.ts, cursor + i, trial) for i in range(BLOCK)]
+        due = self.due(each, out, trial)
+        out = out._replace(dense_steps=out.dense_steps + due) if method.c_dense else out
+        trial = extend(trial, jnp.any(due))
 
         def body(carry):
             # rows that are not due yet are written all the same, and overwritten when their turn comes
-            rounds, now, out = carry
-            rows = jax.tree.map(lambda *x: jnp.stack(x), *each(read)((out.cursor, trial)))
-            zs = each.write(out.zs, rows, out.cursor)
-            out = out._replace(zs=zs, cursor=out.cursor + sum(now.astype(jnp.int32)))
-            return rounds + BLOCK, each(_passed)((out.cursor, trial)), out
+            rounds, due, out = carry
+            row = each(lambda inputs, rest: _at(method, *rest))((out.target, trial))
+            zs = each.write(out.zs, jax.tree.map(lambda x: x[None], row), out.cursor)
+            cursor = out.cursor + due
+            out = AtTimes(zs, cursor, each(_target)(cursor), out.dense_steps)
+            return rounds + 1, self.due(each, out, trial), out
 
-        start = (jnp.zeros((), jnp.int32), now, out)
-        rounds, _, out = lax.while_loop(lambda carry: jnp.any(carry[1][0]), body, start)
+        start = (jnp.zeros((), jnp.int32), due, out)
+        rounds, _, out = lax.while_loop(lambda carry: jnp.any(carry[1]), body, start)
         return out, rounds
 
     def parts(self, out):
         """Separate the table of all solves from what each lane counts."""
-        return out.zs, (out.cursor, out.dense_steps)
+        return out.zs, (out.cursor, out.target, out.dense_steps)
 
     def joined(self, table, counts):
         """Invert `parts`."""
@@ -167,17 +168,16 @@ def _at(method, time, trial: Trial):
     return at_fraction(method, trial.z, trial.h, trial.slopes, left / jnp.where(trial.h == 0, 1.0, trial.h))
 
 
-def _read(method, ts, i, trial: Trial):
-    return _at(method, ts[jnp.minimum(i, ts.shape[0] - 1)], trial)
+def _target(inputs, cursor):
+    """Return the output time after so many, the last one after all."""
+    ts = inputs.save.ts
+    return ts[jnp.minimum(cursor, ts.shape[0] - 1)] if ts.shape[0] else inputs.t1
 
 
-def _passed(inputs, rest):
-    """Say which of the next times, a block of them, this step passed."""
-    cursor, trial = rest
-    ts, rows = inputs.save.ts, cursor + jnp.arange(BLOCK, dtype=jnp.int32)
-    targets = ts[jnp.minimum(rows, ts.shape[0] - 1)]
-    behind = jnp.where(trial.h >= 0, targets <= trial.end, targets >= trial.end)
-    return trial.accepted & (rows < ts.shape[0]) & behind
+def _due(inputs, rest):
+    cursor, target, trial = rest
+    behind = jnp.where(trial.h >= 0, target <= trial.end, target >= trial.end)
+    return trial.accepted & (cursor < inputs.save.ts.shape[0]) & behind
 
 
 def _written_here(ts, cursor, trial: Trial):
