@@ -1,0 +1,71 @@
+"""The runner: all rows of all groups, one JSON for each group, in one format."""
+
+import argparse
+import json
+import pathlib
+import time
+
+import jax
+import jax.numpy as jnp
+
+from benchmarks import measure, queue, timing
+from benchmarks.rows import Group, Packages, ensembles, fixed, lanes, networks, precision, scaling, singles
+
+RESULTS = pathlib.Path(__file__).parent / "results"
+GROUPS = {
+    "singles": Group(singles.rows),
+    "lanes": Group(lanes.rows),
+    "ensembles": Group(ensembles.rows, extra=queue.measurements),
+    "networks": Group(networks.rows),
+    "fixed": Group(fixed.rows),
+    "dimensions": Group(scaling.dimensions, 0.2),
+    "batches": Group(scaling.batches, 0.2),
+    "precision": Group(precision.rows, 0.1),
+}
+
+
+def options_of(description: str) -> argparse.ArgumentParser:
+    """Return the parser of the options that every runner has."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--row", default="", help="only rows whose name contains this; printed, not stored")
+    parser.add_argument("--group", default="", help=f"only this one of {', '.join(GROUPS)}")
+    parser.add_argument("--dtype", default="", help="only this dtype; printed, not stored")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--out", type=pathlib.Path, help="folder of results")
+    return parser
+
+
+def run(options, packages: Packages, folder: pathlib.Path):
+    """Run the rows that were asked for; store groups that are whole."""
+    jax.config.update("jax_enable_x64", True)
+    whole = not (options.row or options.dtype)
+    for name, group in GROUPS.items():
+        if options.group in ("", name):
+            begin = time.perf_counter()
+            results = records(group, packages, options)
+            extra = group.extra(options.rounds) if group.extra and whole else {}
+            print(f"{name}: {len(results)} rows in {time.perf_counter() - begin:.0f} s {extra or ''}", flush=True)
+            if whole or options.out:
+                store((options.out or folder) / f"{name}.json", results, extra)
+
+
+def records(group: Group, packages: Packages, options) -> list[dict]:
+    """Measure the rows of a group."""
+    results = []
+    for dtype in (jnp.float64, jnp.float32):
+        for row in group.rows(dtype, packages) if options.dtype in dtype.__name__ else ():
+            if options.row in row.name:
+                begin = time.perf_counter()
+                record = {"dtype": dtype.__name__} | measure.measure(row, options.rounds, group.budget)
+                print(f"{measure.report(record)}\n   {time.perf_counter() - begin:.0f} s", flush=True)
+                results.append(record)
+        measure.compiled_before.clear()
+        jax.clear_caches()
+    return results
+
+
+def store(path: pathlib.Path, results: list[dict], extra: dict):
+    """Write one group."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    about = {"machine": timing.machine(), "results": results, "extra": extra}
+    path.write_text(json.dumps(about, indent=1) + "\n")
