@@ -43,7 +43,7 @@ def run(options, packages: Packages, folder: pathlib.Path):
         if options.group in ("", name):
             begin = time.perf_counter()
             results = records(group, packages, options)
-            extra = group.extra(options.rounds) if group.extra and whole else {}
+            extra = group.extra(options.rounds) if group.extra and not options.row else {}
             print(f"{name}: {len(results)} rows in {time.perf_counter() - begin:.0f} s {extra or ''}", flush=True)
             if whole or options.out:
                 store((options.out or folder) / f"{name}.json", results, extra)

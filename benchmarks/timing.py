@@ -8,10 +8,11 @@ import time
 
 import jax
 
-SLOW = 1.0  # seconds: what takes longer takes part in two rounds
-VERY_SLOW = 4.0  # in none: its first call is what counts
+SLOW = 0.5  # seconds: what takes longer takes part in two rounds
+VERY_SLOW = 3.0  # in none: its first call is what counts
 PACKAGES = (
-    "jax", "jaxlib", "node-jax", "equinox", "diffrax", "tinydiffeq", "torch", "torchdiffeq", "torchode", "scipy", "numpy",
+    "jax", "jaxlib", "node-jax", "equinox", "diffrax", "tinydiffeq",
+    "torch", "torchdiffeq", "torchode", "scipy", "numpy",
 )  # fmt: skip
 
 
