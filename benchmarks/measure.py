@@ -87,7 +87,10 @@ def ratios(times: dict) -> dict:
         mine = next((one for one in (*AGAINST.get(name, ()), OURS) if one in times), None)
         if name.startswith(OURS) or mine is None:
             continue
-        each = [a / b for a, b in zip(times[mine], theirs, strict=False)]  # slow ones take part in fewer rounds
+        ours = times[mine]
+        if len(ours) != len(theirs):  # slow ones take part in fewer rounds
+            ours, theirs = [statistics.median(ours)], [statistics.median(theirs)]
+        each = [a / b for a, b in zip(ours, theirs, strict=True)]
         record["ratios"][name] = statistics.median(each)
         record["ratio_quartiles"][name] = timing.quartiles(each)
         record["against"][name] = mine

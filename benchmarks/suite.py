@@ -8,6 +8,7 @@ import time
 import jax
 import jax.numpy as jnp
 
+import node_jax as nj
 from benchmarks import measure, queue, timing
 from benchmarks.rows import Group, Packages, ensembles, fixed, lanes, networks, precision, scaling, singles
 
@@ -43,6 +44,8 @@ def run(options, packages: Packages, folder: pathlib.Path):
         if options.group in ("", name):
             begin = time.perf_counter()
             results = records(group, packages, options)
+            if not results:
+                continue
             extra = group.extra(options.rounds) if group.extra and not options.row else {}
             print(f"{name}: {len(results)} rows in {time.perf_counter() - begin:.0f} s {extra or ''}", flush=True)
             if whole or options.out:
@@ -67,5 +70,6 @@ def records(group: Group, packages: Packages, options) -> list[dict]:
 def store(path: pathlib.Path, results: list[dict], extra: dict):
     """Write one group."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    about = {"machine": timing.machine(), "results": results, "extra": extra}
+    machine = timing.machine() | {"node-jax": nj.__version__}
+    about = {"machine": machine, "results": results, "extra": extra}
     path.write_text(json.dumps(about, indent=1) + "\n")

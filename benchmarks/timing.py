@@ -11,7 +11,7 @@ import jax
 SLOW = 0.5  # seconds: what takes longer takes part in two rounds
 VERY_SLOW = 3.0  # in none: its first call is what counts
 PACKAGES = (
-    "jax", "jaxlib", "node-jax", "equinox", "diffrax", "tinydiffeq",
+    "jax", "jaxlib", "equinox", "diffrax", "tinydiffeq",
     "torch", "torchdiffeq", "torchode", "scipy", "numpy",
 )  # fmt: skip
 
