@@ -16,6 +16,7 @@ from benchmarks.peers import AGAINST
 
 ENOUGH = 8e9  # bytes of temporary memory: what asks for more is not run
 OURS = "node_jax"
+FLOOR = "floor"
 LOOP = 100  # evaluations in the loop of a floor
 compiled_before = {}
 
@@ -52,7 +53,10 @@ def measure(row: Row, rounds: int, budget: float) -> dict:
             first[name], runners[name] = time.perf_counter() - begin, runner
         except Exception as error:  # whatever a peer raises: the others go on
             packages[name] = packages.get(name, {}) | {"error": f"{type(error).__name__}: {error}"[:300]}
+    if row.floor:
+        runners[FLOOR] = loop_of(row)
     times = timing.race(runners, rounds, budget, first)
+    bare = times.pop(FLOOR, None)
     for name, seconds in times.items():
         packages[name] |= timing.spread(seconds)
     record = {"row": row.name, "at": row.at, "packages": packages, "targets": row.target}
@@ -62,8 +66,8 @@ def measure(row: Row, rounds: int, budget: float) -> dict:
     else:
         for name, (answer, evaluations) in answers.items():
             packages[name] |= {"error_of_answer": apart(row.exact, answer), "evaluations": int(evaluations)}
-    if row.floor and OURS in times:
-        record["floor"] = over_floor(row, statistics.median(times[OURS]), rounds)
+    if bare and OURS in times:
+        record["floor"] = over_floor(row, times[OURS], bare)
     return record
 
 
@@ -87,14 +91,18 @@ def ratios(times: dict) -> dict:
         mine = next((one for one in (*AGAINST.get(name, ()), OURS) if one in times), None)
         if name.startswith(OURS) or mine is None:
             continue
-        ours = times[mine]
-        if len(ours) != len(theirs):  # slow ones take part in fewer rounds
-            ours, theirs = [statistics.median(ours)], [statistics.median(theirs)]
-        each = [a / b for a, b in zip(ours, theirs, strict=True)]
+        each = by_round(times[mine], theirs)
         record["ratios"][name] = statistics.median(each)
         record["ratio_quartiles"][name] = timing.quartiles(each)
         record["against"][name] = mine
     return record
+
+
+def by_round(ours: list[float], theirs: list[float]) -> list[float]:
+    """Return the ratios of rounds; that of medians where one took part in fewer."""
+    if len(ours) != len(theirs):
+        ours, theirs = [statistics.median(ours)], [statistics.median(theirs)]
+    return [a / b for a, b in zip(ours, theirs, strict=True)]
 
 
 def apart(ours, theirs) -> float | None:
@@ -113,13 +121,18 @@ def agreement(answers: dict, bound: float) -> dict:
     return {"differences": found, "bound": bound, "disagree": wrong}
 
 
-def over_floor(row: Row, seconds: float, rounds: int) -> dict:
-    """Time over the number of evaluations times the cost of one, in a loop of nothing else."""
-    count = int(row.floor.evaluations(*row.args))
+def loop_of(row: Row):
+    """Return a function of no arguments that evaluates the field of a row, and does nothing else."""
     loop = slopes_in_loop if row.floor.gradient else values_in_loop
     compiled, *_ = timing.compile_time(functools.partial(loop, row.floor.field), *row.args)
-    one = statistics.median(timing.race({"": lambda: compiled(*row.args)}, rounds, 0.3)[""]) / LOOP
-    return {"evaluations": count, "one_us": 1e6 * one, "ratio": seconds / (count * one)}
+    return lambda: compiled(*row.args)
+
+
+def over_floor(row: Row, seconds: list[float], bare: list[float]) -> dict:
+    """Time over the number of evaluations times the cost of one, in a loop of nothing else that ran in turns."""
+    count = int(row.floor.evaluations(*row.args))
+    ratio = statistics.median(by_round(seconds, bare)) * LOOP / count
+    return {"evaluations": count, "one_us": 1e6 * statistics.median(bare) / LOOP, "ratio": ratio}
 
 
 def values_in_loop(field, z0, theta):
