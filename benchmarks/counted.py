@@ -39,7 +39,8 @@ def of_tinydiffeq(task: Task):
 
     def run(z0, given):
         theta, tolerance = given
-        return with_tinydiffeq(task._replace(rtol=tolerance, max_steps=MOST))(z0, theta), UNKNOWN
+        solve = with_tinydiffeq(task._replace(rtol=tolerance, max_steps=MOST), loop="forward")
+        return solve(z0, theta), UNKNOWN
 
     return run
 
@@ -56,7 +57,7 @@ COUNTED = {
     "tsit5": {
         "node_jax": of(ours, method=nj.tsit5),
         "diffrax": of(with_diffrax, method=diffrax.Tsit5()),
-        "tinydiffeq": of_tinydiffeq,
+        "tinydiffeq forward": of_tinydiffeq,
     },
     "dopri5": {"node_jax": of(ours, method=nj.dopri5), "diffrax": of(with_diffrax, method=diffrax.Dopri5())},
     "dopri8": {"node_jax": of(ours, method=nj.dopri8), "diffrax": of(with_diffrax, method=diffrax.Dopri8())},

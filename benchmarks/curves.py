@@ -15,6 +15,7 @@ LOOKS = {
     "node_jax Backsolve dopri5": ("#7A3E6B", "<", "-"),
     "diffrax": ("#000000", "o", "--"),
     "tinydiffeq": ("#009E73", "D", "--"),
+    "tinydiffeq forward": ("#8FBC3B", "d", "--"),
     "jax odeint": ("#D55E00", "^", "--"),
     "torchdiffeq": ("#E69F00", "P", "--"),
     "torchode": ("#CC79A7", "X", "--"),

@@ -87,15 +87,16 @@ def one_by_one(task: Task):
     return lambda z0, theta: jax.lax.map(lambda pair: solve(*pair), (z0, theta))
 
 
-def with_tinydiffeq(task: Task, stored=False):
-    """Return the solve by tinydiffeq; what is differentiated keeps every trial."""
+def with_tinydiffeq(task: Task, stored=False, loop="bounded"):
+    """Return the solve by tinydiffeq; its default loop is `max_steps` long, and keeps every trial for the gradient."""
     controller = td.PIController(**task.tolerances)
+    slots = task.stored if stored else task.max_steps
     save = td.SaveAt(t_1=True) if task.ts is None else td.SaveAt(ts=task.ts)
 
     def run(z0, theta):
         sol = td.solve_ode(
             lambda x, t, args, p: task.field(x, t, p), td.Tsit5(), 0.0, task.t1, z0, p=theta, dt_0=0.01,
-            controller=controller, save_at=save, max_steps=task.stored if stored else task.max_steps,
+            controller=controller, save_at=save, max_steps=slots, adaptive_loop=loop,
         )  # fmt: skip
         return sol.xs[-1] if task.ts is None and sol.xs.ndim > z0.ndim else sol.xs
 
@@ -128,6 +129,7 @@ FORWARD = {
     "node_jax dopri5": of(node_jax, method=nj.dopri5),
     "diffrax": with_diffrax,
     "tinydiffeq": with_tinydiffeq,
+    "tinydiffeq forward": of(with_tinydiffeq, loop="forward"),  # no reverse mode
     "jax odeint": with_jax,
 }
 GRADIENT = {

@@ -19,8 +19,8 @@ TITLES = {
 OURS = "node_jax"
 OWN = ("lockstep", "without", "clean batch")  # node_jax otherwise: no peers
 PEERS = (
-    "diffrax", "diffrax Backsolve", "diffrax lax.map", "tinydiffeq", "jax odeint", "torchdiffeq", "torchdiffeq adjoint",
-    "torchode", "scipy", "scan", *OWN,
+    "diffrax", "diffrax Backsolve", "diffrax lax.map", "tinydiffeq", "tinydiffeq forward", "jax odeint",
+    "torchdiffeq", "torchdiffeq adjoint", "torchode", "scipy", "scan", *OWN,
 )  # fmt: skip
 AHEAD = 1.1
 UNITS = {"size": "components", "count": "lanes"}
@@ -55,9 +55,9 @@ def columns(results: list[dict], own: bool) -> list[str]:
     return mine + [name for name in PEERS if name in found]
 
 
-def ratio_table(results: list[dict]) -> list[str]:
+def ratio_table(results: list[dict], without=()) -> list[str]:
     """Return a table of ratios, a column for each peer."""
-    peers = columns(results, own=False)
+    peers = [name for name in columns(results, own=False) if name not in without]
     rows = []
     for record in results:
         cells = [ratio_cell(record, peer) for peer in peers]
@@ -208,7 +208,7 @@ def curves_of(results: list[dict], quantity: str) -> dict:
         of = found.setdefault((record["row"], record["dtype"], record["at"]["method"]), {})
         for name, package in record["packages"].items():
             error, value = package.get("error_of_answer"), package.get(quantity, -1)
-            if error and math.isfinite(error) and value > 0:
+            if error and error < 1 and value > 0:
                 of.setdefault(name, []).append((error, value))
     return {key: {name: np.array(sorted(x)).T for name, x in of.items()} for key, of in found.items()}
 

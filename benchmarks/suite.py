@@ -37,39 +37,44 @@ def options_of(description: str) -> argparse.ArgumentParser:
 
 
 def run(options, packages: Packages, folder: pathlib.Path):
-    """Run the rows that were asked for; store groups that are whole."""
+    """Run the rows that were asked for; store whole groups, row by row, so that what was interrupted keeps its rows."""
     jax.config.update("jax_enable_x64", True)
     whole = not (options.row or options.dtype)
     for name, group in GROUPS.items():
         if options.group in ("", name):
-            begin = time.perf_counter()
-            results = records(group, packages, options)
-            if not results:
-                continue
-            extra = group.extra(options.rounds) if group.extra and not options.row else {}
-            print(f"{name}: {len(results)} rows in {time.perf_counter() - begin:.0f} s {extra or ''}", flush=True)
-            if whole or options.out:
-                store((options.out or folder) / f"{name}.json", results, extra)
+            path = (options.out or folder) / f"{name}.json" if whole or options.out else None
+            run_group(name, group, packages, options, path)
 
 
-def records(group: Group, packages: Packages, options) -> list[dict]:
+def run_group(name: str, group: Group, packages: Packages, options, path: pathlib.Path | None):
+    """Run, print and store the rows of one group."""
+    begin, results, extra = time.perf_counter(), [], {}
+    for record in records(group, packages, options):
+        results.append(record)
+        print(f"{measure.report(record)}\n   {record['took_s']:.0f} s", flush=True)
+        store(path, results, extra)
+    if results and group.extra and not options.row:
+        extra = group.extra(options.rounds)
+        store(path, results, extra)
+    if results:
+        print(f"{name}: {len(results)} rows in {time.perf_counter() - begin:.0f} s {extra or ''}", flush=True)
+
+
+def records(group: Group, packages: Packages, options):
     """Measure the rows of a group."""
-    results = []
     for dtype in (jnp.float64, jnp.float32):
         for row in group.rows(dtype, packages) if options.dtype in dtype.__name__ else ():
             if options.row in row.name:
                 begin = time.perf_counter()
                 record = {"dtype": dtype.__name__} | measure.measure(row, options.rounds, group.budget)
-                print(f"{measure.report(record)}\n   {time.perf_counter() - begin:.0f} s", flush=True)
-                results.append(record)
+                yield record | {"took_s": time.perf_counter() - begin}
         measure.compiled_before.clear()
         jax.clear_caches()
-    return results
 
 
-def store(path: pathlib.Path, results: list[dict], extra: dict):
+def store(path: pathlib.Path | None, results: list[dict], extra: dict):
     """Write one group."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    machine = timing.machine() | {"node-jax": nj.__version__}
-    about = {"machine": machine, "results": results, "extra": extra}
-    path.write_text(json.dumps(about, indent=1) + "\n")
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        machine = timing.machine() | {"node-jax": nj.__version__}
+        path.write_text(json.dumps({"machine": machine, "results": results, "extra": extra}, indent=1) + "\n")

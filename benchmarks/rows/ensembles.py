@@ -20,22 +20,22 @@ def lockstep(task: Task):
 
 def rows(dtype, packages: Packages):
     """Yield the rows of ensembles; tolerances are looser in float32."""
-    near, far = bounds(dtype)
+    _, bound = bounds(dtype)
     rtol, tight = (1e-6, 1e-7) if dtype == jnp.float64 else (1e-4, 1e-5)
     task = Task(problems.van_der_pol, 20.0, rtol, lanes="own")
     runs = contest(packages.forward, task) | {"lockstep": lockstep(task), "diffrax lax.map": one_by_one(task)}
     target = {"diffrax": 1 / 45, "diffrax lax.map": 1 / 8, "tinydiffeq": 1 / 8, "jax odeint": 1 / 8}
     wide = problems.oscillators(4096, 0.1, 100.0, dtype)
-    yield Row("4,096 Van der Pol, mu 0.1 to 100", runs, wide, target, 1e-2)
+    yield Row("4,096 Van der Pol, mu 0.1 to 100", runs, wide, target, bound)
     task = Task(problems.van_der_pol, 10.0, tight, lanes="own")
     yield Row("gradient, 2,048 Van der Pol, mu 0.1 to 8",
               contest(packages.gradient, task) | {"lockstep": gradient(lockstep(task))},
-              problems.oscillators(2048, 0.1, 8.0, dtype), {"diffrax": 1 / 12}, far)  # fmt: skip
+              problems.oscillators(2048, 0.1, 8.0, dtype), {"diffrax": 1 / 12}, bound)  # fmt: skip
     task = Task(problems.lotka_volterra, 10.0, rtol, lanes="own")
     yield Row("4,096 Lotka-Volterra, all alike", contest(packages.forward, task) | {"lockstep": lockstep(task)},
-              problems.alike(4096, dtype), {"lockstep": 1.1}, 1e-2)  # fmt: skip
+              problems.alike(4096, dtype), {"lockstep": 1.1}, bound)  # fmt: skip
     task = Task(problems.lorenz, 5.0, rtol, rtol * 1e-2, lanes="own")
     for name, heavy in (("16,384 damped Lorenz", False), ("16,384 damped Lorenz, heavy tail", True)):
         data = problems.convection(16_384, dtype, heavy)
-        yield Row(name, contest(packages.forward, task) | {"lockstep": lockstep(task)}, data, {}, near)
-        yield Row(f"gradient, {name}", contest(packages.gradient, task, STABLE), data, {}, far)
+        yield Row(name, contest(packages.forward, task) | {"lockstep": lockstep(task)}, data, {}, bound)
+        yield Row(f"gradient, {name}", contest(packages.gradient, task, STABLE), data, {}, bound)
