@@ -25,12 +25,16 @@ test-oldest: .venv-oldest/.test
 notebooks: .venv/.notebooks
 	$(BIN)/python notebooks/execute.py $(NOTEBOOKS)
 
+# all rows, stored and written into the docs; with ROW=word the rows whose names contain it, printed only
 bench: .venv-bench/.bench
-	$(BENCH)/python -m benchmarks.first --out benchmarks/results/first.json
-	$(BENCH)/python -m benchmarks.ensembles --out benchmarks/results/ensembles.json
+ifdef ROW
+	$(BENCH)/python -m benchmarks.run --row "$(ROW)"
+else
+	$(BENCH)/python -m benchmarks.run
 	$(BENCH)/python -m benchmarks.table
 	$(BENCH)/python -m benchmarks.adjoints
 	$(BENCH)/python -m benchmarks.guide
+endif
 
 lint: .venv/.dev
 	$(BIN)/ruff format --check .

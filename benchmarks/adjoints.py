@@ -22,7 +22,7 @@ from jax.experimental.ode import odeint
 
 import node_jax as nj
 from benchmarks import figures, problems, timing
-from benchmarks.first import gradient, over_lanes
+from benchmarks.peers import gradient, over_lanes
 from node_jax.adjoints.slots import buffers
 
 ROOT = pathlib.Path(__file__).parent.parent

@@ -1,4 +1,4 @@
-"""Write the tables of stored results into README.md and docs/ensembles.md, between their markers.
+"""Write what is stored into README.md, docs/ensembles.md and docs/benchmarks.md, between their markers, and draw it.
 
 python -m benchmarks.table
 """
@@ -7,79 +7,111 @@ import json
 import pathlib
 import re
 from collections.abc import Callable
+from typing import NamedTuple
+
+from benchmarks import curves, report
 
 ROOT = pathlib.Path(__file__).parent.parent
-RESULTS = "benchmarks/results"
+RESULTS = ROOT / "benchmarks" / "results"
+GROUPS = ("singles", "lanes", "ensembles", "networks", "fixed", "dimensions", "batches", "precision")
+END = "<!-- end -->"
+SHOWN = (  # rows of the README
+    "single Lotka-Volterra, 800 steps",
+    "gradient, single Lotka-Volterra, 800 steps",
+    "100 output times",
+    "256 Lotka-Volterra lanes, own rates",
+    "gradient, 256 Lotka-Volterra lanes, own rates",
+    "256 network lanes, shared weights",
+    "gradient, 256 network lanes, shared weights",
+    "4,096 Van der Pol, mu 0.1 to 100",
+    "gradient, 2,048 Van der Pol, mu 0.1 to 8",
+    "16,384 damped Lorenz",
+    "Fixed(1000) rk4",
+)
+NOT_SHOWN = ("diffrax Backsolve", "diffrax lax.map", "torchdiffeq adjoint", *report.OWN)  # there
 
 
-def about(stored: dict) -> str:
-    """Say what a result was measured on."""
-    machine = stored["machine"]
-    versions = ", ".join(f"{name} {machine[name]}" for name in ("jax", "diffrax", "tinydiffeq"))
-    return (
-        f"{machine['cpu']}, {machine['cores']} cores, Python {machine['python']}, {versions}. Time of node_jax divided"
-        " by that of the peer, median over interleaved runs; below 1 node_jax is faster."
-    )
+def stored() -> dict:
+    """Return the stored results, group by group."""
+    return {name: json.loads((RESULTS / f"{name}.json").read_text()) for name in GROUPS}
 
 
-def rows(stored: dict) -> list[str]:
-    """Return a line for each row."""
-    lines = []
-    for row in stored["results"]:
-        ours = row["packages"]["node_jax"]
-        ratios = ", ".join(f"{ratio:.2g} of {name}" for name, ratio in row["ratios"].items())
-        compiles = ", ".join(
-            f"{ours['compile_s'] / row['packages'][name]['compile_s']:.2f} of {name}" for name in row["ratios"]
-        )
-        lines.append(f"| {row['row']} | {row['dtype']} | {ours['median_ms']:.3g} | {ratios} | {compiles} |")
-    return lines
+def readme(groups: dict) -> str:
+    """Return a selection of rows."""
+    results = [x for group in groups.values() for x in group["results"] if x["row"] in SHOWN]
+    losses = report.losses(groups)
+    return "\n".join([
+        report.about(groups["singles"]), "", *report.ratio_table(results, NOT_SHOWN), "",
+        f"In {len(losses)} of {report.comparisons(groups)} comparisons a peer is ahead by more than 10 %.",
+    ])  # fmt: skip
 
 
-def first(stored: dict) -> str:
-    """Return the table of `benchmarks.first`."""
-    head = ["| | dtype | node_jax, ms | ratio | trace and compile, ratio |", "| --- | --- | ---: | --- | --- |"]
-    return "\n".join([about(stored), "", *head, *rows(stored)])
-
-
-def ensembles(stored: dict) -> str:
-    """Return the table of `benchmarks.ensembles`, its memory, and the figures beside it."""
-    lines = [first(stored), "", "| temporary memory, MB | dtype | node_jax | others |", "| --- | --- | ---: | --- |"]
-    for row in stored["results"]:
-        sizes = {name: package["temporary_bytes"] / 1e6 for name, package in row["packages"].items()}
-        own = sizes.pop("node_jax")
-        others = ", ".join(f"{size:.3g} {name}" for name, size in sizes.items())
-        lines.append(f"| {row['row']} | {row['dtype']} | {own:.3g} | {others} |")
-    idle, devices = stored["idle"], stored["two devices"]
-    lines += ["", "| solves | us for each | temporary bytes for each |", "| ---: | ---: | ---: |"]
-    lines += [f"| {int(n):,} | {x['us']:.2f} | {x['temporary_bytes']:.0f} |" for n, x in stored["growth"].items()]
+def ensembles(groups: dict) -> str:
+    """Return the rows of ensembles, and what is measured of the queue."""
+    group = groups["ensembles"]
+    idle, devices = group["extra"]["idle"], group["extra"]["two devices"]
+    waiting = "while solves wait"
+    lines = [report.about(group), "", *report.ratio_table(group["results"]), ""]
+    lines += [*report.detail_table(group["results"]), ""]
+    lines += ["| solves | us for each | temporary bytes for each |", "| ---: | ---: | ---: |"]
+    growth = group["extra"]["growth"].items()
+    lines += [f"| {int(n):,} | {x['us']:.2f} | {x['temporary_bytes']:.0f} |" for n, x in growth]
     lines += [
         "",
         f"Of the 4,096 oscillators (trials of one solve, deciles: {', '.join(map(str, idle['trials, deciles']))})"
-        f" {100 * idle['no hint']:.1f} % of all trials passed in idle lanes, with `order=mu`"
-        f" {100 * idle['order=mu']:.1f} %. Two devices of one core each solved"
+        f" {100 * idle['no hint']:.1f} % of all trials passed in idle lanes, {100 * idle[f'no hint, {waiting}']:.1f} % {waiting};"
+        f" with `order=mu` {100 * idle['order=mu']:.1f} and {100 * idle[f'order=mu, {waiting}']:.1f} %. Two devices of one core each solved"
         f" 8,192 of them {devices['speedup']:.2f} times as fast as one.",
     ]
     return "\n".join(lines)
 
 
-class Page:
-    """A file with the table of a stored result between two markers."""
+def benchmarks(groups: dict) -> str:
+    """Return the whole report: losses first, then every group."""
+    lines = [report.about(groups["singles"]), ""]
+    lines += ["## Rows on which a peer is ahead by more than 10 %", "", *report.loss_table(groups), ""]
+    lines += ["## Targets that were missed", "", *report.missed_table(groups), ""]
+    lines += ["## Answers that differ by more than the stated bound", "", *report.differing(groups), ""]
+    for name, group in groups.items():
+        lines += [f"## {report.TITLES[name]}", ""]
+        if name == "precision":
+            lines += [*report.precision_table(group["results"]), ""]
+        else:
+            lines += [*report.ratio_table(group["results"]), "", *report.floor_table(group["results"])]
+            lines += [*report.detail_table(group["results"]), *report.failures(group["results"]), ""]
+        lines += [line for figure, text in curves.FIGURES.get(name, {}).items() for line in (text_of(figure, text), "")]
+    return "\n".join(lines).rstrip()
 
-    def __init__(self, path: str, result: str, table: Callable[[dict], str]):
-        """Take the names of file and result, and what makes the table."""
-        self.path, self.table = ROOT / path, table
-        self.begin, self.end = f"<!-- {RESULTS}/{result} -->", "<!-- end -->"
-        self.stored = ROOT / RESULTS / result
+
+def text_of(figure: str, text: str) -> str:
+    """Return a figure in Markdown."""
+    return f"![{text}](figures/{figure}.png)"
+
+
+class Page(NamedTuple):
+    """A file with a table of stored results between two markers."""
+
+    path: pathlib.Path
+    table: Callable[[dict], str]
 
     def filled(self) -> str:
         """Return the text of the file with the table as it is stored."""
-        table = self.table(json.loads(self.stored.read_text()))
-        pattern = re.escape(self.begin) + r".*?" + re.escape(self.end)
-        return re.sub(pattern, lambda _: f"{self.begin}\n{table}\n{self.end}", self.path.read_text(), flags=re.DOTALL)
+        begin = f"<!-- {self.table.__name__}, from benchmarks/results -->"
+        pattern = re.escape(begin) + ".*?" + re.escape(END)
+        text = f"{begin}\n{self.table(stored())}\n{END}"
+        filled, count = re.subn(pattern, lambda _: text, self.path.read_text(), flags=re.DOTALL)
+        if count != 1:
+            raise ValueError(f"{self.path.name} needs {begin} ... {END} once, found it {count} times")
+        return filled
 
 
-PAGES = [Page("README.md", "first.json", first), Page("docs/ensembles.md", "ensembles.json", ensembles)]
+PAGES = [
+    Page(ROOT / "README.md", readme),
+    Page(ROOT / "docs" / "ensembles.md", ensembles),
+    Page(ROOT / "docs" / "benchmarks.md", benchmarks),
+]
 
 if __name__ == "__main__":
     for page in PAGES:
         page.path.write_text(page.filled())
+    curves.draw(stored(), ROOT / "docs" / "figures")

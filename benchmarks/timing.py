@@ -1,4 +1,4 @@
-"""Interleaved timing of compiled functions, and what a stored result says about its machine."""
+"""Interleaved timing of functions, and what a stored result says about its machine."""
 
 import importlib.metadata
 import os
@@ -7,6 +7,13 @@ import statistics
 import time
 
 import jax
+
+SLOW = 0.5  # seconds: what takes longer takes part in two rounds
+VERY_SLOW = 3.0  # in none: its first call is what counts
+PACKAGES = (
+    "jax", "jaxlib", "equinox", "diffrax", "tinydiffeq",
+    "torch", "torchdiffeq", "torchode", "scipy", "numpy",
+)  # fmt: skip
 
 
 def compile_time(function, *args):
@@ -17,30 +24,62 @@ def compile_time(function, *args):
     return compiled, seconds, compiled.memory_analysis().temp_size_in_bytes
 
 
-def race(runners: dict, rounds: int, budget: float = 1.0) -> dict:
-    """Time functions of no arguments in turns; return for each the seconds of one call, best of each round."""
-    repeats = {}
-    for name, run in runners.items():
-        jax.block_until_ready(run())
-        begin = time.perf_counter()
-        jax.block_until_ready(run())
-        once = max(time.perf_counter() - begin, 1e-6)
-        repeats[name] = max(1, min(200, int(budget / rounds / once)))
+def call(run) -> float:
+    """Return the seconds of one call."""
+    begin = time.perf_counter()
+    jax.block_until_ready(run())
+    return time.perf_counter() - begin
+
+
+def plan(run, once: float, rounds: int, budget: float) -> tuple[int, int]:
+    """Return how many rounds a function takes part in, and its calls in each; the first call took `once`."""
+    if once > SLOW:
+        return (0 if once > VERY_SLOW else 2), 1
+    return rounds, max(1, min(200, int(budget / rounds / max(call(run), 1e-6))))
+
+
+def race(runners: dict, rounds: int, budget: float = 1.0, first: dict | None = None) -> dict:
+    """Time functions of no arguments in turns; return for each the seconds of one call, the mean of each round.
+
+    `first` holds the seconds of first calls where they are known.
+    """
+    first = {name: (first or {}).get(name) or call(run) for name, run in runners.items()}
+    plans = {name: plan(run, first[name], rounds, budget) for name, run in runners.items()}
     seconds = {name: [] for name in runners}
-    for _ in range(rounds):
+    for turn in range(rounds):
         for name, run in runners.items():
-            begin = time.perf_counter()
-            for _ in range(repeats[name]):
-                out = run()
-            jax.block_until_ready(out)
-            seconds[name].append((time.perf_counter() - begin) / repeats[name])
-    return seconds
+            turns, calls = plans[name]
+            if turn < turns:
+                begin = time.perf_counter()
+                for _ in range(calls):
+                    out = run()
+                jax.block_until_ready(out)
+                seconds[name].append((time.perf_counter() - begin) / calls)
+    return {name: values or [first[name]] for name, values in seconds.items()}
+
+
+def quartiles(values: list[float]) -> list[float]:
+    """Return the first and the third quartile; of one value, itself."""
+    if len(values) < 2:
+        return values * 2
+    low, _, high = statistics.quantiles(values, n=4, method="inclusive")
+    return [low, high]
 
 
 def spread(seconds: list[float]) -> dict:
     """Summarise timings in milliseconds."""
-    low, *_, high = statistics.quantiles(seconds, n=4)
-    return {"median_ms": 1e3 * statistics.median(seconds), "quartiles_ms": [1e3 * low, 1e3 * high]}
+    low, high = quartiles(seconds)
+    return {
+        "median_ms": 1e3 * statistics.median(seconds), "quartiles_ms": [1e3 * low, 1e3 * high], "rounds": len(seconds)
+    }  # fmt: skip
+
+
+def version(package: str) -> str | None:
+    """Return the version of an installed package."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def machine(*packages: str) -> dict:
@@ -55,6 +94,6 @@ def machine(*packages: str) -> dict:
         "python": platform.python_version(),
         "cpu": cpu,
         "cores": os.cpu_count(),
-        "devices": [str(d) for d in jax.devices()],
-        **{name: importlib.metadata.version(name) for name in packages},
+        "devices": [f"{d} ({d.device_kind})" for d in jax.devices()],
+        **{name: version(name) for name in packages or PACKAGES},
     }

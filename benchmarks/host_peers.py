@@ -1,0 +1,225 @@
+"""The packages outside JAX: torchdiffeq and torchode in eager PyTorch, SciPy in NumPy; arrays of NumPy in and out.
+
+Each takes the same `Task`. torchdiffeq has one step size for a whole batch, torchode one for each state; SciPy solves
+one state at a time, and in float64 only.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import torch
+import torchdiffeq
+import torchode
+from scipy.integrate import solve_ivp
+
+from benchmarks.peers import Task, of
+from benchmarks.twins import NUMPY, TORCH, TWINS
+
+
+class Host(NamedTuple):
+    """A peer that JAX does not compile: `prepare(z0, theta)`, in NumPy, returns a function of no arguments."""
+
+    prepare: Callable
+
+
+def as_torch(args, wanted: bool):
+    """Return tensors, whose gradient may be wanted."""
+    return jax.tree.map(lambda x: torch.tensor(x, requires_grad=wanted), args)
+
+
+def times_of(task: Task, like) -> torch.Tensor:
+    """Return the output times, the start included."""
+    ts = [0.0, task.t1] if task.ts is None else np.asarray(task.ts)
+    return torch.tensor(ts, dtype=like.dtype)
+
+
+def last_or_all(task: Task, zs, batch: bool):
+    """Return what was asked for of rows of all times."""
+    if task.ts is None:
+        return zs[-1]
+    return zs.transpose(0, 1) if batch else zs
+
+
+def with_torchdiffeq(task: Task, z0, theta, method="dopri5", adjoint=False):
+    """Solve by torchdiffeq."""
+    twin = TWINS[task.field]
+    options = {"method": method, **task.tolerances}
+
+    def f(t, z):
+        return twin(z, t, theta, TORCH)
+
+    if adjoint:
+        leaves = tuple(jax.tree.leaves(theta))
+        zs = torchdiffeq.odeint_adjoint(f, z0, times_of(task, z0), adjoint_params=leaves, **options)
+    else:
+        zs = torchdiffeq.odeint(f, z0, times_of(task, z0), **options)
+    return last_or_all(task, zs, bool(task.lanes))
+
+
+def torchode_solution(task: Task, z0, theta, method=torchode.Tsit5):
+    """Solve by torchode; one solve is a batch of one, of a flat state."""
+    twin = TWINS[task.field]
+    flat = z0 if task.lanes else z0.reshape(1, -1)
+    shape = flat.shape if task.lanes else z0.shape
+
+    def f(t, z):
+        return twin(z.reshape(shape), t, theta, TORCH).reshape(flat.shape)
+
+    term = torchode.ODETerm(f)
+    solver = torchode.AutoDiffAdjoint(method(term), torchode.IntegralController(term=term, **task.tolerances))
+    begin, end = (torch.full((len(flat),), t, dtype=z0.dtype) for t in (0.0, task.t1))
+    wanted = None if task.ts is None else times_of(task, z0).expand(len(flat), -1)
+    return solver.solve(torchode.InitialValueProblem(y0=flat, t_start=begin, t_end=end, t_eval=wanted))
+
+
+def with_torchode(task: Task, z0, theta):
+    """Solve by torchode."""
+    zs = torchode_solution(task, z0, theta).ys
+    if task.ts is None:
+        return zs[:, -1].reshape(z0.shape)
+    return zs if task.lanes else zs[0]
+
+
+def forward(task: Task, solve, **options):
+    """Return the solve as a `Host`."""
+
+    def prepare(*args):
+        z0, theta = as_torch(args, wanted=False)
+        return lambda: no_gradient(solve, task, z0, theta, options)
+
+    return Host(prepare)
+
+
+def no_gradient(solve, task, z0, theta, options):
+    """Solve without a record for gradients."""
+    with torch.no_grad():
+        return solve(task, z0, theta, **options).numpy()
+
+
+def slope(task: Task, solve, **options):
+    """Return the gradient of the sum of squares as a `Host`."""
+
+    def prepare(*args):
+        z0, theta = as_torch(args, wanted=True)
+        leaves = jax.tree.leaves((z0, theta))
+
+        def run():
+            value = (solve(task, z0, theta, **options) ** 2).sum()
+            return [x.numpy() for x in torch.autograd.grad(value, leaves)]
+
+        return run
+
+    return Host(prepare)
+
+
+def scipy_solution(task: Task, z0, theta, method="RK45"):
+    """Solve by SciPy, as a flat state."""
+    twin, shape = TWINS[task.field], z0.shape
+    if z0.dtype != np.float64:
+        raise TypeError("SciPy computes in float64 only")
+    f = lambda t, z: twin(z, t, theta, NUMPY)  # noqa: E731
+    if z0.ndim > 1:
+        f = lambda t, z: twin(z.reshape(shape), t, theta, NUMPY).ravel()  # noqa: E731
+    ts = None if task.ts is None else np.asarray(task.ts)
+    return solve_ivp(f, (0.0, task.t1), z0.ravel(), method=method, t_eval=ts, **task.tolerances)
+
+
+def with_scipy(task: Task):
+    """Return one solve by SciPy as a `Host`; None for a batch."""
+
+    def prepare(z0, theta):
+        def run():
+            ys = scipy_solution(task, z0, theta).y
+            return ys[:, -1].reshape(z0.shape) if task.ts is None else ys.T
+
+        return run
+
+    return None if task.lanes else Host(prepare)
+
+
+def counted_torchdiffeq(task: Task, method):
+    """Return a `Host` that returns the end and the number of evaluations."""
+
+    def prepare(z0, given):
+        z0, theta = as_torch((z0, given[0]), wanted=False)
+        calls = []
+
+        def f(t, z):
+            calls.append(t)
+            return TWINS[task.field](z, t, theta, TORCH)
+
+        def run():
+            calls.clear()
+            options = {"method": method} | task._replace(rtol=float(given[1])).tolerances
+            with torch.no_grad():
+                return torchdiffeq.odeint(f, z0, times_of(task, z0), **options)[-1].numpy(), len(calls)
+
+        return run
+
+    return Host(prepare)
+
+
+def counted_torchode(task: Task, method):
+    """The same with torchode."""
+
+    def prepare(z0, given):
+        z0, theta = as_torch((z0, given[0]), wanted=False)
+        loose = task._replace(rtol=float(given[1]))
+
+        def run():
+            with torch.no_grad():
+                sol = torchode_solution(loose, z0, theta, method)
+            return sol.ys[0, -1].numpy(), int(sol.stats["n_f_evals"][0])
+
+        return run
+
+    return Host(prepare)
+
+
+def counted_scipy(task: Task, method):
+    """The same with SciPy."""
+
+    def prepare(z0, given):
+        loose = task._replace(rtol=float(given[1]))
+
+        def run():
+            sol = scipy_solution(loose, z0, given[0], method)
+            return sol.y[:, -1], sol.nfev
+
+        return run
+
+    return Host(prepare)
+
+
+FORWARD = {
+    "torchdiffeq": of(forward, solve=with_torchdiffeq),
+    "torchode": of(forward, solve=with_torchode),
+    "scipy": with_scipy,
+}
+GRADIENT = {
+    "torchdiffeq": of(slope, solve=with_torchdiffeq),
+    "torchdiffeq adjoint": of(slope, solve=with_torchdiffeq, adjoint=True),
+    "torchode": of(slope, solve=with_torchode),
+}
+COUNTED = {
+    "heun": {
+        "torchdiffeq": of(counted_torchdiffeq, method="adaptive_heun"),
+        "torchode": of(counted_torchode, method=torchode.Heun),
+    },
+    "bosh3": {
+        "torchdiffeq": of(counted_torchdiffeq, method="bosh3"),
+        "scipy": of(counted_scipy, method="RK23"),
+    },
+    "tsit5": {"torchode": of(counted_torchode, method=torchode.Tsit5)},
+    "dopri5": {
+        "torchdiffeq": of(counted_torchdiffeq, method="dopri5"),
+        "torchode": of(counted_torchode, method=torchode.Dopri5),
+        "scipy": of(counted_scipy, method="RK45"),
+    },
+    "dopri8": {
+        "torchdiffeq": of(counted_torchdiffeq, method="dopri8"),
+        "scipy": of(counted_scipy, method="DOP853"),
+    },
+}

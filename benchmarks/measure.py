@@ -1,0 +1,166 @@
+"""One row of the benchmark: the functions that race, and the record that is stored of them."""
+
+import functools
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from benchmarks import timing
+from benchmarks.peers import AGAINST
+
+ENOUGH = 8e9  # bytes of temporary memory: what asks for more is not run
+OURS = "node_jax"
+FLOOR = "floor"
+LOOP = 100  # evaluations in the loop of a floor
+compiled_before = {}
+
+
+class Floor(NamedTuple):
+    """What a row cannot be faster than: so many evaluations of a field, alone in a loop."""
+
+    field: Callable  # z0, theta -> slopes of all lanes
+    evaluations: Callable  # z0, theta -> number
+    gradient: bool = False  # an evaluation comes with its vector-Jacobian product
+
+
+class Row(NamedTuple):
+    """A comparison: functions of the same arguments, ours first, that give the same answer."""
+
+    name: str
+    runs: dict
+    args: tuple
+    target: dict = {}  # largest ratio to a peer  # noqa: RUF012
+    bound: float = 1e-3  # largest difference of answers, relative to the largest entry
+    at: dict = {}  # the point of a curve that the row is  # noqa: RUF012
+    exact: Any = None  # the solution; every run then returns its answer and the number of evaluations
+    floor: Floor | None = None
+
+
+def measure(row: Row, rounds: int, budget: float) -> dict:
+    """Compile and time one row; return its record."""
+    packages, runners, answers, first = {}, {}, {}, {}
+    for name, function in row.runs.items():
+        try:
+            runner, packages[name] = prepared(function, row.args)
+            begin = time.perf_counter()
+            answers[name] = [np.asarray(x) for x in jax.tree.leaves(runner())]
+            first[name], runners[name] = time.perf_counter() - begin, runner
+        except Exception as error:  # whatever a peer raises: the others go on
+            packages[name] = packages.get(name, {}) | {"error": f"{type(error).__name__}: {error}"[:300]}
+    if row.floor:
+        runners[FLOOR] = loop_of(row)
+    times = timing.race(runners, rounds, budget, first)
+    bare = times.pop(FLOOR, None)
+    for name, seconds in times.items():
+        packages[name] |= timing.spread(seconds)
+    record = {"row": row.name, "at": row.at, "packages": packages, "targets": row.target}
+    record |= ratios(times)
+    if row.exact is None:
+        record |= agreement(answers, row.bound)
+    else:
+        for name, (answer, evaluations) in answers.items():
+            packages[name] |= {"error_of_answer": apart(row.exact, answer), "evaluations": int(evaluations)}
+    if bare and OURS in times:
+        record["floor"] = over_floor(row, times[OURS], bare)
+    return record
+
+
+def prepared(function, args):
+    """Return a function of no arguments, and what its compilation took."""
+    if hasattr(function, "prepare"):
+        return function.prepare(*jax.tree.map(np.asarray, args)), {}
+    shapes = str(jax.tree.map(lambda x: (x.shape, x.dtype), args))
+    if (function, shapes) not in compiled_before:
+        compiled_before[function, shapes] = timing.compile_time(function, *args)
+    compiled, seconds, memory = compiled_before[function, shapes]
+    if memory > ENOUGH:
+        raise MemoryError(f"not run: asks for {memory / 1e9:.0f} GB of temporary memory")
+    return lambda: compiled(*args), {"compile_s": seconds, "temporary_bytes": memory}
+
+
+def ratios(times: dict) -> dict:
+    """Our time over that of each peer, round by round, of the same method and kind of gradient where we have it."""
+    record = {"ratios": {}, "ratio_quartiles": {}, "against": {}}
+    for name, theirs in times.items():
+        mine = next((one for one in (*AGAINST.get(name, ()), OURS) if one in times), None)
+        if name.startswith(OURS) or mine is None:
+            continue
+        each = by_round(times[mine], theirs)
+        record["ratios"][name] = statistics.median(each)
+        record["ratio_quartiles"][name] = timing.quartiles(each)
+        record["against"][name] = mine
+    return record
+
+
+def by_round(ours: list[float], theirs: list[float]) -> list[float]:
+    """Return the ratios of rounds; that of medians where one took part in fewer."""
+    if len(ours) != len(theirs):
+        ours, theirs = [statistics.median(ours)], [statistics.median(theirs)]
+    return [a / b for a, b in zip(ours, theirs, strict=True)]
+
+
+def apart(ours, theirs) -> float | None:
+    """How far an answer is from ours, relative to the largest entry; lanes that failed are left out."""
+    if not np.isfinite(theirs).any():
+        return None
+    return float(np.nanmax(np.abs(ours - theirs)) / np.nanmax(np.abs(ours)))
+
+
+def agreement(answers: dict, bound: float) -> dict:
+    """Hold all answers against ours."""
+    flat = {name: np.concatenate([np.ravel(x) for x in answer]) for name, answer in answers.items()}
+    ours = flat.get(OURS, np.zeros(0))
+    found = {name: apart(ours, x) for name, x in flat.items() if name != OURS and x.shape == ours.shape}
+    wrong = [name for name, x in found.items() if x is None or not x <= bound]
+    return {"differences": found, "bound": bound, "disagree": wrong}
+
+
+def loop_of(row: Row):
+    """Return a function of no arguments that evaluates the field of a row, and does nothing else."""
+    loop = slopes_in_loop if row.floor.gradient else values_in_loop
+    compiled, *_ = timing.compile_time(functools.partial(loop, row.floor.field), *row.args)
+    return lambda: compiled(*row.args)
+
+
+def over_floor(row: Row, seconds: list[float], bare: list[float]) -> dict:
+    """Time over the number of evaluations times the cost of one, in a loop of nothing else that ran in turns."""
+    count = int(row.floor.evaluations(*row.args))
+    ratio = statistics.median(by_round(seconds, bare)) * LOOP / count
+    return {"evaluations": count, "one_us": 1e6 * statistics.median(bare) / LOOP, "ratio": ratio}
+
+
+def values_in_loop(field, z0, theta):
+    """Evaluate a field again and again."""
+    return lax.fori_loop(0, LOOP, lambda _, z: z + 1e-3 * field(z, theta), z0)
+
+
+def slopes_in_loop(field, z0, theta):
+    """Evaluate a field and its vector-Jacobian product again and again."""
+
+    def body(_, carry):
+        z, total = carry
+        slope, pull = jax.vjp(field, z, theta)
+        z_bar, theta_bar = pull(slope)
+        return z + 1e-3 * z_bar, jax.tree.map(jnp.add, total, theta_bar)
+
+    return lax.fori_loop(0, LOOP, body, (z0, jax.tree.map(jnp.zeros_like, theta)))
+
+
+def report(record: dict) -> str:
+    """Return what is printed of a record."""
+    numbers = {
+        name: x.get("error") or f"{x['median_ms']:.3g} ms" for name, x in record["packages"].items()
+    }  # fmt: skip
+    lines = [f"{record['dtype']} {record['row']} {record['at'] or ''}", f"   {numbers}"]
+    lines.append(f"   ratios { {k: round(v, 3) for k, v in record['ratios'].items()} } targets {record['targets']}")
+    for name in record.get("disagree", []):
+        lines.append(f"   DISAGREES: {name} by {record['differences'][name]}, at most {record['bound']} expected")
+    if "floor" in record:
+        lines.append(f"   {record['floor']['ratio']:.2f} of its floor")
+    return "\n".join(lines)

@@ -1,0 +1,109 @@
+"""What the work queue wastes, how it grows with the ensemble, and what a second device brings.
+
+python -m benchmarks.queue measures two devices alone, and needs XLA to show that many.
+"""
+
+import functools
+import json
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import node_jax as nj
+from benchmarks import problems, timing
+from benchmarks.peers import Task, node_jax
+from node_jax.ensemble import width_of
+from node_jax.queue import WAITING
+
+TWO = "--xla_force_host_platform_device_count=2 --xla_cpu_multi_thread_eigen=false"  # one core each
+
+
+def measurements(rounds: int) -> dict:
+    """Return all of them; two devices only where they are cores of a CPU."""
+    found = {"idle": schedule(), "growth": growth(rounds)}
+    return found | ({"two devices": in_process_with_two_devices()} if jax.default_backend() == "cpu" else {})
+
+
+def schedule() -> dict:
+    """Return the part of trials that no solve needed, with and without a hint, and quantiles of trials.
+
+    Beside the measured part of all trials stands that of the time in which solves still wait, by the queue's rule.
+    """
+    z, mu = problems.oscillators(4096, 0.1, 100.0, jnp.float64)
+
+    def solve(hint):
+        steps = nj.Adaptive(rtol=1e-6, atol=1e-6)
+
+        def one(z, mu):
+            return nj.odesolve(problems.van_der_pol, z, 0.0, 20.0, mu, steps=steps, order=hint * mu)
+
+        return jax.jit(jax.vmap(one))(z, mu).stats
+
+    record = {}
+    for name, hint in (("no hint", 0.0), ("order=mu", 1.0)):
+        stats = solve(hint)
+        trials = np.asarray(stats.accepted + stats.rejected)
+        record[name] = float(np.sum(stats.idle) / (np.sum(stats.idle) + np.sum(trials)))
+        loaded = np.argsort(-hint * np.asarray(mu), kind="stable")
+        record[f"{name}, while solves wait"] = idle_while_solves_wait(trials[loaded], width_of(None))
+    record["trials, deciles"] = np.quantile(trials, np.linspace(0, 1, 11)).astype(int).tolist()
+    return record
+
+
+def idle_while_solves_wait(trials: np.ndarray, width: int) -> float:
+    """Play the queue with the trials of its solves, until the last is loaded; return the part of trials that is idle."""
+    left, taken, turns, idle = trials[:width].copy(), width, 0, 0
+    while taken < len(trials):
+        passed = np.sort(left)[width // WAITING - 1]
+        idle += np.sum(np.maximum(passed - left, 0))
+        turns, left = turns + passed, np.maximum(left - passed, 0)
+        free = np.flatnonzero(left == 0)[: len(trials) - taken]
+        left[free] = trials[taken : taken + len(free)]
+        taken += len(free)
+    return float(idle / (turns * width))
+
+
+def growth(rounds: int) -> dict:
+    """Return microseconds and temporary bytes for each solve of ensembles of 10^3 to 10^6."""
+    record = {}
+    solve = node_jax(Task(problems.van_der_pol, 2.0, 1e-4, lanes="own"))
+    for count in (1_000, 10_000, 100_000, 1_000_000):
+        args = problems.oscillators(count, 0.1, 8.0, jnp.float64)
+        compiled, _, memory = timing.compile_time(solve, *args)
+        seconds = timing.race({"": functools.partial(compiled, *args)}, max(3, rounds // 2))[""]
+        record[count] = {"us": 1e6 * float(np.median(seconds)) / count, "temporary_bytes": memory / count}
+    return record
+
+
+def two_devices(rounds: int = 7) -> dict:
+    """Return how much faster two devices solve an ensemble than one of them."""
+    args = problems.oscillators(8192, 0.1, 100.0, jnp.float64)
+    steps = nj.Adaptive(rtol=1e-6, atol=1e-6)
+
+    def end(own):
+        return nj.odesolve(problems.van_der_pol, own[0], 0.0, 20.0, own[1], steps=steps).z1
+
+    runners = {}
+    for count in (1, 2):
+        mesh = jax.sharding.Mesh(np.array(jax.devices()[:count]), ("solves",))
+        spread = jax.device_put(args, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("solves")))
+        runners[count] = functools.partial(jax.jit(nj.shard(end, mesh, "solves")), spread)
+    times = timing.race(runners, rounds)
+    return {"one_ms": 1e3 * float(np.median(times[1])), "speedup": float(np.median(np.divide(times[1], times[2])))}
+
+
+def in_process_with_two_devices() -> dict:
+    """Run `two_devices` in a process of its own, on the CPU."""
+    command = [sys.executable, "-m", "benchmarks.queue"]
+    flags = {"XLA_FLAGS": TWO, "JAX_PLATFORMS": "cpu"}
+    out = subprocess.run(command, env=os.environ | flags, capture_output=True, text=True, check=True)
+    return json.loads(out.stdout.splitlines()[-1])
+
+
+if __name__ == "__main__":
+    jax.config.update("jax_enable_x64", True)
+    print(json.dumps(two_devices()))

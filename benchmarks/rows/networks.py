@@ -1,0 +1,39 @@
+"""Neural fields, a batch of 256 as lanes and as one state: forward, gradient by every adjoint, and their floors."""
+
+import jax
+import jax.numpy as jnp
+
+from benchmarks import problems
+from benchmarks.measure import Floor, Row
+from benchmarks.peers import Task, contest, laid_out, solution
+from benchmarks.rows import Packages, bounds
+
+NAMES = {  # by sizes, and whether the batch is one state
+    (problems.SMALL, False): "256 network lanes, shared weights",
+    (problems.LARGE, False): "256 network lanes, 32-128-128-32",
+    (problems.SMALL, True): "256 network states as one, 2-64-64-2",
+    (problems.LARGE, True): "256 network states as one, 32-128-128-32",
+}
+TARGETS = {NAMES[problems.SMALL, False]: ({"diffrax": 1.0}, {"diffrax": 0.4})}
+
+
+def rows(dtype, packages: Packages):
+    """Yield the rows of neural fields."""
+    near, far = bounds(dtype)
+    for (sizes, as_one), name in NAMES.items():
+        field, lanes = (problems.networks, "") if as_one else (problems.network, "shared")
+        task = Task(field, 1.0, 1e-5, lanes=lanes, stored=64)
+        data = problems.network_data(dtype, sizes)
+        value, slope = TARGETS.get(name, ({}, {}))
+        yield Row(name, contest(packages.forward, task), data, value, near, floor=floor(task))
+        yield Row(f"gradient, {name}", contest(packages.gradient, task), data, slope, far, floor=floor(task, True))
+
+
+def floor(task: Task, slope: bool = False) -> Floor:
+    """Return the floor of a task: as many evaluations as its longest lane has."""
+
+    def evaluations(z0, theta):
+        return jnp.max(jax.jit(solution(task))(z0, theta).stats.nfe)
+
+    field = laid_out(task, lambda z, theta: task.field(z, jnp.zeros((), z.dtype), theta))
+    return Floor(field, evaluations, slope)
