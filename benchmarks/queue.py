@@ -19,6 +19,7 @@ from benchmarks.peers import Task, node_jax
 from node_jax.ensemble import width_of
 from node_jax.queue import WAITING
 
+HINTS = {"no hint": 0.0, "order=mu": 1.0}
 TWO = "--xla_force_host_platform_device_count=2 --xla_cpu_multi_thread_eigen=false"  # one core each
 
 
@@ -44,7 +45,7 @@ def schedule() -> dict:
         return jax.jit(jax.vmap(one))(z, mu).stats
 
     record = {}
-    for name, hint in (("no hint", 0.0), ("order=mu", 1.0)):
+    for name, hint in HINTS.items():
         stats = solve(hint)
         trials = np.asarray(stats.accepted + stats.rejected)
         record[name] = float(np.sum(stats.idle) / (np.sum(stats.idle) + np.sum(trials)))
@@ -55,7 +56,7 @@ def schedule() -> dict:
 
 
 def idle_while_solves_wait(trials: np.ndarray, width: int) -> float:
-    """Play the queue with the trials of its solves, until the last is loaded; return the part of trials that is idle."""
+    """Play the queue with the trials of its solves until the last is loaded; return the part of trials that is idle."""
     left, taken, turns, idle = trials[:width].copy(), width, 0, 0
     while taken < len(trials):
         passed = np.sort(left)[width // WAITING - 1]

@@ -56,12 +56,15 @@ def ensembles(groups: dict) -> str:
     lines += ["| solves | us for each | temporary bytes for each |", "| ---: | ---: | ---: |"]
     growth = group["extra"]["growth"].items()
     lines += [f"| {int(n):,} | {x['us']:.2f} | {x['temporary_bytes']:.0f} |" for n, x in growth]
+    lost = {
+        name: f"{100 * idle[name]:.1f} % ({100 * idle[f'{name}, {waiting}']:.1f} % {waiting})"
+        for name in ("no hint", "order=mu")
+    }
     lines += [
         "",
         f"Of the 4,096 oscillators (trials of one solve, deciles: {', '.join(map(str, idle['trials, deciles']))})"
-        f" {100 * idle['no hint']:.1f} % of all trials passed in idle lanes, {100 * idle[f'no hint, {waiting}']:.1f} % {waiting};"
-        f" with `order=mu` {100 * idle['order=mu']:.1f} and {100 * idle[f'order=mu, {waiting}']:.1f} %. Two devices of one core each solved"
-        f" 8,192 of them {devices['speedup']:.2f} times as fast as one.",
+        f" {lost['no hint']} of all trials passed in idle lanes, with `order=mu` {lost['order=mu']}. Two devices of one"
+        f" core each solved 8,192 of them {devices['speedup']:.2f} times as fast as one.",
     ]
     return "\n".join(lines)
 

@@ -251,16 +251,18 @@ def outcome(problem: Problem, inputs: Inputs, rest: tuple[Progress, PyTree, jax.
     return Outcome(z1, out, p.status, p.t.high, Stats(nfe, p.accepted, p.rejected, limited, idle))
 
 
-def _closed(p: Progress, lanes: Sequence[int]) -> PyTree:
-    """Pack the scalars of a single lane: on a CPU each array of a loop's carry costs a kernel."""
-    return p if lanes else (tree.pack(p._replace(z=(), memory=())), p.z, p.memory)
+def closed(p: Progress) -> PyTree:
+    """Pack what each lane has one number of: on a CPU every array of a loop's carry costs a kernel.
+
+    With hundreds of lanes two threads share the kernels of a turn, and lose more by that than they gain: saving at
+    times took twice as long with a kernel for each of these arrays.
+    """
+    return tree.pack(p._replace(z=(), memory=())), p.z, p.memory
 
 
-def _opened(closed: PyTree, like: Progress, lanes: Sequence[int]) -> Progress:
-    """Invert `_closed`."""
-    if lanes:
-        return closed
-    scalars, z, memory = closed
+def opened(packed: PyTree, like: Progress) -> Progress:
+    """Invert `closed`."""
+    scalars, z, memory = packed
     return tree.unpack(scalars, like._replace(z=(), memory=()))._replace(z=z, memory=memory)
 
 
@@ -272,16 +274,16 @@ def _until(try_step, like: Progress):
     """
 
     def live(carry):
-        closed, _, done = carry
-        return ~done & (_opened(closed, like, ()).status == RUNNING)
+        packed, _, done = carry
+        return ~done & (opened(packed, like).status == RUNNING)
 
-    def repeated(closed, last, counts):
+    def repeated(packed, last, counts):
         def body(carry):
-            after, (trial, landed) = try_step(_opened(carry[0], like, ()))
-            return _closed(after, ()), (trial, landed), counts(trial) | landed
+            after, (trial, landed) = try_step(opened(carry[0], like))
+            return closed(after), (trial, landed), counts(trial) | landed
 
-        closed, last, _ = lax.while_loop(live, body, (closed, last, jnp.array(False)))
-        return closed, last
+        packed, last, _ = lax.while_loop(live, body, (packed, last, jnp.array(False)))
+        return packed, last
 
     return repeated
 
@@ -308,31 +310,31 @@ def integrate(each: Each, recorder: Recorder | None, used: Any = None) -> tuple[
     until = _until(try_step, start)
 
     def body(carry):
-        closed, last, out, history = carry
-        before = _opened(closed, start, each.lanes)
+        packed, last, out, history = carry
+        before = opened(packed, start)
         if last:
-            closed, last = until(closed, last, lambda trial: trial.accepted if recorder else save.due(each, out, trial))
+            packed, last = until(packed, last, lambda trial: trial.accepted if recorder else save.due(each, out, trial))
             trial, landed = last
         else:
             after, (trial, landed) = try_step(before)
-            closed = _closed(after, each.lanes)
+            packed = closed(after)
         if start.restarts is not None:
-            closed = _closed(restarted(each, _opened(closed, start, each.lanes), landed), each.lanes)
+            packed = closed(restarted(each, opened(packed, start), landed))
         out, rounds = save.record(each, method, extend(each), out, trial)
         if recorder is not None:
-            memory = _opened(closed, start, each.lanes).memory
+            memory = opened(packed, start).memory
             history = recorder.write(history, before.t, before.z, trial, rounds, memory)
-        return closed, last, out, history
+        return packed, last, out, history
 
     def live(carry):
-        return jnp.any(_opened(carry[0], start, each.lanes).status == RUNNING)
+        return jnp.any(opened(carry[0], start).status == RUNNING)
 
-    carry = (_closed(start, each.lanes), last, out, history)
+    carry = (closed(start), last, out, history)
     if steps.fixed_count() is not None and each.lanes:
-        closed, _, out, history = lax.fori_loop(0, limit, lambda _, carry: body(carry), carry)
+        packed, _, out, history = lax.fori_loop(0, limit, lambda _, carry: body(carry), carry)
     else:
-        closed, _, out, history = lax.while_loop(live, body, carry)
-    p = _opened(closed, start, each.lanes)
+        packed, _, out, history = lax.while_loop(live, body, carry)
+    p = opened(packed, start)
     trials = p.accepted + p.rejected
     return concluded(each, p, out, jnp.max(trials, initial=0) - trials), history
 

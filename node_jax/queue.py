@@ -16,7 +16,7 @@ from jax import lax
 
 from node_jax import tree
 from node_jax.ensemble import Packed, Plan, merged, restored
-from node_jax.integrate import Each, Outcome, Progress, advance, begin, concluded
+from node_jax.integrate import Each, Outcome, Progress, advance, begin, closed, concluded, opened
 from node_jax.types import RUNNING, PyTree
 
 WAITING = 16  # the part of the lanes that wait before they are refilled: each refill costs about two trials
@@ -78,7 +78,7 @@ class Queue(NamedTuple):
 
     def refilled(self, state: State) -> State:
         """Let lanes that are done write down their results and take the next trajectories."""
-        idle = ~_live(state.lanes)
+        idle = ~_live(state.lanes.p)
         place = state.taken[..., None] + jnp.cumsum(idle, axis=-1, dtype=jnp.int32) - 1
         loads = idle & (place < self.total)
         following = jnp.take_along_axis(self.order, jnp.minimum(place, self.total - 1), axis=-1)
@@ -100,26 +100,31 @@ class Queue(NamedTuple):
         now = self.each._replace(leaves=state.leaves, lanes=(who.shape[-1], *kept), columns=columns)
         save, step = now.problem.unflatten(now.leaves).save, advance(now)
 
-        def body(carry):
-            (p, counts, *rest), tables, turn = carry
-            p, out = step(p, save.joined(tables, counts))
-            tables, counts = save.parts(out)
-            return Lanes(p, counts, *rest), tables, turn + 1
+        p, counts = state.lanes.p, state.lanes.counts
 
-        start = (state.lanes, state.tables, state.turn)
-        lanes, tables, turn = lax.while_loop(lambda carry: go_on(_live(carry[0])), body, start)
+        def body(carry):
+            packed, counts, tables, turn = carry
+            now, out = step(opened(packed, p), save.joined(tables, counts))
+            tables, counts = save.parts(out)
+            return closed(now), counts, tables, turn + 1
+
+        def live(carry):
+            return go_on(_live(opened(carry[0], p)))
+
+        packed, counts, tables, turn = lax.while_loop(live, body, (closed(p), counts, state.tables, state.turn))
+        lanes = state.lanes._replace(p=opened(packed, p), counts=counts)
         return state._replace(lanes=lanes, tables=tables, turn=turn)
 
     def compacted(self, state: State, width: int) -> State:
         """Keep the lanes that live, and others up to the width."""
-        at = jnp.argsort(~_live(state.lanes), axis=-1, stable=True)[..., :width]
+        at = jnp.argsort(~_live(state.lanes.p), axis=-1, stable=True)[..., :width]
         leaves = [tree.take_lanes(x, at) if yes else x for x, yes in zip(state.leaves, self.own, strict=True)]
         lanes = jax.tree.map(lambda x: tree.take_lanes(x, at), state.lanes)
         return state._replace(lanes=lanes, leaves=leaves, done=self.written(state))
 
 
-def _live(lanes: Lanes) -> jax.Array:
-    return lanes.p.status == RUNNING
+def _live(p: Progress) -> jax.Array:
+    return p.status == RUNNING
 
 
 def _most(live: jax.Array) -> jax.Array:
@@ -171,7 +176,7 @@ def _through_queue(queue: Queue, state: State, floor: int) -> State:
         return queue.march(state, go_on)
 
     def unfinished(state: State):
-        return jnp.any(state.taken < queue.total) | (_most(_live(state.lanes)) > floor)
+        return jnp.any(state.taken < queue.total) | (_most(_live(state.lanes.p)) > floor)
 
     return lax.while_loop(unfinished, fill, state)
 
