@@ -4,8 +4,12 @@ Each takes the same `Task`. torchdiffeq has one step size for a whole batch, tor
 one state at a time, and in float64 only.
 """
 
+import os
 from collections.abc import Callable
 from typing import NamedTuple
+
+# threads of PyTorch that wait would otherwise spin while the next package is timed
+os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0", "GOMP_SPINCOUNT": "0"}
 
 import jax
 import numpy as np

@@ -134,7 +134,6 @@ FORWARD = {
 }
 GRADIENT = {
     "node_jax": slope_of(node_jax),
-    "node_jax dopri5": slope_of(node_jax, method=nj.dopri5),
     "node_jax Backsolve": slope_of(node_jax, adjoint=nj.Backsolve()),
     "node_jax Backsolve dopri5": slope_of(node_jax, adjoint=nj.Backsolve(), method=nj.dopri5),
     "node_jax Interpolated": slope_of(node_jax, adjoint=nj.Interpolated()),

@@ -4,6 +4,7 @@ Functions on one lane come first; `integrate` lifts them over the lanes. The loo
 whether any lane is live, and a lane that is done changes nothing.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -309,11 +310,14 @@ def integrate(each: Each, recorder: Recorder | None, used: Any = None) -> tuple[
         last = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(try_step, start)[1])
     until = _until(try_step, start)
 
+    def counts(out, trial):
+        return save.due(each, out, trial) if recorder is None else trial.accepted
+
     def body(carry):
         packed, last, out, history = carry
         before = opened(packed, start)
         if last:
-            packed, last = until(packed, last, lambda trial: trial.accepted if recorder else save.due(each, out, trial))
+            packed, last = until(packed, last, functools.partial(counts, out))
             trial, landed = last
         else:
             after, (trial, landed) = try_step(before)
