@@ -10,7 +10,7 @@ import pytest
 from replays import gap, nodes, read, replay
 
 import node_jax as nj
-from node_jax.adjoints.checkpointed import Slots
+from node_jax.adjoints.slots import Slots, count_slots
 
 LOOSE = nj.Adaptive(rtol=1e-4, atol=1e-6)
 TIGHT = nj.Adaptive(rtol=1e-12, atol=1e-12)
@@ -353,6 +353,7 @@ def test_gradient_reaches_what_the_field_closes_over_in_a_single_solve():
         (1, None, 2),  # never less than two
         (2**20, 10, 10),
         (1, 500, 500),
+        (None, None, 500),  # 16 MiB hold them
     ],
 )
 def test_slots_are_the_budget_over_the_bytes_of_a_state(memory, checkpoints, count):
@@ -364,6 +365,11 @@ def test_slots_are_the_budget_over_the_bytes_of_a_state(memory, checkpoints, cou
     assert slots.count(state) == count
     history = jax.eval_shape(lambda z: slots.blank(z, jnp.zeros(())), state)
     assert history.z["a"].shape[0] <= count + 1
+
+
+@pytest.mark.parametrize(("size", "count"), [(2**12, 4096), (2**16, 256), (2**20, 256), (2**22, 64)])
+def test_without_a_budget_large_states_get_few_slots(size, count):
+    assert count_slots(None, None, 4096, size) == count
 
 
 def wide(z, t, theta):

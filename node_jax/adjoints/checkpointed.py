@@ -27,7 +27,7 @@ class Checkpointed(eqx.Module):
     `Grid` they are differentiated.
 
     Args:
-        memory: budget for the slots, in bytes.
+        memory: budget for the slots, in bytes. Default: 16 MiB, or 256 states if these are more, at most 256 MiB.
         checkpoints: number of slots instead of a budget.
 
     Raises:
@@ -38,7 +38,7 @@ class Checkpointed(eqx.Module):
         64
     """
 
-    memory: int = eqx.field(static=True, default=256 * 2**20)
+    memory: int | None = eqx.field(static=True, default=None)
     checkpoints: int | None = eqx.field(static=True, default=None)
 
     records = True  # the solve writes a history

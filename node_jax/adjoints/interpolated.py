@@ -47,7 +47,7 @@ class Interpolated(eqx.Module):
     Args:
         steps: an `Adaptive` of Python numbers for the adjoint; default: that of the forward solve, or `Adaptive()`.
         method: method for the adjoint, one with dense output; default: that of the forward solve, or `tsit5`.
-        memory: budget for the states that are kept, in bytes.
+        memory: budget for the states that are kept, in bytes; default as with `Checkpointed`.
 
     Raises:
         TypeError: if `steps` is not an `Adaptive` of Python numbers.
@@ -64,7 +64,7 @@ class Interpolated(eqx.Module):
 
     steps: Adaptive | None = eqx.field(static=True, default=None)
     method: ExplicitRK | None = eqx.field(static=True, default=None)
-    memory: int = eqx.field(static=True, default=256 * 2**20)
+    memory: int | None = eqx.field(static=True, default=None)
 
     records = True
     plain = False
@@ -73,7 +73,7 @@ class Interpolated(eqx.Module):
     def __check_init__(self):
         """Refuse options that cannot work."""
         check_steps(self, self.steps)
-        if not is_count(self.memory):
+        if self.memory is not None and not is_count(self.memory):
             raise ValueError(f"Interpolated(memory=...) must be a positive integer, got {self.memory!r}")
         if self.method is not None and not _usable(self.method):
             raise ValueError(

@@ -56,7 +56,7 @@ def retake(each: Each, lane: Lane, i: jax.Array, row: Row, index: jax.Array) -> 
     return start, trial, after, tree.where(active, y.z1, row.z)
 
 
-def recorder_of(adjoint, each: Each, memory: int = 0, checkpoints: int | None = None, states: bool = False) -> Slots:
+def recorder_of(adjoint, each: Each, memory: int | None = 0, checkpoints=None, states: bool = False) -> Slots:
     """Return what writes the history of a solve: step sizes, and states if wanted."""
     problem, inputs = each.problem, each.problem.unflatten(each.leaves)
     limit = inputs.steps.trials(problem.max_steps)

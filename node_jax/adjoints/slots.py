@@ -10,6 +10,8 @@ from node_jax import tree
 from node_jax.save import Trial
 from node_jax.types import PyTree, Time
 
+MOST, FILLED, FEW = 256 * 2**20, 16 * 2**20, 256  # bytes, bytes, states
+
 
 class History(NamedTuple):
     """Step sizes of all recorded steps (zero for a lane that did not step), times and states of some.
@@ -35,9 +37,15 @@ class History(NamedTuple):
         return jax.tree.leaves(own._replace(rounds=None if self.rounds is None else False, n=False, stride=False))
 
 
-def count_slots(memory: int, checkpoints: int | None, limit: int, size: int) -> int:
-    """Return the slots for states of `size` bytes, all lanes together; an even number where fewer than steps."""
-    wanted = checkpoints or memory // max(1, size)
+def count_slots(memory: int | None, checkpoints: int | None, limit: int, size: int) -> int:
+    """Return the slots for states of `size` bytes, all lanes together; an even number where fewer than steps.
+
+    Without a budget: 16 MiB, or 256 states if these are more, and at most 256 MiB. Slots are filled with zeros before
+    the solve: with 268 MB of them the gradient of 256 states of a 32-128-128-32 network, 4 steps, took 97 ms instead of
+    30.
+    """
+    budget = min(MOST, max(FILLED, FEW * size)) if memory is None else memory
+    wanted = checkpoints or budget // max(1, size)
     return limit if wanted >= limit else max(2, wanted - wanted % 2)
 
 
@@ -53,7 +61,7 @@ def buffers(limit: int, slots: int) -> list[int]:
     return sizes or [1]
 
 
-def stored_bytes(memory: int, checkpoints: int | None, limit: int, size: int) -> int:
+def stored_bytes(memory: int | None, checkpoints: int | None, limit: int, size: int) -> int:
     """Return the bytes of all states that are kept at one time, each of `size`."""
     slots = count_slots(memory, checkpoints, limit, size)
     return size * (slots if slots == limit else slots + sum(buffers(limit, slots)))
@@ -62,7 +70,7 @@ def stored_bytes(memory: int, checkpoints: int | None, limit: int, size: int) ->
 class Slots(NamedTuple):
     """Write a history into a fixed number of slots."""
 
-    memory: int
+    memory: int | None
     checkpoints: int | None
     limit: int
     prescribed: bool
