@@ -267,7 +267,7 @@ def opened(packed: PyTree, like: Progress) -> Progress:
     return tree.unpack(scalars, like._replace(z=(), memory=()))._replace(z=z, memory=memory)
 
 
-def _until(try_step, like: Progress):
+def _until(counts: Callable, try_step: Callable, like: Progress, packed: PyTree, last: PyTree) -> tuple:
     """Repeat the trials of a single lane until one counts or the lane ends; the last trial travels along.
 
     Buffers then stay out of the innermost loop: XLA on a CPU runs a loop body one kernel after the other, without a
@@ -278,15 +278,12 @@ def _until(try_step, like: Progress):
         packed, _, done = carry
         return ~done & (opened(packed, like).status == RUNNING)
 
-    def repeated(packed, last, counts):
-        def body(carry):
-            after, (trial, landed) = try_step(opened(carry[0], like))
-            return closed(after), (trial, landed), counts(trial) | landed
+    def body(carry):
+        after, (trial, landed) = try_step(opened(carry[0], like))
+        return closed(after), (trial, landed), counts(trial) | landed
 
-        packed, last, _ = lax.while_loop(live, body, (packed, last, jnp.array(False)))
-        return packed, last
-
-    return repeated
+    packed, last, _ = lax.while_loop(live, body, (packed, last, jnp.array(False)))
+    return packed, last
 
 
 def integrate(each: Each, recorder: Recorder | None, used: Any = None) -> tuple[Outcome, Any]:
@@ -308,7 +305,6 @@ def integrate(each: Each, recorder: Recorder | None, used: Any = None) -> tuple[
     last = ()
     if not each.lanes and jax.tree.leaves((out, history)):
         last = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(try_step, start)[1])
-    until = _until(try_step, start)
 
     def counts(out, trial):
         return save.due(each, out, trial) if recorder is None else trial.accepted
@@ -317,7 +313,7 @@ def integrate(each: Each, recorder: Recorder | None, used: Any = None) -> tuple[
         packed, last, out, history = carry
         before = opened(packed, start)
         if last:
-            packed, last = until(packed, last, functools.partial(counts, out))
+            packed, last = _until(functools.partial(counts, out), try_step, start, packed, last)
             trial, landed = last
         else:
             after, (trial, landed) = try_step(before)
