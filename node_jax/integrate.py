@@ -14,6 +14,7 @@ from jax import lax
 
 from node_jax import tree
 from node_jax.control import Control, Proposal
+from node_jax.fused import fused
 from node_jax.methods.explicit import ExplicitRK
 from node_jax.save import Trial
 from node_jax.types import RUNNING, PyTree, Stats, Status, Time, VectorField
@@ -286,30 +287,15 @@ def _until(counts: Callable, try_step: Callable, like: Progress, packed: PyTree,
     return packed, last
 
 
-def integrate(each: Each, recorder: Recorder | None, used: Any = None) -> tuple[Outcome, Any]:
-    """Run every lane to its end and return the outcomes, with the history that `recorder` wrote.
-
-    It is written over `used`, a history that has served, if there is one.
-    """
-    problem = each.problem
-    shape = problem.unflatten(each.leaves)
-    save, steps, method = shape.save, shape.steps, problem.method
-    limit = steps.trials(problem.max_steps)
-    start = each(lambda inputs, _: begin(problem, inputs))()
-    out = save.blank(each, method, start.z)
-    history = () if used is None else used.cleared()
-    if recorder is not None and used is None:
-        history = recorder.blank(start.z, start.t.high)
-
+def _turn(each: Each, recorder: Recorder | None, start: Progress) -> tuple[Callable, Any]:
+    """Return the body of the loop, and the last trial of a single lane (zeros) if there is anything to write down."""
+    problem, save = each.problem, each.problem.unflatten(each.leaves).save
     try_step = each(lambda inputs, p: attempt(problem, inputs, p))
-    last = ()
-    if not each.lanes and jax.tree.leaves((out, history)):
-        last = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(try_step, start)[1])
 
     def counts(out, trial):
         return save.due(each, out, trial) if recorder is None else trial.accepted
 
-    def body(carry):
+    def turn(carry):
         packed, last, out, history = carry
         before = opened(packed, start)
         if last:
@@ -320,20 +306,39 @@ def integrate(each: Each, recorder: Recorder | None, used: Any = None) -> tuple[
             packed = closed(after)
         if start.restarts is not None:
             packed = closed(restarted(each, opened(packed, start), landed))
-        out, rounds = save.record(each, method, extend(each), out, trial)
+        out, rounds = save.record(each, problem.method, extend(each), out, trial)
         if recorder is not None:
             memory = opened(packed, start).memory
             history = recorder.write(history, before.t, before.z, trial, rounds, memory)
         return packed, last, out, history
 
+    return turn, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(try_step, start)[1])
+
+
+def integrate(each: Each, recorder: Recorder | None, used: Any = None) -> tuple[Outcome, Any]:
+    """Run every lane to its end and return the outcomes, with the history that `recorder` wrote.
+
+    It is written over `used`, a history that has served, if there is one.
+    """
+    problem = each.problem
+    shape = problem.unflatten(each.leaves)
+    start = each(lambda inputs, _: begin(problem, inputs))()
+    out = shape.save.blank(each, problem.method, start.z)
+    history = () if used is None else used.cleared()
+    if recorder is not None and used is None:
+        history = recorder.blank(start.z, start.t.high)
+    turn, last = _turn(each, recorder, start)
+
     def live(carry):
         return jnp.any(opened(carry[0], start).status == RUNNING)
 
-    carry = (closed(start), last, out, history)
-    if steps.fixed_count() is not None and each.lanes:
-        packed, _, out, history = lax.fori_loop(0, limit, lambda _, carry: body(carry), carry)
-    else:
-        packed, _, out, history = lax.while_loop(live, body, carry)
+    def loop(carry):
+        if shape.steps.fixed_count() is not None and each.lanes:
+            return lax.fori_loop(0, shape.steps.trials(problem.max_steps), lambda _, carry: turn(carry), carry)
+        return lax.while_loop(live, turn, carry)
+
+    singly = not each.lanes and jax.tree.leaves((out, history))
+    packed, _, out, history = fused(loop, (closed(start), last if singly else (), out, history))
     p = opened(packed, start)
     trials = p.accepted + p.rejected
     return concluded(each, p, out, jnp.max(trials, initial=0) - trials), history

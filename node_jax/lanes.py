@@ -1,6 +1,6 @@
 """How `vmap`, `grad` and `jvp` reach the lane engine: one primitive whose batching rule adds a lane axis.
 
-Every name of JAX that is not stable API is used in this file and in no other.
+Every name of JAX that is not stable API is used in this file, or in `fused`.
 """
 
 import functools

@@ -16,6 +16,7 @@ from jax import lax
 
 from node_jax import tree
 from node_jax.ensemble import Packed, Plan, merged, restored
+from node_jax.fused import fused
 from node_jax.integrate import Each, Outcome, Progress, advance, begin, closed, concluded, opened
 from node_jax.types import RUNNING, PyTree
 
@@ -111,7 +112,8 @@ class Queue(NamedTuple):
         def live(carry):
             return go_on(_live(opened(carry[0], p)))
 
-        packed, counts, tables, turn = lax.while_loop(live, body, (closed(p), counts, state.tables, state.turn))
+        carry = (closed(p), counts, state.tables, state.turn)
+        packed, counts, tables, turn = fused(lambda carry: lax.while_loop(live, body, carry), carry)
         lanes = state.lanes._replace(p=opened(packed, p), counts=counts)
         return state._replace(lanes=lanes, tables=tables, turn=turn)
 

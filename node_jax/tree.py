@@ -165,11 +165,26 @@ def write_rows(rows: PyTree, values: PyTree, i: jax.Array, columns: jax.Array | 
         window = x.reshape(x.shape[0], size, count)
         if columns is None and count == 1:
             return lax.dynamic_update_slice_in_dim(table, window, i.reshape(()), axis=0)
-        numbers = lax.ScatterDimensionNumbers((0, 1), (2,), (0, 2))
         at = jnp.stack([i.reshape(-1), jnp.arange(count, dtype=i.dtype) if columns is None else columns], axis=1)
-        return lax.scatter(table, at, window, numbers, unique_indices=True, mode="promise_in_bounds")
+        return lax.platform_dependent(table, window, at, cpu=_write_in_turn, default=_scatter)
 
     return jax.tree.map(leaf, rows, values)
+
+
+def _scatter(table: jax.Array, window: jax.Array, at: jax.Array) -> jax.Array:
+    """Write the columns of the window at rows and columns `at`, shape `(columns, 2)`."""
+    numbers = lax.ScatterDimensionNumbers((0, 1), (2,), (0, 2))
+    return lax.scatter(table, at, window, numbers, unique_indices=True, mode="promise_in_bounds")
+
+
+def _write_in_turn(table: jax.Array, window: jax.Array, at: jax.Array) -> jax.Array:
+    """Do the same one column after the other: a loop that a CPU runs as one function, which it does with no scatter."""
+
+    def write(k, table):
+        column = lax.dynamic_slice_in_dim(window, k, 1, axis=2)
+        return lax.dynamic_update_slice(table, column, (at[k, 0], jnp.zeros_like(at[k, 0]), at[k, 1]))
+
+    return lax.fori_loop(0, at.shape[0], write, table)
 
 
 def write_row(rows: PyTree, value: PyTree, i: jax.Array) -> PyTree:

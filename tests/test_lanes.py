@@ -478,6 +478,8 @@ UNSTABLE = (
     "jax.extend",
     "jax.interpreters",
     "jax._src",
+    "jax.experimental",
+    "jaxlib",
     "equinox.internal",
     "jax.custom_batching",
 )
@@ -496,8 +498,7 @@ def unstable_names(path):
     return {name for name in names if name.startswith(UNSTABLE)}
 
 
-def test_unstable_names_of_jax_are_used_in_one_file_only():
+def test_unstable_names_of_jax_are_used_in_two_files_only():
     package = Path(nj.__file__).parent
     users = {str(path.relative_to(package)): unstable_names(path) for path in package.rglob("*.py")}
-    assert {name: names for name, names in users.items() if names and name != "lanes.py"} == {}
-    assert users["lanes.py"]
+    assert {name for name, names in users.items() if names} == {"lanes.py", "fused.py"}

@@ -12,6 +12,7 @@ from jax import lax
 from node_jax import tree
 from node_jax.adjoints.boundary import crossing, unsupported
 from node_jax.control import Adaptive
+from node_jax.fused import fused
 from node_jax.integrate import Each, Inputs, Problem, Progress, attempt, begin, outcome, visible
 from node_jax.methods import ExplicitRK
 from node_jax.save import SaveSteps
@@ -118,7 +119,7 @@ def sweep(
         return jnp.any(carry.progress.status == RUNNING)
 
     first = reverse(lambda inputs, _: begin(reverse.problem, inputs))()
-    p, theta_bar = lax.while_loop(live, body, Sweep(first, theta_bar))
+    p, theta_bar = fused(lambda carry: lax.while_loop(live, body, carry), Sweep(first, theta_bar))
     ended = reverse(lambda inputs, p: outcome(reverse.problem, inputs, (p, (), p.rejected)))(p)
     lost = ended.status != Status.SUCCESS
     spoiled = [

@@ -7,11 +7,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jax.flatten_util import ravel_pytree
 
 from node_jax import tree
 from node_jax.adjoints.boundary import cross
+from node_jax.fused import apart
 from node_jax.integrate import Each, Inputs, Problem, visible
 from node_jax.types import PyTree, Time
 
@@ -119,7 +119,7 @@ def _with_jacobian(each: Each, chosen: list[bool]) -> Problem:
             return at(ravel_pytree(point)[0])
 
         def forth(point):
-            flat = ravel_pytree((_kept(point[0]), *point[1:]))[0]
+            flat = ravel_pytree((apart(point[0]), *point[1:]))[0]
             value, push = jax.linearize(at, flat)
             return value, [push(e) for e in jnp.eye(flat.size, dtype=flat.dtype)]
 
@@ -131,12 +131,6 @@ def _with_jacobian(each: Each, chosen: list[bool]) -> Problem:
         return slope(point)
 
     return problem._replace(field=field)
-
-
-def _kept(z: PyTree) -> PyTree:
-    """Return `z` such that a CPU computes it once for all that follows, and not once for each of its uses."""
-    flat, unravel = ravel_pytree(z)
-    return unravel(lax.rev(jnp.stack([flat[i] for i in reversed(range(flat.size))]), (0,)))
 
 
 def _dot(a: PyTree, b: PyTree) -> jax.Array:

@@ -133,7 +133,8 @@ class Adaptive(eqx.Module):
         good = ~jnp.isnan(ratio) & jnp.isfinite(change)  # jaxlib 0.6.2 takes `ratio >= 0` to hold for NaN
         accepted = good & (ratio <= 1.0)
 
-        error = jnp.log(jnp.maximum(ratio, 1e-10))
+        # in single precision, which is vectorised on a CPU: a step size needs no more digits
+        error = jnp.log(jnp.maximum(ratio, 1e-10).astype(jnp.float32)).astype(dtype)
         size = jnp.abs(proposal.h) * self._factor(method, error, accepted, control)
         size = jnp.where(accepted & proposal.breaks, jnp.maximum(size, jnp.abs(control.h)), size)
         stalled, streak = control.counts >> 3, control.counts & 7
@@ -145,7 +146,7 @@ class Adaptive(eqx.Module):
             size = jnp.where(limited, jnp.minimum(size, 0.9 * jnp.abs(control.h)), size)
         eps, furthest = float(jnp.finfo(dtype).eps), jnp.maximum(jnp.abs(t0), jnp.abs(t1))
         least = jnp.maximum(self.min_step, 4 * eps * eps * furthest)
-        too_small = jnp.where(good, least, jnp.maximum(self.min_step, max(1e-10, 4 * eps) * furthest))
+        too_small = jnp.where(good, least, jnp.maximum(self.min_step, max(1e-9, 4 * eps) * furthest))
         stalled = _stalled(stalled, accepted, change, ratio, t, control.h, t1 - t0)
         underflow = (~accepted & (jnp.abs(control.h) <= too_small)) | (stalled >= STALLED)
         failure = jnp.where(underflow, jnp.where(good, Status.STEP_UNDERFLOW, Status.NON_FINITE), Status.SUCCESS)

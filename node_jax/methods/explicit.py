@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from node_jax import tree
+from node_jax.fused import apart
 from node_jax.types import PyTree, Step, VectorField
 
 
@@ -121,7 +122,7 @@ class ExplicitRK:
         """Return the slopes of stages `0` to `upto`; `first`, if given, is the slope of stage 0."""
         slopes = () if first is None else (first,)
         for c, a in list(zip(self.c, self.a, strict=True))[len(slopes) : upto]:
-            slopes += (field(tree.combine(z, h, a, slopes), t + c * h, theta),)
+            slopes += (apart(field(tree.combine(z, h, a, slopes), t + c * h, theta)),)
         return slopes
 
     def step(self, field, t, z, h, theta, memory) -> Step:

@@ -1,0 +1,124 @@
+"""On a CPU: a loop over small arrays as one compiled function, where XLA would run its kernels one by one.
+
+XLA on a CPU hands every kernel of a loop to a scheduler, for 50 ns and more each; of a small solve this is most of the
+time. It can also emit a called computation as a single function. By itself it does so for the smallest loops only; here
+the call asks for it.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jaxlib.version
+from jax import lax
+from jax.experimental.xla_metadata import set_xla_metadata
+from jax.extend.core import Primitive, jaxpr_as_fun
+from jax.interpreters import ad, batching, mlir
+
+TRIED = (0, 10)  # the jaxlib that all this was tried with; of another we ask nothing
+LARGEST = 1024  # elements that an operation may work on: beyond, a kernel costs more than to start it
+
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+# What the emitter takes. Products of matrices, sorting, scattering and calls of libraries are not among it.
+_COMPUTING = _names("""
+abs acos acosh add add_any and argmax argmin asin asinh atan atan2 atanh cbrt ceil clamp complex conj
+convert_element_type cos cosh div eq erf erf_inv erfc exp exp2 expm1 floor ge gt imag integer_pow is_finite le log log1p
+logistic lt max min mul ne neg nextafter not or pow real reduce_and reduce_max reduce_min reduce_or reduce_prod
+reduce_sum rem round rsqrt select_n shift_left shift_right_arithmetic shift_right_logical sign sin sinh sqrt square sub
+tan tanh xor
+""")
+_MOVING = _names("""
+broadcast_in_dim concatenate copy copy_p dynamic_slice dynamic_update_slice expand_dims gather iota pad reshape rev
+slice split squeeze stack stop_gradient transpose unstack
+""")
+_NESTING = _names("""
+apart checkpoint closed_call cond custom_jvp_call custom_vjp_call jit pjit platform_index remat remat2 scan while
+""")
+_TAKEN = _COMPUTING | _MOVING | _NESTING
+_DTYPES = _names("bool int32 int64 uint32 uint64 float32 float64 complex64 complex128")
+
+
+def fused(fn: Callable, carry: Any) -> Any:
+    """Return `fn(carry)`, computed on a CPU by one function if all its operations are known and small.
+
+    It may write over `carry`; what else it needs it closes over.
+    """
+    closed, shape = jax.make_jaxpr(fn, return_shape=True)(carry)
+    structure, consts, leaves = jax.tree.structure(shape), closed.consts, jax.tree.leaves(carry)
+
+    def plain(consts, leaves):
+        return jaxpr_as_fun(closed.replace(consts=consts))(*leaves)
+
+    if not _emittable(closed.jaxpr):
+        return jax.tree.unflatten(structure, plain(consts, leaves))
+
+    def whole(consts, leaves):
+        # The emitter does not survive an argument that is not used: with the arguments among the results, all are.
+        # (Large ones in the carry, which would be copied before they are written over, are used in any case.)
+        return *plain(consts, leaves), *consts, *(x for x in leaves if x.size <= LARGEST)
+
+    def on_cpu(consts, leaves):
+        consts, leaves = lax.optimization_barrier((consts, leaves))  # else XLA puts constants in their place
+        first, *rest = jax.jit(whole)(consts, leaves)
+        return [set_xla_metadata(first, xla_cpu_small_call="true", inlineable="false"), *rest][: structure.num_leaves]
+
+    return jax.tree.unflatten(structure, lax.platform_dependent(consts, leaves, cpu=on_cpu, default=plain))
+
+
+def _tried() -> bool:
+    return jaxlib.version.__version_info__[:2] == TRIED
+
+
+def _emittable(jaxpr: Any) -> bool:
+    return _tried() and all(map(_known, _equations(jaxpr)))
+
+
+def _equations(jaxpr: Any) -> Iterator:
+    """Yield all equations, of nested computations too; of those for several platforms only what a CPU runs."""
+    chosen_by_platform = set()
+    for eqn in jaxpr.eqns:
+        yield eqn
+        params = dict(eqn.params)
+        if eqn.primitive.name == "platform_index":
+            chosen_by_platform.add(eqn.outvars[0])
+        elif eqn.primitive.name == "cond" and eqn.invars[0] in chosen_by_platform:
+            params = {"cpu": params["branches"][0]}
+        for part in jax.tree.leaves(list(params.values())):
+            inner = getattr(part, "jaxpr", part)
+            if hasattr(inner, "eqns"):
+                yield from _equations(inner)
+
+
+def _known(eqn: Any) -> bool:
+    name, arrays = eqn.primitive.name, [x.aval for x in (*eqn.invars, *eqn.outvars)]
+    small = name not in _COMPUTING or all(x.size <= LARGEST for x in arrays)
+    return name in _TAKEN and small and all(x.size and str(x.dtype) in _DTYPES for x in arrays)
+
+
+def apart(values: Any) -> Any:
+    """Return the values, computed once: in each kernel that reads them a CPU would compute them anew.
+
+    They go through a call of nothing, with which XLA fuses neither what is before nor what comes after.
+    """
+    return jax.tree.map(apart_p.bind, values)
+
+
+def _called(x: jax.Array) -> Any:
+    return set_xla_metadata(jax.jit(lax.optimization_barrier)(x), inlineable="false") if _tried() else x
+
+
+def _transpose(bar, _):
+    return [bar if type(bar) is ad.Zero else apart_p.bind(bar)]
+
+
+apart_p = Primitive("apart")
+apart_p.def_impl(lambda x: x)
+apart_p.def_abstract_eval(lambda x: x)
+mlir.register_lowering(apart_p, mlir.lower_fun(lambda x: x, multiple_results=False))
+mlir.register_lowering(apart_p, mlir.lower_fun(_called, multiple_results=False), platform="cpu")
+batching.primitive_batchers[apart_p] = lambda args, dims: (apart_p.bind(*args), dims[0])
+ad.deflinear2(apart_p, _transpose)

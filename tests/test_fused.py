@@ -1,0 +1,151 @@
+"""Small loops as one compiled function on a CPU: what is taken, what is refused, and that results stay the same."""
+
+import jax
+import jax.numpy as jnp
+import jaxlib.version
+import numpy as np
+import pytest
+from jax import lax
+from jax.scipy import special
+
+import node_jax as nj
+from node_jax import fused
+
+NEW = jaxlib.version.__version_info__[:2] >= fused.TRIED  # of a newer jaxlib these tests ask for a look
+OURS = 'inlineable="false",xla_cpu_small_call="true"'
+STEPS = nj.Fixed(3)
+
+ELEMENTWISE = [
+    *(jnp.abs, jnp.ceil, jnp.cos, jnp.cosh, jnp.exp, jnp.exp2, jnp.expm1, jnp.floor, jnp.round, jnp.sign, jnp.sin),
+    *(jnp.sinh, jnp.tan, jnp.tanh, jnp.cbrt, jnp.arctan, jnp.arcsinh, jnp.square, lax.logistic, lax.erf, lax.erfc),
+    lambda x: jnp.sqrt(1 + x * x) + lax.rsqrt(1 + x * x) + jnp.log(1 + x * x) + jnp.log1p(x * x),
+    lambda x: jnp.arccos(x / 9) + jnp.arcsin(x / 9) + special.erfinv(x / 9) + jnp.arctanh(x / 9),
+    lambda x: jnp.arccosh(2 + x * x) + x**3 + (1 + x * x) ** 0.3 + jnp.arctan2(x, 2.0) + x % 0.7,
+    lambda x: jnp.maximum(x, 0.1) + jnp.minimum(x, 0.1) + jnp.clip(x, -1, 1),
+    lambda x: (x.astype(jnp.int32) ^ 3).astype(x.dtype) + (x.astype(jnp.int32) >> 1).astype(x.dtype),
+    lambda x: jnp.real((x + 1j * x) * jnp.exp(1j * x)) + jnp.where((x != 0) & ~jnp.isnan(x), x, 1.0),
+]
+MOVING = [
+    lambda x: jnp.roll(x, 1) + x[::-1] + jnp.pad(x, 1)[:4] + jnp.stack([x, 2 * x]).T.reshape(-1)[:4],
+    lambda x: x * jnp.sum(x) * jnp.max(x) * jnp.min(x) * jnp.arange(4),
+    lambda x: lax.dynamic_slice_in_dim(jnp.concatenate([x, x]), x[0].astype(jnp.int32) % 3, 4),
+    lambda x: lax.scan(lambda c, y: (c + y, c), 0.0, x)[1],
+    lambda x: lax.cond(x[0] > 0, jnp.sin, jnp.cos, x),
+    jax.checkpoint(jnp.sin),
+    jax.nn.relu,
+    jax.nn.softplus,
+]
+FORWARD = [  # their transposes scatter or multiply cumulatively, or there are none
+    lambda x: x[jnp.array([1, 0, 2, 2])] * jnp.prod(x) + jnp.nextafter(x, 1.0),
+    lambda x: x * jnp.any(x > 0) * jnp.all(x > -9) * jnp.argmax(x) + jnp.argmin(x),
+    lambda x: lax.fori_loop(0, 3, lambda i, y: y * 0.5 + i, x),
+]
+
+
+def together(functions):
+    """Return a field that is the mean of all functions."""
+    return lambda z, t, theta: sum(theta * fn(z) for fn in functions) / len(functions)
+
+
+def compiled(fn, *args):
+    return jax.jit(fn).lower(*args).compile()
+
+
+def solved(f, steps=STEPS, **options):
+    return lambda z, theta: nj.odesolve(f, z, 0.0, 1.0, theta, steps=steps, **options).z1
+
+
+@pytest.fixture
+def separately(monkeypatch):
+    """Return a function that switches off what is tested here."""
+
+    def switch():
+        monkeypatch.setattr(fused, "TRIED", None)
+        jax.clear_caches()
+
+    yield switch
+    jax.clear_caches()
+
+
+Z, THETA = np.array([0.3, -0.5, 1.2, 0.7]), np.array(0.4)
+
+
+@pytest.mark.parametrize("functions", [ELEMENTWISE, MOVING], ids=["elementwise", "moving"])
+@pytest.mark.parametrize("mode", ["solve", "gradient", "lanes"])
+def test_every_operation_that_is_taken_can_be_emitted(functions, mode, separately):
+    if functions is MOVING and mode != "gradient":
+        functions = MOVING + FORWARD
+    solve = solved(together(functions))
+    fn, z = {
+        "solve": (solve, Z),
+        "gradient": (jax.grad(lambda z, theta: jnp.sum(solve(z, theta)), (0, 1)), Z),
+        "lanes": (jax.vmap(solve, (0, None)), np.stack([Z, 2 * Z])),
+    }[mode]
+    program = compiled(fn, z, THETA)
+    assert (OURS in program.as_text()) == NEW
+    separately()
+    other = compiled(lambda *args: fn(*args), z, THETA)
+    assert OURS not in other.as_text()
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12), program(z, THETA), other(z, THETA))
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda z, t, theta: jnp.outer(z, z) @ z,
+        lambda z, t, theta: jnp.sort(z),
+        lambda z, t, theta: z.astype(jnp.bfloat16).astype(z.dtype),
+    ],
+    ids=["product of matrices", "sort", "bfloat16"],
+)
+def test_other_operations_are_left_to_xla(f):
+    assert OURS not in compiled(solved(f), Z, THETA).as_text()
+
+
+def test_a_large_state_is_left_to_xla():
+    f = solved(lambda z, t, theta: -theta * z)
+    assert OURS not in compiled(f, jnp.ones(fused.LARGEST + 1), THETA).as_text()
+    assert (OURS in compiled(f, jnp.ones(fused.LARGEST), THETA).as_text()) == NEW
+
+
+@pytest.mark.parametrize("save", [nj.SaveEnd(), nj.SaveAt(jnp.linspace(0, 1, 5)), nj.SaveSteps(64), nj.Dense(64)])
+def test_a_solve_of_constants_can_be_emitted(save):
+    """Constants that XLA moves into a called function leave its arguments unused, which ends the process."""
+
+    def constant():
+        return nj.odesolve(lambda z, t, theta: -theta * z + jnp.arange(4.0), Z, 0.0, 1.0, 0.4, save=save, throw=False)
+
+    program = compiled(constant)
+    assert (OURS in program.as_text()) == NEW
+    assert bool(program().ok)
+
+
+def test_arguments_that_do_not_count_can_be_emitted():
+    def gradient(z, theta):
+        return jax.grad(lambda th: jnp.sum(solved(lambda z, t, th: 0.0 * th * z)(z, th)))(theta)
+
+    assert compiled(gradient, Z, THETA)(Z, THETA) == 0.0
+
+
+def test_large_buffers_are_not_copied():
+    """The buffer of 20,000 steps is allocated once."""
+    save = nj.SaveSteps(20_000)
+    program = compiled(
+        lambda z: nj.odesolve(nj.testing.decay, z, 0.0, 1.0, 1.0, save=save, steps=nj.Adaptive(1e-6, 1e-6)).zs, Z
+    )
+    once = 20_001 * (Z.nbytes + 8)
+    assert program.memory_analysis().temp_size_in_bytes < 1.2 * once
+
+
+def neighbours(z, t, theta):
+    return theta * (jnp.roll(z, 1) - 2 * z + jnp.roll(z, -1)) + jnp.sin(z)
+
+
+def flops(f, z):
+    return compiled(solved(f, nj.Fixed(3), method=nj.rk4), z, THETA).cost_analysis()["flops"]
+
+
+@pytest.mark.skipif(not NEW, reason="needs jaxlib 0.10")
+def test_stages_are_computed_once():
+    """Not anew for each element that a later stage reads: 4,096 components, as few operations for each as for 16."""
+    assert flops(neighbours, jnp.ones(4096)) < 1.1 * 4096 / 16 * flops(neighbours, jnp.ones(16))
