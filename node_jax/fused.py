@@ -26,17 +26,18 @@ def _names(text: str) -> frozenset[str]:
 # What the emitter takes. Products of matrices, sorting, scattering and calls of libraries are not among it.
 _COMPUTING = _names("""
 abs acos acosh add add_any and argmax argmin asin asinh atan atan2 atanh cbrt ceil clamp complex conj
-convert_element_type cos cosh div eq erf erf_inv erfc exp exp2 expm1 floor ge gt imag integer_pow is_finite le log log1p
-logistic lt max min mul ne neg nextafter not or pow real reduce_and reduce_max reduce_min reduce_or reduce_prod
-reduce_sum rem round rsqrt select_n shift_left shift_right_arithmetic shift_right_logical sign sin sinh sqrt square sub
-tan tanh xor
+convert_element_type cos cosh div eq erf erf_inv erfc exp exp2 expm1 floor ge gt imag integer_pow is_finite le le_to
+log log1p logistic lt lt_to max min mul ne neg nextafter not or pow real reduce_and reduce_max reduce_min reduce_or
+reduce_prod reduce_sum rem round rsqrt select_n shift_left shift_right_arithmetic shift_right_logical sign sin sinh
+sqrt square sub tan tanh xor
 """)
 _MOVING = _names("""
 broadcast_in_dim concatenate copy copy_p dynamic_slice dynamic_update_slice expand_dims gather iota pad reshape rev
 slice split squeeze stack stop_gradient transpose unstack
 """)
 _NESTING = _names("""
-apart checkpoint closed_call cond custom_jvp_call custom_vjp_call jit pjit platform_index remat remat2 scan while
+apart checkpoint closed_call cond custom_jvp_call custom_vjp_call jit optimization_barrier pjit platform_index remat
+remat2 scan while xla_metadata_value
 """)
 _TAKEN = _COMPUTING | _MOVING | _NESTING
 _DTYPES = _names("bool int32 int64 uint32 uint64 float32 float64 complex64 complex128")

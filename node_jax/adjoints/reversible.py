@@ -13,6 +13,7 @@ from node_jax.adjoints.pullback import Retraced, Start, pullback_of_steps, retra
 from node_jax.adjoints.replay import Row, at_nodes, recorder_of, start_of
 from node_jax.adjoints.segments import down_rows
 from node_jax.adjoints.slots import History, Slots
+from node_jax.fused import fused
 from node_jax.integrate import Each, Inputs, Outcome, Problem, visible
 from node_jax.methods import Coupled, ExplicitRK, coupled
 from node_jax.save import Trial
@@ -178,7 +179,7 @@ def undo_all(each: Each, solved: tuple[Outcome, History], bar: Cotangents, lane_
     zero = tree.full_like(bar.z1, 0.0)
     saves_bar = unwind(each, outcome, bar, exact)
     carry = Undone(lane.z0, lane.z0, bar.z1, zero, leaves_bar, saves_bar, lane.accepted)
-    return down_rows(history.n, Row(history.h, history.t, ()), undo, carry)
+    return fused(lambda carry: down_rows(history.n, Row(history.h, history.t, ()), undo, carry), carry)
 
 
 def _step_back(problem: Problem, inputs: Inputs, start: Start) -> Retraced:
