@@ -17,13 +17,14 @@ from jax.interpreters import ad, batching, mlir
 
 TRIED = (0, 10)  # the jaxlib that all this was tried with; of another we ask nothing
 LARGEST = 1024  # elements that an operation may work on: beyond, a kernel costs more than to start it
+PRODUCT = 8  # rows and columns that matrices have which no library multiplies
 
 
 def _names(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-# What the emitter takes. Products of matrices, sorting, scattering and calls of libraries are not among it.
+# What the emitter takes: not sorting, scattering, calls of libraries, and of products of matrices only the smallest.
 _COMPUTING = _names("""
 abs acos acosh add add_any and argmax argmin asin asinh atan atan2 atanh cbrt ceil clamp complex conj
 convert_element_type cos cosh div eq erf erf_inv erfc exp exp2 expm1 floor ge gt imag integer_pow is_finite le le_to
@@ -96,8 +97,11 @@ def _equations(jaxpr: Any) -> Iterator:
 
 def _known(eqn: Any) -> bool:
     name, arrays = eqn.primitive.name, [x.aval for x in (*eqn.invars, *eqn.outvars)]
-    small = name not in _COMPUTING or all(x.size <= LARGEST for x in arrays)
-    return name in _TAKEN and small and all(x.size and str(x.dtype) in _DTYPES for x in arrays)
+    if not all(x.size and str(x.dtype) in _DTYPES for x in arrays):
+        return False
+    if name == "dot_general":
+        return all(n < PRODUCT for x in arrays for n in x.shape)
+    return name in _TAKEN and (name not in _COMPUTING or all(x.size <= LARGEST for x in arrays))
 
 
 def apart(values: Any) -> Any:

@@ -31,6 +31,7 @@ MOVING = [
     lambda x: lax.dynamic_slice_in_dim(jnp.concatenate([x, x]), x[0].astype(jnp.int32) % 3, 4),
     lambda x: lax.scan(lambda c, y: (c + y, c), 0.0, x)[1],
     lambda x: lax.cond(x[0] > 0, jnp.sin, jnp.cos, x),
+    lambda x: jnp.ones((4, 7)) @ jnp.tanh(jnp.outer(jnp.arange(7.0), x) @ x),
     jax.checkpoint(jnp.sin),
     jax.nn.relu,
     jax.nn.softplus,
@@ -92,7 +93,7 @@ def test_every_operation_that_is_taken_can_be_emitted(functions, mode, separatel
 @pytest.mark.parametrize(
     "f",
     [
-        lambda z, t, theta: jnp.outer(z, z) @ z,
+        lambda z, t, theta: jnp.ones((4, 8)) @ (jnp.ones((8, 4)) @ z),
         lambda z, t, theta: jnp.sort(z),
         lambda z, t, theta: z.astype(jnp.bfloat16).astype(z.dtype),
     ],
