@@ -71,12 +71,13 @@ def fused(fn: Callable, carry: Any) -> Any:
     return jax.tree.unflatten(structure, lax.platform_dependent(consts, leaves, cpu=on_cpu, default=plain))
 
 
-def _tried() -> bool:
+def tried() -> bool:
+    """Whether this is the jaxlib that was tried."""
     return jaxlib.version.__version_info__[:2] == TRIED
 
 
 def _emittable(jaxpr: Any) -> bool:
-    return _tried() and all(map(_known, _equations(jaxpr)))
+    return tried() and all(map(_known, _equations(jaxpr)))
 
 
 def _equations(jaxpr: Any) -> Iterator:
@@ -113,7 +114,7 @@ def apart(values: Any) -> Any:
 
 
 def _called(x: jax.Array) -> Any:
-    return set_xla_metadata(jax.jit(lax.optimization_barrier)(x), inlineable="false") if _tried() else x
+    return set_xla_metadata(jax.jit(lax.optimization_barrier)(x), inlineable="false") if tried() else x
 
 
 def _transpose(bar, _):

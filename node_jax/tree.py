@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from node_jax.fused import tried
 from node_jax.types import PyTree
 
 
@@ -166,7 +167,7 @@ def write_rows(rows: PyTree, values: PyTree, i: jax.Array, columns: jax.Array | 
         if columns is None and count == 1:
             return lax.dynamic_update_slice_in_dim(table, window, i.reshape(()), axis=0)
         at = jnp.stack([i.reshape(-1), jnp.arange(count, dtype=i.dtype) if columns is None else columns], axis=1)
-        return lax.platform_dependent(table, window, at, cpu=_write_in_turn, default=_scatter)
+        return lax.platform_dependent(table, window, at, cpu=_write_in_turn if tried() else _scatter, default=_scatter)
 
     return jax.tree.map(leaf, rows, values)
 

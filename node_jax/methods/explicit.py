@@ -121,9 +121,8 @@ class ExplicitRK:
     def stages(self, field, t, z, h, theta, first=None, upto=None) -> tuple[PyTree, ...]:
         """Return the slopes of stages `0` to `upto`; `first`, if given, is the slope of stage 0."""
         slopes = () if first is None else (first,)
-        for c, a in list(zip(self.c, self.a, strict=True))[len(slopes) : upto]:
-            slopes += (apart(field(tree.combine(z, h, a, slopes), t + c * h, theta)),)
-        return slopes
+        nodes = list(zip(self.c, self.a, strict=True))[len(slopes) : upto]
+        return _evaluated(nodes, field, t, z, h, theta, slopes)
 
     def step(self, field, t, z, h, theta, memory) -> Step:
         """Try a step from `t` to `t + h`: `len(c)` evaluations, one less when the first slope is at hand."""
@@ -142,6 +141,11 @@ class ExplicitRK:
 
     def dense_slopes(self, field, t, z, h, theta, slopes) -> tuple[PyTree, ...]:
         """Return `slopes` followed by those that only dense output needs: `len(c_dense)` more evaluations."""
-        for c, a in zip(self.c_dense, self.a_dense, strict=True):
-            slopes += (field(tree.combine(z, h, a, slopes), t + c * h, theta),)
-        return slopes
+        return _evaluated(zip(self.c_dense, self.a_dense, strict=True), field, t, z, h, theta, slopes)
+
+
+def _evaluated(nodes, field, t, z, h, theta, slopes) -> tuple[PyTree, ...]:
+    """Return `slopes` followed by one for each `(c, row of a)`, each computed once."""
+    for c, a in nodes:
+        slopes += (apart(field(tree.combine(z, h, a, slopes), t + c * h, theta)),)
+    return slopes
