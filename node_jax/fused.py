@@ -5,6 +5,8 @@ time. It can also emit a called computation as a single function. By itself it d
 the call asks for it.
 """
 
+import functools
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,12 +14,12 @@ import jax
 import jaxlib.version
 from jax import lax
 from jax.experimental.xla_metadata import set_xla_metadata
-from jax.extend.core import Primitive, jaxpr_as_fun
+from jax.extend.core import ClosedJaxpr, Primitive, jaxpr_as_fun
 from jax.interpreters import ad, batching, mlir
 
 TRIED = (0, 10)  # the jaxlib that all this was tried with; of another we ask nothing
 LARGEST = 1024  # elements that an operation may work on: beyond, a kernel costs more than to start it
-PRODUCT = 8  # rows and columns that matrices have which no library multiplies
+PRODUCT = 8  # rows, columns and terms: with fewer of each, no library multiplies the matrices
 
 
 def _names(text: str) -> frozenset[str]:
@@ -50,34 +52,56 @@ def fused(fn: Callable, carry: Any) -> Any:
     It may write over `carry`; what else it needs it closes over.
     """
     closed, shape = jax.make_jaxpr(fn, return_shape=True)(carry)
-    structure, consts, leaves = jax.tree.structure(shape), closed.consts, jax.tree.leaves(carry)
+    flat = fused_p.bind(*closed.consts, *jax.tree.leaves(carry), jaxpr=closed.jaxpr, constants=len(closed.consts))
+    return jax.tree.unflatten(jax.tree.structure(shape), flat)
 
-    def plain(consts, leaves):
-        return jaxpr_as_fun(closed.replace(consts=consts))(*leaves)
 
-    if not _emittable(closed.jaxpr):
-        return jax.tree.unflatten(structure, plain(consts, leaves))
+def _plain(*args, jaxpr, constants):
+    return jaxpr_as_fun(ClosedJaxpr(jaxpr, args[:constants]))(*args[constants:])
 
-    def whole(consts, leaves):
+
+def _on_cpu(*args, jaxpr, constants):
+    """Decide: no transformation changes sizes any more."""
+    if not (tried() and all(map(_known, _equations(jaxpr)))):
+        return _plain(*args, jaxpr=jaxpr, constants=constants)
+
+    def whole(*args):
         # The emitter does not survive an argument that is not used: with the arguments among the results, all are.
         # (Large ones in the carry, which would be copied before they are written over, are used in any case.)
-        return *plain(consts, leaves), *consts, *(x for x in leaves if x.size <= LARGEST)
+        kept = [x for i, x in enumerate(args) if i < constants or x.size <= LARGEST]
+        return *_plain(*args, jaxpr=jaxpr, constants=constants), *kept
 
-    def on_cpu(consts, leaves):
-        consts, leaves = lax.optimization_barrier((consts, leaves))  # else XLA puts constants in their place
-        first, *rest = jax.jit(whole)(consts, leaves)
-        return [set_xla_metadata(first, xla_cpu_small_call="true", inlineable="false"), *rest][: structure.num_leaves]
+    args = lax.optimization_barrier(args)  # else XLA puts constants in their place
+    first, *rest = jax.jit(whole)(*args)
+    return [set_xla_metadata(first, xla_cpu_small_call="true", inlineable="false"), *rest][: len(jaxpr.outvars)]
 
-    return jax.tree.unflatten(structure, lax.platform_dependent(consts, leaves, cpu=on_cpu, default=plain))
+
+def _batch_fused(args, dims, *, jaxpr, constants):
+    def fn(carry):
+        return jax.vmap(functools.partial(_plain, jaxpr=jaxpr, constants=constants), dims)(*args[:constants], *carry)
+
+    outs = fused(fn, args[constants:])
+    return outs, [0] * len(outs)
+
+
+def _jvp_fused(primals, tangents, **params):
+    """Differentiate the plain loop: nothing that is differentiated once more is run often."""
+    return jax.jvp(functools.partial(_plain, **params), tuple(primals), tuple(map(ad.instantiate_zeros, tangents)))
+
+
+fused_p = Primitive("fused")
+fused_p.multiple_results = True
+fused_p.def_impl(lambda *args, **params: jax.jit(functools.partial(fused_p.bind, **params))(*args))
+fused_p.def_abstract_eval(lambda *_, jaxpr, constants: [x.aval for x in jaxpr.outvars])
+mlir.register_lowering(fused_p, mlir.lower_fun(_plain))
+mlir.register_lowering(fused_p, mlir.lower_fun(_on_cpu), platform="cpu")
+batching.primitive_batchers[fused_p] = _batch_fused
+ad.primitive_jvps[fused_p] = _jvp_fused
 
 
 def tried() -> bool:
     """Whether this is the jaxlib that was tried."""
     return jaxlib.version.__version_info__[:2] == TRIED
-
-
-def _emittable(jaxpr: Any) -> bool:
-    return tried() and all(map(_known, _equations(jaxpr)))
 
 
 def _equations(jaxpr: Any) -> Iterator:
@@ -101,8 +125,16 @@ def _known(eqn: Any) -> bool:
     if not all(x.size and str(x.dtype) in _DTYPES for x in arrays):
         return False
     if name == "dot_general":
-        return all(n < PRODUCT for x in arrays for n in x.shape)
+        return max(_matrices(eqn)) < PRODUCT
     return name in _TAKEN and (name not in _COMPUTING or all(x.size <= LARGEST for x in arrays))
+
+
+def _matrices(eqn: Any) -> tuple[int, int, int]:
+    """Return rows, terms and columns of a product as a library sees it: axes of one role are one."""
+    (contracted, _), (batch, _) = eqn.params["dimension_numbers"]
+    left, right = (x.aval for x in eqn.invars)
+    terms, lanes = (math.prod(left.shape[i] for i in axes) for axes in (contracted, batch))
+    return left.size // (terms * lanes), terms, right.size // (terms * lanes)
 
 
 def apart(values: Any) -> Any:

@@ -94,10 +94,11 @@ def test_every_operation_that_is_taken_can_be_emitted(functions, mode, separatel
     "f",
     [
         lambda z, t, theta: jnp.ones((4, 8)) @ (jnp.ones((8, 4)) @ z),
+        lambda z, t, theta: jnp.sum(jnp.tensordot(jnp.ones((3, 3, 4)), jnp.outer(z, z), 1), (0, 1)),
         lambda z, t, theta: jnp.sort(z),
         lambda z, t, theta: z.astype(jnp.bfloat16).astype(z.dtype),
     ],
-    ids=["product of matrices", "sort", "bfloat16"],
+    ids=["product of matrices", "product of many rows", "sort", "bfloat16"],
 )
 def test_other_operations_are_left_to_xla(f):
     assert OURS not in compiled(solved(f), Z, THETA).as_text()
@@ -107,6 +108,19 @@ def test_a_large_state_is_left_to_xla():
     f = solved(lambda z, t, theta: -theta * z)
     assert OURS not in compiled(f, jnp.ones(fused.LARGEST + 1), THETA).as_text()
     assert (OURS in compiled(f, jnp.ones(fused.LARGEST), THETA).as_text()) == NEW
+
+
+def test_sizes_count_as_they_are_after_all_transformations():
+    """A hessian multiplies matrices with a column for each of the lanes and directions."""
+    f = solved(lambda z, t, theta: jnp.tanh(theta @ z), method=nj.euler)
+
+    def loss(zs):
+        return jnp.sum(jnp.sin(jax.vmap(f, (0, None))(zs, jnp.ones((2, 2)))))
+
+    zs = jnp.array([[0.1, 0.2], [0.3, 0.4], [0.5, 0.6]])
+    assert (OURS in compiled(jax.grad(loss), zs).as_text()) == NEW
+    hessian = compiled(jax.hessian(loss), zs)(zs)
+    np.testing.assert_allclose(hessian[1, :, 1], jax.jit(jax.hessian(loss))(zs[1:2])[0, :, 0], rtol=1e-12)
 
 
 @pytest.mark.parametrize("save", [nj.SaveEnd(), nj.SaveAt(jnp.linspace(0, 1, 5)), nj.SaveSteps(64), nj.Dense(64)])
