@@ -15,8 +15,9 @@ from jax import lax
 from node_jax import tree
 from node_jax.adjoints.boundary import Cotangents
 from node_jax.ensemble import Plan, merged, merged_leaf, restored
-from node_jax.integrate import Each, Outcome, integrate
+from node_jax.integrate import Each, integrate
 from node_jax.linear import Call, lanes_first, shapes_of
+from node_jax.problem import Outcome
 from node_jax.types import PyTree
 
 

@@ -62,7 +62,7 @@ def _plain(*args, jaxpr, constants):
 
 def _on_cpu(*args, jaxpr, constants):
     """Decide: no transformation changes sizes any more."""
-    if not (tried() and all(map(_known, _equations(jaxpr)))):
+    if not _is_emitted(jaxpr):
         return _plain(*args, jaxpr=jaxpr, constants=constants)
 
     def whole(*args):
@@ -99,9 +99,18 @@ batching.primitive_batchers[fused_p] = _batch_fused
 ad.primitive_jvps[fused_p] = _jvp_fused
 
 
+def is_emitted(fn: Callable, *args: Any) -> bool:
+    """Whether a loop around `fn(*args)` would be one function, as far as that is up to `fn`."""
+    return _is_emitted(jax.make_jaxpr(fn)(*args).jaxpr)
+
+
 def tried() -> bool:
     """Whether this is the jaxlib that was tried."""
     return jaxlib.version.__version_info__[:2] == TRIED
+
+
+def _is_emitted(jaxpr: Any) -> bool:
+    return tried() and all(map(_known, _equations(jaxpr)))
 
 
 def _equations(jaxpr: Any) -> Iterator:

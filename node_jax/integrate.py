@@ -1,10 +1,11 @@
 """The lane engine: one loop of masked trials, for any lane axes.
 
-Functions on one lane come first; `integrate` lifts them over the lanes. The loop's predicate is never batched: it asks
+What one lane does is in `problem`; here it is lifted over the lanes. The loop's predicate is never batched: it asks
 whether any lane is live, and a lane that is done changes nothing.
 """
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -13,59 +14,12 @@ import jax.numpy as jnp
 from jax import lax
 
 from node_jax import tree
-from node_jax.control import Control, Proposal
-from node_jax.fused import fused
-from node_jax.methods.explicit import ExplicitRK
+from node_jax.fused import fused, is_emitted
+from node_jax.problem import Outcome, Problem, Progress, attempt, begin, outcome, restart, visible
 from node_jax.save import Trial
-from node_jax.types import RUNNING, PyTree, Stats, Status, Time, VectorField
+from node_jax.types import RUNNING, PyTree, Status, Time
 
-
-class Inputs(NamedTuple):
-    """Everything a solve depends on by value; each leaf has its own lane axes at its end."""
-
-    z0: PyTree
-    t0: jax.Array
-    t1: jax.Array
-    theta: PyTree  # a list of arrays in the solve of a user
-    steps: Any
-    save: Any
-    order: Any = None  # what a lane is expected to cost; None: not known
-
-
-class Problem(NamedTuple):
-    """Everything a solve depends on by structure. `field(z, t, theta)` takes the theta of `Inputs`."""
-
-    field: VectorField
-    timed: bool  # whether the field looks at t
-    method: ExplicitRK
-    max_steps: int | None
-    unflatten: Callable[[Sequence[Any]], Inputs]
-    crosses: bool = False  # whether breakpoints move in a derivative
-    lane_width: int | float | None = None  # lanes that step together; None: chosen
-
-
-class Progress(NamedTuple):
-    """How far a lane has come."""
-
-    t: Time
-    z: PyTree
-    memory: PyTree
-    control: Control
-    status: jax.Array
-    accepted: jax.Array
-    rejected: jax.Array
-    limited: jax.Array
-    restarts: Any  # slopes evaluated anew after breakpoints; None if there are none
-
-
-class Outcome(NamedTuple):
-    """What a lane returns: the state at `t1` (NaN after a failure), what was saved, and the account of it."""
-
-    z1: PyTree
-    out: PyTree
-    status: jax.Array
-    t_reached: jax.Array
-    stats: Stats
+FEW = 64  # lanes: below, one array for several numbers is faster
 
 
 @runtime_checkable
@@ -102,98 +56,6 @@ class Each(NamedTuple):
     def write(self, rows: PyTree, values: PyTree, i: jax.Array) -> PyTree:
         """Write values of shape `(m, *shape, *lanes)` at rows `i` of a table, of each lane its own `i`."""
         return tree.write_rows(rows, values, i, self.columns)
-
-
-def _breakpoints(steps: Any) -> jax.Array | None:
-    points = getattr(steps, "breakpoints", None)
-    return points if points is not None and points.size else None
-
-
-def _restarts(problem: Problem, steps: Any) -> bool:
-    """Whether a slope has to be evaluated anew after a breakpoint."""
-    return problem.method.first_same_as_last and _breakpoints(steps) is not None
-
-
-def visible(field: VectorField, steps: Any, t: jax.Array, h: jax.Array) -> VectorField:
-    """Return the field as a step from `t` may see it: never from beyond a breakpoint."""
-    breakpoints = _breakpoints(steps)
-    if breakpoints is None:
-        return field
-    breakpoints, t, h = lax.stop_gradient((breakpoints, t, h))
-    backward = h < 0
-    high = jnp.min(jnp.where(breakpoints > t, breakpoints, jnp.inf))
-    low = jnp.max(jnp.where(breakpoints < t, breakpoints, -jnp.inf))
-    here = jnp.any(breakpoints == t)
-    high = jnp.nextafter(jnp.where(here & backward, t, high), -jnp.inf)
-    low = jnp.nextafter(jnp.where(here & ~backward, t, low), jnp.inf)
-    return lambda z, time, theta: field(z, jnp.clip(time, low, high), theta)
-
-
-def begin(problem: Problem, inputs: Inputs) -> Progress:
-    """Check the values and choose the first step."""
-    z0, t0, t1, theta, steps, save, _ = inputs
-    field = visible(problem.field, steps, t0, t1 - t0)
-    control, memory = steps.first(problem.method, field, z0, t0, t1, theta)
-    valid = jnp.isfinite(t0) & jnp.isfinite(t1) & steps.valid(t0, t1) & save.valid(t0, t1)
-    finite = tree.all_finite(z0) & tree.all_finite(memory)
-    status = jnp.where(t0 == t1, Status.SUCCESS, RUNNING)
-    status = jnp.where(finite, status, Status.NON_FINITE)
-    status = jnp.where(valid, status, Status.BAD_INPUT).astype(jnp.int32)
-    zero = jnp.zeros((), jnp.int32)
-    return Progress(
-        Time(t0, jnp.zeros_like(t0)),
-        z0,
-        memory,
-        control,
-        status,
-        zero,
-        zero,
-        zero,
-        zero if _restarts(problem, steps) else None,
-    )
-
-
-def attempt(problem: Problem, inputs: Inputs, p: Progress) -> tuple[Progress, tuple[Trial, jax.Array]]:
-    """Try one step; a lane that is done stays as it is. Also say whether the step ended at a breakpoint."""
-    _, t0, t1, theta, steps, save, _ = inputs
-    live = p.status == RUNNING
-    proposal: Proposal = steps.propose(p.control, p.t, p.accepted, t0, t1)
-    field = visible(problem.field, steps, p.t.high, proposal.h)
-    step = problem.method.step(field, p.t.high, p.z, proposal.h, theta, p.memory)
-    verdict = steps.judge(problem.method, step, p.z, p.t, proposal, p.control, t0, t1)
-
-    accepted = live & verdict.accepted
-    done = p.accepted + accepted
-    rejected = p.rejected + (live & ~verdict.accepted)
-    failure = verdict.failure
-    if save.capacity is not None:
-        failure = jnp.where((failure == Status.SUCCESS) & (done >= save.capacity), Status.CAPACITY, failure)
-    limit = steps.trials(problem.max_steps)
-    if limit is not None and not steps.exact_times:
-        spent = (failure == Status.SUCCESS) & (done + rejected >= limit)
-        failure = jnp.where(spent, Status.MAX_STEPS, failure)
-    ended = jnp.where(failure == Status.SUCCESS, RUNNING, failure)
-    ended = jnp.where(verdict.accepted & proposal.last, Status.SUCCESS, ended)
-    after = Progress(
-        tree.where(accepted, proposal.end, p.t),
-        tree.where(accepted, step.z1, p.z),
-        tree.where(accepted, step.memory, p.memory),
-        tree.where(live, verdict.control, p.control),
-        jnp.where(live, ended, p.status).astype(jnp.int32),
-        done,
-        rejected,
-        p.limited + (accepted & verdict.limited),
-        p.restarts,
-    )
-    trial = Trial(accepted, p.accepted, p.t, proposal.h, proposal.end.high, p.z, step.z1, step.slopes)
-    return after, (trial, accepted & proposal.breaks)
-
-
-def restart(problem: Problem, inputs: Inputs, p: Progress, landed: jax.Array) -> Progress:
-    """Evaluate the first slope anew on the far side of a breakpoint."""
-    field = visible(problem.field, inputs.steps, p.t.high, p.control.h)
-    memory = problem.method.start(field, p.t.high, p.z, inputs.theta)
-    return p._replace(memory=tree.where(landed, memory, p.memory), restarts=p.restarts + landed)
 
 
 def extend(each: Each):
@@ -236,39 +98,41 @@ def restarted(each: Each, p: Progress, landed: jax.Array) -> Progress:
     return lax.cond(jnp.any(landed), again, lambda rest: rest[0], (p, landed))
 
 
-def outcome(problem: Problem, inputs: Inputs, rest: tuple[Progress, PyTree, jax.Array]) -> Outcome:
-    """Sum up one lane."""
-    p, out, idle = rest
-    method = problem.method
-    trials = p.accepted + p.rejected
-    nfe = inputs.steps.first_evaluations(method) + trials * method.evaluations
-    if p.restarts is not None:
-        nfe += p.restarts
-    if method.c_dense and inputs.save.wants_slopes:
-        steps = p.accepted if inputs.save.capacity else out.dense_steps
-        nfe += len(method.c_dense) * steps
-    ok = p.status == Status.SUCCESS
-    z1 = tree.where(ok, p.z, tree.full_like(p.z, jnp.nan))
-    limited = p.limited if method.last_pair is not None else jnp.full_like(p.limited, -1)
-    return Outcome(z1, out, p.status, p.t.high, Stats(nfe, p.accepted, p.rejected, limited, idle))
+class Packing(NamedTuple):
+    """How the progress of all lanes travels through a loop: as it is, or with one array for all numbers of a dtype.
 
-
-def closed(p: Progress) -> PyTree:
-    """Pack what each lane has one number of: on a CPU every array of a loop's carry costs a kernel.
-
-    With hundreds of lanes two threads share the kernels of a turn, and lose more by that than they gain: saving at
-    times took twice as long with a kernel for each of these arrays.
+    On a CPU every array of a carry costs a kernel. With hundreds of lanes of a network two threads share the kernels of
+    a turn, and lose more by that than they gain: saving at times took twice as long with an array for each number. A
+    loop that is one function is faster as it is (a turn of `Fixed` 71 ns against 86, that of 256 lanes a fifth less),
+    except with a few lanes, where arrays are short.
     """
-    return tree.pack(p._replace(z=(), memory=())), p.z, p.memory
+
+    like: Progress
+    packs: bool
+
+    @classmethod
+    def of(cls, each: Each, p: Progress) -> "Packing":
+        """Choose for these lanes, by their field."""
+
+        def slope(inputs, p):
+            return each.problem.field(p.z, p.t.high, inputs.theta)
+
+        few = 1 < math.prod(each.lanes) < FEW
+        return cls(p, few or not is_emitted(each(slope), p))
+
+    def closed(self, p: Progress) -> PyTree:
+        """Pack what each lane has one number of."""
+        return (tree.pack(p._replace(z=(), memory=())), p.z, p.memory) if self.packs else p
+
+    def opened(self, packed: PyTree) -> Progress:
+        """Invert `closed`."""
+        if not self.packs:
+            return packed
+        scalars, z, memory = packed
+        return tree.unpack(scalars, self.like._replace(z=(), memory=()))._replace(z=z, memory=memory)
 
 
-def opened(packed: PyTree, like: Progress) -> Progress:
-    """Invert `closed`."""
-    scalars, z, memory = packed
-    return tree.unpack(scalars, like._replace(z=(), memory=()))._replace(z=z, memory=memory)
-
-
-def _until(counts: Callable, try_step: Callable, like: Progress, packed: PyTree, last: PyTree) -> tuple:
+def _until(counts: Callable, try_step: Callable, packing: Packing, packed: PyTree, last: PyTree) -> tuple:
     """Repeat the trials of a single lane until one counts or the lane ends; the last trial travels along.
 
     Buffers then stay out of the innermost loop: XLA on a CPU runs a loop body one kernel after the other, without a
@@ -277,17 +141,17 @@ def _until(counts: Callable, try_step: Callable, like: Progress, packed: PyTree,
 
     def live(carry):
         packed, _, done = carry
-        return ~done & (opened(packed, like).status == RUNNING)
+        return ~done & (packing.opened(packed).status == RUNNING)
 
     def body(carry):
-        after, (trial, landed) = try_step(opened(carry[0], like))
-        return closed(after), (trial, landed), counts(trial) | landed
+        after, (trial, landed) = try_step(packing.opened(carry[0]))
+        return packing.closed(after), (trial, landed), counts(trial) | landed
 
     packed, last, _ = lax.while_loop(live, body, (packed, last, jnp.array(False)))
     return packed, last
 
 
-def _turn(each: Each, recorder: Recorder | None, start: Progress) -> tuple[Callable, Any]:
+def _turn(each: Each, recorder: Recorder | None, packing: Packing) -> tuple[Callable, Any]:
     """Return the body of the loop, and the last trial of a single lane (zeros) if there is anything to write down."""
     problem, save = each.problem, each.problem.unflatten(each.leaves).save
     try_step = each(lambda inputs, p: attempt(problem, inputs, p))
@@ -297,22 +161,22 @@ def _turn(each: Each, recorder: Recorder | None, start: Progress) -> tuple[Calla
 
     def turn(carry):
         packed, last, out, history = carry
-        before = opened(packed, start)
+        before = packing.opened(packed)
         if last:
-            packed, last = _until(functools.partial(counts, out), try_step, start, packed, last)
+            packed, last = _until(functools.partial(counts, out), try_step, packing, packed, last)
             trial, landed = last
         else:
             after, (trial, landed) = try_step(before)
-            packed = closed(after)
-        if start.restarts is not None:
-            packed = closed(restarted(each, opened(packed, start), landed))
+            packed = packing.closed(after)
+        if packing.like.restarts is not None:
+            packed = packing.closed(restarted(each, packing.opened(packed), landed))
         out, rounds = save.record(each, problem.method, extend(each), out, trial)
         if recorder is not None:
-            memory = opened(packed, start).memory
+            memory = packing.opened(packed).memory
             history = recorder.write(history, before.t, before.z, trial, rounds, memory)
         return packed, last, out, history
 
-    return turn, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(try_step, start)[1])
+    return turn, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(try_step, packing.like)[1])
 
 
 def integrate(each: Each, recorder: Recorder | None, used: Any = None) -> tuple[Outcome, Any]:
@@ -327,10 +191,11 @@ def integrate(each: Each, recorder: Recorder | None, used: Any = None) -> tuple[
     history = () if used is None else used.cleared()
     if recorder is not None and used is None:
         history = recorder.blank(start.z, start.t.high)
-    turn, last = _turn(each, recorder, start)
+    packing = Packing.of(each, start)
+    turn, last = _turn(each, recorder, packing)
 
     def live(carry):
-        return jnp.any(opened(carry[0], start).status == RUNNING)
+        return jnp.any(packing.opened(carry[0]).status == RUNNING)
 
     def loop(carry):
         if shape.steps.fixed_count() is not None and each.lanes:
@@ -338,8 +203,8 @@ def integrate(each: Each, recorder: Recorder | None, used: Any = None) -> tuple[
         return lax.while_loop(live, turn, carry)
 
     singly = not each.lanes and jax.tree.leaves((out, history))
-    packed, _, out, history = fused(loop, (closed(start), last if singly else (), out, history))
-    p = opened(packed, start)
+    packed, _, out, history = fused(loop, (packing.closed(start), last if singly else (), out, history))
+    p = packing.opened(packed)
     trials = p.accepted + p.rejected
     return concluded(each, p, out, jnp.max(trials, initial=0) - trials), history
 

@@ -18,7 +18,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from node_jax import queue, tree
 from node_jax.chunks import Chunks
 from node_jax.ensemble import plan
-from node_jax.integrate import Outcome, Problem, integrate
+from node_jax.integrate import integrate
 from node_jax.linear import (
     Applied,
     Call,
@@ -34,6 +34,7 @@ from node_jax.linear import (
     recorder_of,
     shapes_of,
 )
+from node_jax.problem import Outcome, Problem
 from node_jax.types import PyTree
 
 solve_p = Primitive("odesolve")

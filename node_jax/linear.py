@@ -12,7 +12,8 @@ import jax.numpy as jnp
 
 from node_jax import tree
 from node_jax.adjoints.boundary import Cotangents, unsupported
-from node_jax.integrate import Each, Outcome, Problem
+from node_jax.integrate import Each
+from node_jax.problem import Outcome, Problem
 from node_jax.types import Stats
 
 

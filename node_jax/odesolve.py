@@ -16,8 +16,8 @@ from node_jax.adjoints.forward import Forward
 from node_jax.adjoints.interpolated import Interpolated
 from node_jax.adjoints.reversible import Reversible
 from node_jax.control import Adaptive, Fixed, Grid
-from node_jax.integrate import Inputs, Problem
 from node_jax.methods import ExplicitRK, tsit5
+from node_jax.problem import Inputs, Problem
 from node_jax.save import Dense, SaveAt, SaveEnd, SaveSteps
 from node_jax.solution import Solution, SolveError
 from node_jax.types import PyTree, VectorField, is_count

@@ -17,7 +17,8 @@ from jax import lax
 from node_jax import tree
 from node_jax.ensemble import Packed, Plan, merged, restored
 from node_jax.fused import fused
-from node_jax.integrate import Each, Outcome, Progress, advance, begin, closed, concluded, opened
+from node_jax.integrate import Each, Packing, advance, concluded
+from node_jax.problem import Outcome, Progress, begin
 from node_jax.types import RUNNING, PyTree
 
 WAITING = 16  # the part of the lanes that wait before they are refilled: each refill costs about two trials
@@ -101,20 +102,20 @@ class Queue(NamedTuple):
         now = self.each._replace(leaves=state.leaves, lanes=(who.shape[-1], *kept), columns=columns)
         save, step = now.problem.unflatten(now.leaves).save, advance(now)
 
-        p, counts = state.lanes.p, state.lanes.counts
+        packing = Packing.of(now, state.lanes.p)
 
         def body(carry):
             packed, counts, tables, turn = carry
-            now, out = step(opened(packed, p), save.joined(tables, counts))
+            now, out = step(packing.opened(packed), save.joined(tables, counts))
             tables, counts = save.parts(out)
-            return closed(now), counts, tables, turn + 1
+            return packing.closed(now), counts, tables, turn + 1
 
         def live(carry):
-            return go_on(_live(opened(carry[0], p)))
+            return go_on(_live(packing.opened(carry[0])))
 
-        carry = (closed(p), counts, state.tables, state.turn)
+        carry = (packing.closed(state.lanes.p), state.lanes.counts, state.tables, state.turn)
         packed, counts, tables, turn = fused(lambda carry: lax.while_loop(live, body, carry), carry)
-        lanes = state.lanes._replace(p=opened(packed, p), counts=counts)
+        lanes = state.lanes._replace(p=packing.opened(packed), counts=counts)
         return state._replace(lanes=lanes, tables=tables, turn=turn)
 
     def compacted(self, state: State, width: int) -> State:

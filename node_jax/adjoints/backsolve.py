@@ -22,8 +22,9 @@ from node_jax.adjoints.continuous import (
 )
 from node_jax.adjoints.observations import Observations, at_time, observed
 from node_jax.control import Adaptive, direction
-from node_jax.integrate import Each, Inputs, Outcome, Problem, Progress, restart
+from node_jax.integrate import Each
 from node_jax.methods import ExplicitRK, tsit5
+from node_jax.problem import Inputs, Outcome, Problem, Progress, restart
 from node_jax.save import SaveEnd, Trial
 from node_jax.types import PyTree, Stats, Status
 

@@ -13,7 +13,8 @@ from node_jax.adjoints.replay import Lane, Row, at_nodes, start_of
 from node_jax.adjoints.segments import go_back
 from node_jax.adjoints.slots import History, Slots
 from node_jax.fused import fused
-from node_jax.integrate import Each, Inputs, Outcome
+from node_jax.integrate import Each
+from node_jax.problem import Inputs, Outcome
 from node_jax.save import Trial
 from node_jax.types import PyTree
 

@@ -13,8 +13,9 @@ from jax import lax
 
 from node_jax import tree
 from node_jax.control import direction
-from node_jax.integrate import Each, Inputs, Outcome, Problem, visible
+from node_jax.integrate import Each
 from node_jax.methods import rk4
+from node_jax.problem import Inputs, Outcome, Problem, visible
 from node_jax.types import PyTree, Status
 
 

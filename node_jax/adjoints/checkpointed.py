@@ -11,7 +11,8 @@ from node_jax.adjoints.boundary import Cotangents, moving_times, pull_solve
 from node_jax.adjoints.pullback import pullback_of_steps
 from node_jax.adjoints.replay import recorder_of, replay
 from node_jax.adjoints.slots import History, Slots, stored_bytes
-from node_jax.integrate import Each, Outcome
+from node_jax.integrate import Each
+from node_jax.problem import Outcome
 from node_jax.types import PyTree, is_count
 
 

@@ -13,8 +13,9 @@ from node_jax import tree
 from node_jax.adjoints.boundary import crossing, unsupported
 from node_jax.control import Adaptive
 from node_jax.fused import fused
-from node_jax.integrate import Each, Inputs, Problem, Progress, attempt, begin, outcome, visible
+from node_jax.integrate import Each
 from node_jax.methods import ExplicitRK
+from node_jax.problem import Inputs, Problem, Progress, attempt, begin, outcome, visible
 from node_jax.save import SaveSteps
 from node_jax.types import RUNNING, PyTree, Status, VectorField
 

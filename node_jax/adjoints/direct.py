@@ -13,8 +13,9 @@ from node_jax.adjoints.pullback import Start, retrace
 from node_jax.adjoints.replay import Lane, Row, at_nodes, recorder_of, retake
 from node_jax.adjoints.slots import History, Slots
 from node_jax.control import direction
-from node_jax.integrate import Each, Inputs, Outcome
+from node_jax.integrate import Each
 from node_jax.interpolate import at_fraction
+from node_jax.problem import Inputs, Outcome
 from node_jax.types import PyTree, Status, Time
 
 BLOCK = 16  # steps that are skipped, or taken, together

@@ -5,7 +5,8 @@ import equinox as eqx
 from node_jax.adjoints.boundary import unsupported
 from node_jax.adjoints.replay import recorder_of, replay
 from node_jax.adjoints.slots import History, Slots
-from node_jax.integrate import Each, Outcome
+from node_jax.integrate import Each
+from node_jax.problem import Outcome
 
 
 class Forward(eqx.Module):

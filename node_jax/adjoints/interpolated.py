@@ -23,9 +23,10 @@ from node_jax.adjoints.pullback import Pullback, Retraced, Start, pullback_of_st
 from node_jax.adjoints.replay import recorder_of
 from node_jax.adjoints.slots import History, Slots, stored_bytes
 from node_jax.control import Adaptive
-from node_jax.integrate import Each, Inputs, Outcome, visible
+from node_jax.integrate import Each
 from node_jax.interpolate import at_fraction, coefficients, horner
 from node_jax.methods import ExplicitRK, tsit5
+from node_jax.problem import Inputs, Outcome, visible
 from node_jax.save import SaveEnd, Trial
 from node_jax.types import PyTree, VectorField, is_count
 

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from node_jax import tree
 from node_jax.adjoints.boundary import Cotangents
 from node_jax.control import direction
-from node_jax.integrate import Each, Inputs, Outcome, Problem, visible
+from node_jax.integrate import Each
 from node_jax.interpolate import coefficients
+from node_jax.problem import Inputs, Outcome, Problem, visible
 from node_jax.save import Interpolant, SaveAt, SaveEnd, SaveSteps
 from node_jax.types import PyTree
 

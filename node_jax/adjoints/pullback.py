@@ -12,7 +12,8 @@ from jax.flatten_util import ravel_pytree
 from node_jax import tree
 from node_jax.adjoints.boundary import cross
 from node_jax.fused import apart
-from node_jax.integrate import Each, Inputs, Problem, visible
+from node_jax.integrate import Each
+from node_jax.problem import Inputs, Problem, visible
 from node_jax.types import PyTree, Time
 
 # Up to this many components of state and parameters of a single lane every one of them is pushed forward through a

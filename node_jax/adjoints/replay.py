@@ -11,7 +11,8 @@ from node_jax.adjoints.boundary import arrive, crossing, depart, moving_times
 from node_jax.adjoints.pullback import Start, retrace
 from node_jax.adjoints.slots import History, Slots
 from node_jax.control import add_time
-from node_jax.integrate import Each, Outcome
+from node_jax.integrate import Each
+from node_jax.problem import Outcome
 from node_jax.save import Trial
 from node_jax.types import PyTree, Status, Time
 

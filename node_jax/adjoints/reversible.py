@@ -14,8 +14,9 @@ from node_jax.adjoints.replay import Row, at_nodes, recorder_of, start_of
 from node_jax.adjoints.segments import down_rows
 from node_jax.adjoints.slots import History, Slots
 from node_jax.fused import fused
-from node_jax.integrate import Each, Inputs, Outcome, Problem, visible
+from node_jax.integrate import Each
 from node_jax.methods import Coupled, ExplicitRK, coupled
+from node_jax.problem import Inputs, Outcome, Problem, visible
 from node_jax.save import Trial
 from node_jax.types import PyTree, Time, is_count
 

@@ -1,0 +1,171 @@
+"""A solve of one lane: what it depends on, how far it has come, and one trial of a step."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from node_jax import tree
+from node_jax.control import Control, Proposal
+from node_jax.methods.explicit import ExplicitRK
+from node_jax.save import Trial
+from node_jax.types import RUNNING, PyTree, Stats, Status, Time, VectorField
+
+
+class Inputs(NamedTuple):
+    """Everything a solve depends on by value; each leaf has its own lane axes at its end."""
+
+    z0: PyTree
+    t0: jax.Array
+    t1: jax.Array
+    theta: PyTree  # a list of arrays in the solve of a user
+    steps: Any
+    save: Any
+    order: Any = None  # what a lane is expected to cost; None: not known
+
+
+class Problem(NamedTuple):
+    """Everything a solve depends on by structure. `field(z, t, theta)` takes the theta of `Inputs`."""
+
+    field: VectorField
+    timed: bool  # whether the field looks at t
+    method: ExplicitRK
+    max_steps: int | None
+    unflatten: Callable[[Sequence[Any]], Inputs]
+    crosses: bool = False  # whether breakpoints move in a derivative
+    lane_width: int | float | None = None  # lanes that step together; None: chosen
+
+
+class Progress(NamedTuple):
+    """How far a lane has come."""
+
+    t: Time
+    z: PyTree
+    memory: PyTree
+    control: Control
+    status: jax.Array
+    accepted: jax.Array
+    rejected: jax.Array
+    limited: jax.Array
+    restarts: Any  # slopes evaluated anew after breakpoints; None if there are none
+
+
+class Outcome(NamedTuple):
+    """What a lane returns: the state at `t1` (NaN after a failure), what was saved, and the account of it."""
+
+    z1: PyTree
+    out: PyTree
+    status: jax.Array
+    t_reached: jax.Array
+    stats: Stats
+
+
+def _breakpoints(steps: Any) -> jax.Array | None:
+    points = getattr(steps, "breakpoints", None)
+    return points if points is not None and points.size else None
+
+
+def _restarts(problem: Problem, steps: Any) -> bool:
+    """Whether a slope has to be evaluated anew after a breakpoint."""
+    return problem.method.first_same_as_last and _breakpoints(steps) is not None
+
+
+def visible(field: VectorField, steps: Any, t: jax.Array, h: jax.Array) -> VectorField:
+    """Return the field as a step from `t` may see it: never from beyond a breakpoint."""
+    breakpoints = _breakpoints(steps)
+    if breakpoints is None:
+        return field
+    breakpoints, t, h = lax.stop_gradient((breakpoints, t, h))
+    backward = h < 0
+    high = jnp.min(jnp.where(breakpoints > t, breakpoints, jnp.inf))
+    low = jnp.max(jnp.where(breakpoints < t, breakpoints, -jnp.inf))
+    here = jnp.any(breakpoints == t)
+    high = jnp.nextafter(jnp.where(here & backward, t, high), -jnp.inf)
+    low = jnp.nextafter(jnp.where(here & ~backward, t, low), jnp.inf)
+    return lambda z, time, theta: field(z, jnp.clip(time, low, high), theta)
+
+
+def begin(problem: Problem, inputs: Inputs) -> Progress:
+    """Check the values and choose the first step."""
+    z0, t0, t1, theta, steps, save, _ = inputs
+    field = visible(problem.field, steps, t0, t1 - t0)
+    control, memory = steps.first(problem.method, field, z0, t0, t1, theta)
+    valid = jnp.isfinite(t0) & jnp.isfinite(t1) & steps.valid(t0, t1) & save.valid(t0, t1)
+    finite = tree.all_finite(z0) & tree.all_finite(memory)
+    status = jnp.where(t0 == t1, Status.SUCCESS, RUNNING)
+    status = jnp.where(finite, status, Status.NON_FINITE)
+    status = jnp.where(valid, status, Status.BAD_INPUT).astype(jnp.int32)
+    zero = jnp.zeros((), jnp.int32)
+    return Progress(
+        Time(t0, jnp.zeros_like(t0)),
+        z0,
+        memory,
+        control,
+        status,
+        zero,
+        zero,
+        zero,
+        zero if _restarts(problem, steps) else None,
+    )
+
+
+def attempt(problem: Problem, inputs: Inputs, p: Progress) -> tuple[Progress, tuple[Trial, jax.Array]]:
+    """Try one step; a lane that is done stays as it is. Also say whether the step ended at a breakpoint."""
+    _, t0, t1, theta, steps, save, _ = inputs
+    live = p.status == RUNNING
+    proposal: Proposal = steps.propose(p.control, p.t, p.accepted, t0, t1)
+    field = visible(problem.field, steps, p.t.high, proposal.h)
+    step = problem.method.step(field, p.t.high, p.z, proposal.h, theta, p.memory)
+    verdict = steps.judge(problem.method, step, p.z, p.t, proposal, p.control, t0, t1)
+
+    accepted = live & verdict.accepted
+    done = p.accepted + accepted
+    rejected = p.rejected + (live & ~verdict.accepted)
+    failure = verdict.failure
+    if save.capacity is not None:
+        failure = jnp.where((failure == Status.SUCCESS) & (done >= save.capacity), Status.CAPACITY, failure)
+    limit = steps.trials(problem.max_steps)
+    if limit is not None and not steps.exact_times:
+        spent = (failure == Status.SUCCESS) & (done + rejected >= limit)
+        failure = jnp.where(spent, Status.MAX_STEPS, failure)
+    ended = jnp.where(failure == Status.SUCCESS, RUNNING, failure)
+    ended = jnp.where(verdict.accepted & proposal.last, Status.SUCCESS, ended)
+    after = Progress(
+        tree.where(accepted, proposal.end, p.t),
+        tree.where(accepted, step.z1, p.z),
+        tree.where(accepted, step.memory, p.memory),
+        tree.where(live, verdict.control, p.control),
+        jnp.where(live, ended, p.status).astype(jnp.int32),
+        done,
+        rejected,
+        p.limited + (accepted & verdict.limited),
+        p.restarts,
+    )
+    trial = Trial(accepted, p.accepted, p.t, proposal.h, proposal.end.high, p.z, step.z1, step.slopes)
+    return after, (trial, accepted & proposal.breaks)
+
+
+def restart(problem: Problem, inputs: Inputs, p: Progress, landed: jax.Array) -> Progress:
+    """Evaluate the first slope anew on the far side of a breakpoint."""
+    field = visible(problem.field, inputs.steps, p.t.high, p.control.h)
+    memory = problem.method.start(field, p.t.high, p.z, inputs.theta)
+    return p._replace(memory=tree.where(landed, memory, p.memory), restarts=p.restarts + landed)
+
+
+def outcome(problem: Problem, inputs: Inputs, rest: tuple[Progress, PyTree, jax.Array]) -> Outcome:
+    """Sum up one lane."""
+    p, out, idle = rest
+    method = problem.method
+    trials = p.accepted + p.rejected
+    nfe = inputs.steps.first_evaluations(method) + trials * method.evaluations
+    if p.restarts is not None:
+        nfe += p.restarts
+    if method.c_dense and inputs.save.wants_slopes:
+        steps = p.accepted if inputs.save.capacity else out.dense_steps
+        nfe += len(method.c_dense) * steps
+    ok = p.status == Status.SUCCESS
+    z1 = tree.where(ok, p.z, tree.full_like(p.z, jnp.nan))
+    limited = p.limited if method.last_pair is not None else jnp.full_like(p.limited, -1)
+    return Outcome(z1, out, p.status, p.t.high, Stats(nfe, p.accepted, p.rejected, limited, idle))
