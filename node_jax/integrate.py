@@ -15,7 +15,7 @@ from jax import lax
 
 from node_jax import tree
 from node_jax.fused import fused, is_emitted
-from node_jax.problem import Outcome, Problem, Progress, attempt, begin, outcome, restart, visible
+from node_jax.problem import Outcome, Problem, Progress, attempt, begin, outcome, restart, untried, visible
 from node_jax.save import Trial
 from node_jax.types import RUNNING, PyTree, Status, Time
 
@@ -151,8 +151,8 @@ def _until(counts: Callable, try_step: Callable, packing: Packing, packed: PyTre
     return packed, last
 
 
-def _turn(each: Each, recorder: Recorder | None, packing: Packing) -> tuple[Callable, Any]:
-    """Return the body of the loop, and the last trial of a single lane (zeros) if there is anything to write down."""
+def _turn(each: Each, recorder: Recorder | None, packing: Packing) -> Callable:
+    """Return the body of the loop; with a single lane that writes anything down, its last trial travels along."""
     problem, save = each.problem, each.problem.unflatten(each.leaves).save
     try_step = each(lambda inputs, p: attempt(problem, inputs, p))
 
@@ -176,7 +176,7 @@ def _turn(each: Each, recorder: Recorder | None, packing: Packing) -> tuple[Call
             history = recorder.write(history, before.t, before.z, trial, rounds, memory)
         return packed, last, out, history
 
-    return turn, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(try_step, packing.like)[1])
+    return turn
 
 
 def integrate(each: Each, recorder: Recorder | None, used: Any = None) -> tuple[Outcome, Any]:
@@ -192,7 +192,7 @@ def integrate(each: Each, recorder: Recorder | None, used: Any = None) -> tuple[
     if recorder is not None and used is None:
         history = recorder.blank(start.z, start.t.high)
     packing = Packing.of(each, start)
-    turn, last = _turn(each, recorder, packing)
+    turn = _turn(each, recorder, packing)
 
     def live(carry):
         return jnp.any(packing.opened(carry[0]).status == RUNNING)
@@ -202,8 +202,9 @@ def integrate(each: Each, recorder: Recorder | None, used: Any = None) -> tuple[
             return lax.fori_loop(0, shape.steps.trials(problem.max_steps), lambda _, carry: turn(carry), carry)
         return lax.while_loop(live, turn, carry)
 
-    singly = not each.lanes and jax.tree.leaves((out, history))
-    packed, _, out, history = fused(loop, (packing.closed(start), last if singly else (), out, history))
+    writes = jax.tree.leaves((out, history))
+    last = untried(problem.method, start) if writes and not each.lanes else ()
+    packed, _, out, history = fused(loop, (packing.closed(start), last, out, history))
     p = packing.opened(packed)
     trials = p.accepted + p.rejected
     return concluded(each, p, out, jnp.max(trials, initial=0) - trials), history

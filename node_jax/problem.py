@@ -147,6 +147,12 @@ def attempt(problem: Problem, inputs: Inputs, p: Progress) -> tuple[Progress, tu
     return after, (trial, accepted & proposal.breaks)
 
 
+def untried(method: ExplicitRK, p: Progress) -> tuple[Trial, jax.Array]:
+    """Return what `attempt` says of the trial before the first."""
+    no = jnp.array(False)
+    return Trial(no, p.accepted, p.t, p.t.high, p.t.high, p.z, p.z, (p.z,) * len(method.c)), no
+
+
 def restart(problem: Problem, inputs: Inputs, p: Progress, landed: jax.Array) -> Progress:
     """Evaluate the first slope anew on the far side of a breakpoint."""
     field = visible(problem.field, inputs.steps, p.t.high, p.control.h)

@@ -1,4 +1,4 @@
-"""The transpose of one recorded step, by reverse mode or, for small systems, by forward mode."""
+"""The transpose of one recorded step."""
 
 import functools
 from collections.abc import Callable
@@ -16,11 +16,10 @@ from node_jax.integrate import Each
 from node_jax.problem import Inputs, Problem, visible
 from node_jax.types import PyTree, Time
 
-# Up to this many components of state and parameters of a single lane every one of them is pushed forward through a
-# step: `jax.vjp` of it makes many small kernels, each of which costs more than what it computes. With 256 lanes it is
-# the reverse; there up to this many are pushed through each stage, which on a CPU is vectorised where `jax.vjp` of a
-# field that takes its state apart is not (Van der Pol: 10 us a step against 38; with six components no gain).
-SMALL, SMALL_IN_LANES = 8, 4
+# Up to this many components of state and parameters of one of several lanes, the Jacobian of the field is found by
+# pushing each of them forward. On a CPU this is vectorised over the lanes, where `jax.vjp` of a field that takes its
+# state apart is not (Van der Pol: 10 us a step of 256 lanes against 38; with six components no gain).
+SMALL = 4
 
 
 class Start(NamedTuple):
@@ -83,14 +82,9 @@ def pullback_of_steps(each: Each, chosen: list[bool], step: Callable = retrace) 
 
     Cotangents of leaves are added up over the lanes that share them.
     """
-    if not _is_small(each, chosen):
-        return _by_reverse_mode(each, chosen, step)
-    if not each.lanes:
-        return _by_forward_mode(each, chosen, step)
-    return _by_reverse_mode(each._replace(problem=_with_jacobian(each, chosen)), chosen, step)
+    if each.lanes and _is_small(each, chosen):
+        each = each._replace(problem=_with_jacobian(each, chosen))
 
-
-def _by_reverse_mode(each: Each, chosen: list[bool], step: Callable) -> Pullback:
     def pullback(start: Start):
         def taken(some, z):
             moved = each.put(chosen, some)
@@ -139,41 +133,13 @@ def _dot(a: PyTree, b: PyTree) -> jax.Array:
     return functools.reduce(jnp.add, (x[i] * y[i] for x, y in pairs for i in np.ndindex(x.shape)))
 
 
-def _by_forward_mode(each: Each, chosen: list[bool], step: Callable) -> Pullback:
-    masks = tree.picked(each.masks, chosen)
-
-    def one(inputs: Inputs, rest: tuple[Start, Retraced]):
-        start, bar = rest
-        leaves, structure = jax.tree.flatten(inputs)
-        flat, unravel = ravel_pytree((tree.picked(leaves, chosen), start.z))
-
-        def taken(flat):
-            some, z = unravel(flat)
-            moved = jax.tree.unflatten(structure, tree.replaced(leaves, chosen, some))
-            return step(each.problem, moved, start._replace(z=z))
-
-        def along(direction):
-            return tree.dot(bar, jax.jvp(taken, (flat,), (direction,))[1], flat.dtype)
-
-        return unravel(jax.vmap(along)(jnp.eye(flat.size, dtype=flat.dtype)))
-
-    def pullback(start: Start):
-        def pull(bar: Retraced):
-            leaves_bar, z_bar = each(one)((start, bar))
-            return [tree.sum_missing(x, mask) for x, mask in zip(leaves_bar, masks, strict=True)], z_bar
-
-        return each(lambda inputs, start: step(each.problem, inputs, start))(start), pull
-
-    return pullback
-
-
 def _is_small(each: Each, chosen: list[bool]) -> bool:
     """Whether a lane has few real components, all of one dtype, and the field can be pushed forward."""
 
     def sizes(inputs, _):
         moving = (tree.picked(jax.tree.leaves(inputs), chosen), inputs.z0)
         dtypes = {x.dtype for x in jax.tree.leaves(moving)}
-        small = 0 < sum(x.size for x in jax.tree.leaves(moving)) <= (SMALL_IN_LANES if each.lanes else SMALL)
+        small = 0 < sum(x.size for x in jax.tree.leaves(moving)) <= SMALL
         result.append(small and len(dtypes) == 1 and not jnp.iscomplexobj(jax.tree.leaves(moving)[0]))
         if result[-1]:
             try:
