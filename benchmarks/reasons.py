@@ -1,12 +1,8 @@
 """Why a peer is ahead where it is: how a row and its dtype begin, the peer, and the reason."""
 
 MORE = "both loops are one function; ours has compensated times, counts and the test for stability in it"
-FIXED = "both loops are one function; ours has the ends of each step, a test of the state and counts in it"
 REASONS = {
     ("single", "tinydiffeq forward"): MORE,
-    ("Fixed(1000) rk4", "scan"): FIXED,
-    ("Fixed(1000) rk4", "tinydiffeq"): FIXED,
-    ("gradient, Fixed(1000) rk4, float32", "scan"): FIXED,
 }
 UNKNOWN = "not yet understood"
 
