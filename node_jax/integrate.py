@@ -135,8 +135,9 @@ class Packing(NamedTuple):
 def _until(counts: Callable, try_step: Callable, packing: Packing, packed: PyTree, last: PyTree) -> tuple:
     """Repeat the trials of a single lane until one counts or the lane ends; the last trial travels along.
 
-    Buffers then stay out of the innermost loop: XLA on a CPU runs a loop body one kernel after the other, without a
-    thread pool, only if all its arrays are small (0.6 us a step against 1.6).
+    A recorder then sees accepted steps only. And buffers stay out of the innermost loop, where it is not one function:
+    XLA on a CPU runs a loop body one kernel after the other, without a thread pool, only if all its arrays are small
+    (0.6 us a step against 1.6).
     """
 
     def live(carry):
@@ -184,30 +185,41 @@ def integrate(each: Each, recorder: Recorder | None, used: Any = None) -> tuple[
 
     It is written over `used`, a history that has served, if there is one.
     """
+    begun = each(lambda inputs, _: begin(each.problem, inputs))
+
+    def whole(carry):
+        # lanes begin outside, as those of the queue do: results are the same to the last bit
+        start, history = carry if each.lanes else (begun(), carry[1])
+        return _looped(each, recorder, start, history)
+
+    carry = (begun() if each.lanes else (), used if used is None else used.cleared())
+    p, out, history = fused(whole, carry)
+    trials = p.accepted + p.rejected
+    return concluded(each, p, out, jnp.max(trials, initial=0) - trials), history
+
+
+def _looped(each: Each, recorder: Recorder | None, start: Progress, history: Any) -> tuple[Progress, PyTree, Any]:
+    """Run every lane from its start; return progress, what was saved, and the history."""
     problem = each.problem
     shape = problem.unflatten(each.leaves)
-    start = each(lambda inputs, _: begin(problem, inputs))()
-    out = shape.save.blank(each, problem.method, start.z)
-    history = () if used is None else used.cleared()
-    if recorder is not None and used is None:
-        history = recorder.blank(start.z, start.t.high)
+    out = shape.save.blank(each, problem.method, start.z, start.status == Status.SUCCESS)
+    if history is None:
+        history = () if recorder is None else recorder.blank(start.z, start.t.high)
     packing = Packing.of(each, start)
     turn = _turn(each, recorder, packing)
 
     def live(carry):
         return jnp.any(packing.opened(carry[0]).status == RUNNING)
 
-    def loop(carry):
-        if shape.steps.fixed_count() is not None and each.lanes:
-            return lax.fori_loop(0, shape.steps.trials(problem.max_steps), lambda _, carry: turn(carry), carry)
-        return lax.while_loop(live, turn, carry)
-
-    writes = jax.tree.leaves((out, history))
-    last = untried(problem.method, start) if writes and not each.lanes else ()
-    packed, _, out, history = fused(loop, (packing.closed(start), last, out, history))
-    p = packing.opened(packed)
-    trials = p.accepted + p.rejected
-    return concluded(each, p, out, jnp.max(trials, initial=0) - trials), history
+    carries = jax.tree.leaves((out, history)) if packing.packs else recorder is not None
+    last = untried(problem.method, start) if carries and not each.lanes else ()
+    carry = (packing.closed(start), last, out, history)
+    if shape.steps.fixed_count() is not None and each.lanes:
+        carry = lax.fori_loop(0, shape.steps.trials(problem.max_steps), lambda _, carry: turn(carry), carry)
+    else:
+        carry = lax.while_loop(live, turn, carry)
+    packed, _, out, history = carry
+    return packing.opened(packed), out, history
 
 
 def concluded(each: Each, p: Progress, out: PyTree, idle: jax.Array) -> Outcome:

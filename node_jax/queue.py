@@ -19,7 +19,7 @@ from node_jax.ensemble import Packed, Plan, merged, restored
 from node_jax.fused import fused
 from node_jax.integrate import Each, Packing, advance, concluded
 from node_jax.problem import Outcome, Progress, begin
-from node_jax.types import RUNNING, PyTree
+from node_jax.types import RUNNING, PyTree, Status
 
 WAITING = 16  # the part of the lanes that wait before they are refilled: each refill costs about two trials
 NARROWER, NARROWEST, LOOPS = 4, 16, 3  # loops shrink by that factor once as few lanes live; each is compiled
@@ -145,7 +145,7 @@ def run(each: Each, width: int) -> tuple[Progress, PyTree, jax.Array]:
     """Solve an ensemble whose first lane axis is queued; return progress, what was saved, and idle trials."""
     save = each.problem.unflatten(each.leaves).save
     p = _begun(each, width)
-    tables, counts = save.parts(save.blank(each, each.problem.method, p.z))
+    tables, counts = save.parts(save.blank(each, each.problem.method, p.z, p.status == Status.SUCCESS))
     leaves = [x for x, mask in zip(each.leaves, each.masks, strict=True) if mask[0]]
     queue = Queue(each, Packed.of((p, counts, leaves), len(each.lanes)), (p, counts, leaves), _order(each))
     kept = queue.results(p, counts, jnp.zeros_like(p.status))

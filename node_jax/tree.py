@@ -147,10 +147,15 @@ def replaced(leaves: Sequence, chosen: Sequence[bool], some: Sequence) -> list:
     return [next(new) if yes else x for x, yes in zip(leaves, chosen, strict=True)]
 
 
-def table(like: PyTree, lanes: Sequence[int], n: int) -> PyTree:
-    """Return `n` rows of zeros for each lane, shape `(n, elements, lanes)`: what `write_rows` can fill in place."""
+def table(row: PyTree, lanes: Sequence[int], n: int) -> PyTree:
+    """Return `n` equal rows for each lane, shape `(n, elements, lanes)`: what `write_rows` can fill in place."""
     count = math.prod(lanes)
-    return jax.tree.map(lambda x: jnp.zeros((n, x.size // max(count, 1), count), x.dtype), like)
+
+    def leaf(x):
+        size = x.size // max(count, 1)
+        return jnp.broadcast_to(x.reshape(size, count), (n, size, count))
+
+    return jax.tree.map(leaf, row)
 
 
 def write_rows(rows: PyTree, values: PyTree, i: jax.Array, columns: jax.Array | None = None) -> PyTree:

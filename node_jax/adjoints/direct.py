@@ -50,7 +50,8 @@ class Direct(eqx.Module):
 
     def replay(self, each: Each, outcome: Outcome, history: History, shifted) -> tuple:
         """Return the state at `t1` and the saved rows, differentiable in the inputs."""
-        each = with_donors(each, (outcome.stats.accepted > 0) | (outcome.status == Status.SUCCESS))
+        accepted, ok = outcome.stats.accepted, outcome.status == Status.SUCCESS
+        each = with_donors(each, (accepted > 0) | ok)
         every = [True] * len(each.leaves)
         each, moves = crossing(each, every)[0], moving_times(each, every)
         inputs = each.problem.unflatten(each.leaves)
@@ -58,8 +59,9 @@ class Direct(eqx.Module):
         limit = inputs.steps.trials(each.problem.max_steps)
         z, out, starts, ends = _take(each, inside, outcome, history, moves, limit)
         if save.takes_rounds:
-            out = _read(inside, outcome, history, starts, ends)
-        rows = save.rows(save.finish(inside, out, z, outcome.stats.accepted, outcome.status == Status.SUCCESS))
+            rows = _read(inside, outcome, history, starts, ends)
+        else:
+            rows = save.rows(save.finish(inside, out, z, accepted, ok))
         z1, rows = each(lambda inputs, nodes: arrive(each.problem, inputs, nodes, moves))((z, rows))
         return z1, rows, ()
 
@@ -88,7 +90,8 @@ def _take(each: Each, inside: Each, outcome: Outcome, history: History, moves: I
         kept = (start, after.high) if save.takes_rounds else None
         return _Carry(after, z1, index + trial.accepted, out), kept
 
-    out = () if save.takes_rounds else save.blank(each, method, z0)
+    still = (outcome.status == Status.SUCCESS) & (accepted == 0)
+    out = () if save.takes_rounds else save.blank(each, method, z0, still)
     carry = _Carry(Time(t0, jnp.zeros_like(t0)), z0, jnp.zeros_like(accepted), out)
     carry, kept = _bounded(body, carry, history.n, limit, history.h)
     return carry.z, carry.out, *(kept if kept is not None else (None, None))
@@ -122,7 +125,7 @@ def _read(inside: Each, outcome: Outcome, history: History, starts: Start, ends:
     problem, last = inside.problem, history.n - 1
 
     def rows(inputs, rest):
-        starts, ends = rest
+        starts, ends, outcome = rest
         sign = direction(inputs.t0, inputs.t1)
         taken = jnp.where(jnp.arange(ends.shape[0]) <= last, sign * ends, jnp.inf)
         final = taken[jnp.maximum(last, 0)]
@@ -135,8 +138,9 @@ def _read(inside: Each, outcome: Outcome, history: History, starts: Start, ends:
             x = left / jnp.where(y.h == 0, 1.0, y.h)
             return at_fraction(problem.method, start.z, y.h, y.slopes, x)
 
-        return jax.vmap(at)(inputs.save.ts)
+        ok = outcome.status == Status.SUCCESS
+        others = jax.tree.map(lambda x: jnp.where(ok, x, jnp.nan), inputs.z0)
+        written = jnp.arange(inputs.save.ts.shape[0]) < outcome.out.cursor
+        return tree.where_rows(written, jax.vmap(at)(inputs.save.ts), others)
 
-    rows = inside(rows)((starts, ends))
-    tables = jax.tree.map(lambda table, x: x.reshape(-1, *table.shape[1:]), outcome.out.zs, rows)
-    return outcome.out._replace(zs=tables)
+    return inside(rows)((starts, ends, outcome))

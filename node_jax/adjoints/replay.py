@@ -82,8 +82,8 @@ def replay(each: Each, outcome: Outcome, history: History, recorder: Slots, shif
     save = inputs.save
     z0, t0, t1 = each(lambda inputs, _: (depart(problem, inputs, moves), inputs.t0, inputs.t1))()
     inside = at_nodes(each)
-    out = save.blank(inside, method, z0)
     accepted, ok = outcome.stats.accepted, outcome.status == Status.SUCCESS
+    out = save.blank(inside, method, z0, ok & (accepted == 0))
     lane = Lane(z0, lax.stop_gradient(t0), accepted)
 
     def body(i, carry):

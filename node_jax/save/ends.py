@@ -38,10 +38,18 @@ def no_bar(inputs, trial: Trial) -> StepBar:
     return jax.tree.map(jnp.zeros_like, StepBar(trial.t.high, trial.h, trial.z, trial.z1, trial.slopes))
 
 
-def blank_where_lost(inputs, rest):
-    """Put NaN in the rows of one lane that hold nothing."""
-    rows, written = rest
-    return tree.where_rows(written, rows, tree.full_like(rows, jnp.nan))
+def blank_rows(each, row: PyTree, n: int) -> PyTree:
+    """Return `n` rows for each lane, with one more that takes what need not be kept."""
+    return tree.table(row, each.lanes, n + 1)
+
+
+def finished_rows(each, rows: PyTree, like: PyTree, n: int, count: jax.Array) -> PyTree:
+    """Return the `n` rows of each lane, shape `(n, *shape, *lanes)`; the row after the last written becomes NaN.
+
+    A trial may have written it that was rejected, or a lane whose time had not come.
+    """
+    lost = jax.tree.map(lambda x: jnp.full_like(x, jnp.nan)[None], like)
+    return tree.read_table(each.write(rows, lost, count), like, n)
 
 
 class NoCounts:
@@ -72,7 +80,7 @@ class SaveEnd(eqx.Module, NoCounts):
         """Nothing to check."""
         return jnp.array(True)
 
-    def blank(self, each, method, z):
+    def blank(self, each, method, z, still):
         """Nothing to write."""
         return ()
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from node_jax import tree
 from node_jax.interpolate import coefficients
-from node_jax.save.ends import NoCounts, StepBar, Trial, blank_where_lost, no_bar
+from node_jax.save.ends import NoCounts, StepBar, Trial, blank_rows, finished_rows, no_bar
 from node_jax.types import PyTree, is_count
 
 
@@ -40,20 +40,9 @@ class _EveryStep(eqx.Module, NoCounts):
         return rows_bar
 
 
-def _blank(each, row, capacity: int):
-    """Empty rows, with one more that takes what need not be kept."""
-    return tree.table(row, each.lanes, capacity + 1)
-
-
 def _write(each, out, row, index):
     """Write one row of every lane; that of a rejected trial is overwritten by the next."""
     return each.write(out, jax.tree.map(lambda x: x[None], row), index)
-
-
-def _finish(each, out, row, capacity: int, count):
-    """Return the rows in the layout of the lanes, NaN beyond the count of each."""
-    rows = tree.read_table(out, row, capacity)
-    return each(lambda inputs, rest: blank_where_lost(inputs, (rest[0], jnp.arange(capacity) < rest[1])))((rows, count))
 
 
 def _bar_of(bar, trial: Trial):
@@ -67,6 +56,10 @@ class Steps(NamedTuple):
 
     ts: Any
     zs: PyTree
+
+
+def _row(each, z) -> Steps:
+    return Steps(each(lambda inputs, _: inputs.t0)(), z)
 
 
 class SaveSteps(_EveryStep):
@@ -85,17 +78,17 @@ class SaveSteps(_EveryStep):
 
     wants_slopes = False
 
-    def blank(self, each, method, z):
-        """Empty rows."""
-        return _blank(each, Steps(each(lambda inputs, _: inputs.t0)(), z), self.capacity)
+    def blank(self, each, method, z, still):
+        """Rows of NaN."""
+        return blank_rows(each, tree.full_like(_row(each, z), jnp.nan), self.capacity)
 
     def record(self, each, method, extend, out, trial):
         """Write the ends of the steps."""
         return _write(each, out, Steps(trial.end, trial.z1), trial.index), jnp.zeros((), jnp.int32)
 
     def finish(self, each, out, z, accepted, ok):
-        """Put NaN in the rows that are not in use."""
-        return _finish(each, out, Steps(each(lambda inputs, _: inputs.t0)(), z), self.capacity, accepted)
+        """Return the rows in the layout of the lanes."""
+        return finished_rows(each, out, _row(each, z), self.capacity, accepted)
 
     def written(self, out, accepted, ok):
         """Which rows of one lane hold a value: one for each accepted step."""
@@ -141,12 +134,11 @@ class Dense(_EveryStep):
 
     wants_slopes = True
 
-    def blank(self, each, method, z):
-        """Empty rows; the first is the constant `z0`."""
+    def blank(self, each, method, z, still):
+        """Rows of NaN; the first is the constant `z0`."""
         first = each(lambda inputs, z: _constant(method, inputs.t0, z))(z)
-        return _write(
-            each, _blank(each, first, self.capacity), first, each(lambda inputs, _: jnp.zeros((), jnp.int32))()
-        )
+        rows = blank_rows(each, tree.full_like(first, jnp.nan), self.capacity)
+        return _write(each, rows, first, jnp.zeros_like(still, jnp.int32))
 
     def record(self, each, method, extend, out, trial):
         """Write the polynomials of the steps."""
@@ -158,9 +150,10 @@ class Dense(_EveryStep):
         return _write(each, out, each(row)(trial), trial.index), jnp.zeros((), jnp.int32)
 
     def finish(self, each, out, z, accepted, ok):
-        """Put NaN in the rows that are not in use."""
+        """Return the rows in the layout of the lanes."""
         t = each(lambda inputs, _: inputs.t0)()
-        return _finish(each, out, Interpolant(t, t, (z,) * len(out.q)), self.capacity, jnp.maximum(accepted, ok))
+        row = Interpolant(t, t, (z,) * len(out.q))
+        return finished_rows(each, out, row, self.capacity, jnp.maximum(accepted, ok))
 
     def written(self, out, accepted, ok):
         """Which rows of one lane hold a value: one for each accepted step, and the first."""

@@ -9,9 +9,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from node_jax import tree
-from node_jax.control import direction
 from node_jax.interpolate import at_fraction
-from node_jax.save.ends import StepBar, Trial, blank_where_lost, no_bar
+from node_jax.save.ends import StepBar, Trial, blank_rows, finished_rows, no_bar
 from node_jax.types import PyTree
 
 
@@ -66,14 +65,19 @@ class SaveAt(eqx.Module):
 
     def valid(self, t0, t1):
         """Whether the times of one lane go from `t0` towards `t1` without turning back."""
-        sign = direction(t0, t1)
-        ts = self.ts * sign
-        return jnp.all((ts >= t0 * sign) & (ts <= t1 * sign)) & jnp.all(ts[1:] >= ts[:-1])
+        n = self.ts.shape[0]
+        if n == 0:
+            return jnp.array(True)
+        backward = (t1 < t0).astype(jnp.int32)
+        low, high = (lax.dynamic_slice_in_dim(self.ts, i, max(n - 1, 1)) for i in (backward, 1 - backward))
+        first, last = (jnp.where(backward, x, y) for x, y in ((self.ts[-1], self.ts[0]), (self.ts[0], self.ts[-1])))
+        return jnp.all(low <= high) & (jnp.minimum(t0, t1) <= first) & (last <= jnp.maximum(t0, t1))
 
-    def blank(self, each, method, z):
-        """Empty rows, with one more that takes what need not be kept."""
-        zero = each(lambda inputs, _: jnp.zeros((), jnp.int32))()
-        return AtTimes(tree.table(z, each.lanes, self.ts.shape[0] + 1), zero, each(_target)(zero), zero)
+    def blank(self, each, method, z, still):
+        """Rows of NaN; of `z0` in lanes that are still, with nothing to integrate."""
+        zero = jnp.zeros_like(still, jnp.int32)
+        row = jax.tree.map(lambda x: jnp.where(still, x, jnp.nan), z)
+        return AtTimes(blank_rows(each, row, self.ts.shape[0]), zero, each(_target)(zero), zero)
 
     def due(self, each, out, trial):
         """Which lanes passed an output time in this trial that is not yet written."""
@@ -107,16 +111,9 @@ class SaveAt(eqx.Module):
         return AtTimes(table, *counts)
 
     def finish(self, each, out, z, accepted, ok):
-        """Put NaN where nothing was reached, and `z0` where there was nothing to integrate."""
-        rows = tree.read_table(out.zs, z, self.ts.shape[0])
-
-        def settle(inputs, rest):
-            rows, cursor, accepted, ok = rest
-            written = jnp.arange(inputs.save.ts.shape[0]) < cursor
-            constant = jax.tree.map(lambda r, x: jnp.broadcast_to(x, r.shape), rows, inputs.z0)
-            return tree.where(ok & (accepted == 0), constant, blank_where_lost(inputs, (rows, written)))
-
-        return out._replace(zs=each(settle)((rows, out.cursor, accepted, ok)))
+        """Return the rows in the layout of the lanes."""
+        n = self.ts.shape[0]
+        return out._replace(zs=finished_rows(each, out.zs, z, n, jnp.where(ok, n, out.cursor)))
 
     def rows(self, out):
         """The saved states."""
