@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jaxlib.version
+import numpy as np
 from jax import lax
 from jax.experimental.xla_metadata import set_xla_metadata
 from jax.extend.core import ClosedJaxpr, Primitive, jaxpr_as_fun
@@ -43,7 +44,7 @@ apart checkpoint closed_call cond custom_jvp_call custom_vjp_call jit optimizati
 remat2 scan while xla_metadata_value
 """)
 _TAKEN = _COMPUTING | _MOVING | _NESTING
-_DTYPES = _names("bool int32 int64 uint32 uint64 float32 float64 complex64 complex128")
+_DTYPES = {*map(np.dtype, "bool int32 int64 uint32 uint64 float32 float64 complex64 complex128".split())}
 
 
 def fused(fn: Callable, carry: Any) -> Any:
@@ -51,7 +52,7 @@ def fused(fn: Callable, carry: Any) -> Any:
 
     It may write over `carry`; what else it needs it closes over.
     """
-    closed, shape = jax.make_jaxpr(fn, return_shape=True)(carry)
+    closed, shape = jax.make_jaxpr(jax.jit(fn), return_shape=True)(carry)
     flat = fused_p.bind(*closed.consts, *jax.tree.leaves(carry), jaxpr=closed.jaxpr, constants=len(closed.consts))
     return jax.tree.unflatten(jax.tree.structure(shape), flat)
 
@@ -131,7 +132,7 @@ def _equations(jaxpr: Any) -> Iterator:
 
 def _known(eqn: Any) -> bool:
     name, arrays = eqn.primitive.name, [x.aval for x in (*eqn.invars, *eqn.outvars)]
-    if not all(x.size and str(x.dtype) in _DTYPES for x in arrays):
+    if not all(x.size and x.dtype in _DTYPES for x in arrays):
         return False
     if name == "dot_general":
         return max(_matrices(eqn)) < PRODUCT

@@ -1,5 +1,6 @@
 """Pytree algebra: the only place with arithmetic inside `tree_map`."""
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -17,22 +18,24 @@ def real_dtype(*trees: PyTree) -> jnp.dtype:
 
 
 def combine(z: PyTree, h: jax.Array, weights: Sequence, slopes: Sequence[PyTree]) -> PyTree:
-    """Return `z + h * sum(weights[i] * slopes[i])`, leaving out weights that are the number zero."""
+    """Return `z + h * sum(weights[i] * slopes[i])`, leaving out weights that are the number zero.
+
+    In operations of `lax`: each of `jnp` is a function of its own to trace, and a step has a hundred of them here.
+    """
     terms = [(w, k) for w, k in zip(weights, slopes, strict=False) if not (isinstance(w, float) and w == 0.0)]
     if not terms:
         return z
     used, kept = zip(*terms, strict=True)
 
     def leaf(x, *ks):
-        real = jnp.finfo(x.dtype).dtype
-        total = sum(_scalar(w, real) * k for w, k in zip(used, ks, strict=True))
-        return x + h.astype(real) * total
+        terms = [lax.mul(_scalar(w, x.dtype), k) for w, k in zip(used, ks, strict=True)]
+        return lax.add(x, lax.mul(_scalar(h, x.dtype), functools.reduce(lax.add, terms)))
 
     return jax.tree.map(leaf, z, *kept)
 
 
 def _scalar(w, dtype):
-    return w if isinstance(w, float) else w.astype(dtype)
+    return dtype.type(w) if isinstance(w, float) else lax.convert_element_type(w, dtype)
 
 
 def scale(h: jax.Array, weights: Sequence, slopes: Sequence[PyTree]) -> PyTree:
@@ -67,7 +70,13 @@ def moduli(a: PyTree, b: PyTree) -> PyTree:
 
 def where(condition: jax.Array, a: PyTree, b: PyTree) -> PyTree:
     """Select `a` or `b` by a condition whose axes are the last axes of every leaf."""
-    return jax.tree.map(lambda x, y: jnp.where(jnp.expand_dims(condition, range(x.ndim - condition.ndim)), x, y), a, b)
+
+    def leaf(x, y):
+        if condition.ndim:
+            return jnp.where(jnp.expand_dims(condition, range(x.ndim - condition.ndim)), x, y)
+        return lax.select(condition, x, y)
+
+    return jax.tree.map(leaf, a, b)
 
 
 def where_rows(condition: jax.Array, a: PyTree, b: PyTree) -> PyTree:
