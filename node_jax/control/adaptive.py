@@ -165,7 +165,7 @@ class Adaptive(eqx.Module):
     def _factor(self, method: Method, error: jax.Array, accepted: jax.Array, control: Control) -> jax.Array:
         """Return the change of the step size, from the logarithms of the last errors.
 
-        One logarithm and one exponential: on a CPU a power costs twenty times a product.
+        One logarithm and one exponential, in single precision: on a CPU a power costs twenty times a product.
         """
         damped = (self.p + self.i + self.d) * error
         if control.last is not None:
@@ -173,7 +173,8 @@ class Adaptive(eqx.Module):
         if control.before is not None:
             damped += self.d * control.before
         exponent = jnp.where(accepted, damped, error)
-        factor = self.safety * jnp.exp(exponent * (-1.0 / method.error_order))
+        exponent = (exponent * (-1.0 / method.error_order)).astype(jnp.float32)
+        factor = self.safety * jnp.exp(exponent).astype(error.dtype)
         least = self.min_factor if self.p or self.d else jnp.where(accepted, 1.0, self.min_factor)
         return jnp.clip(factor, least, jnp.where(accepted, self.max_factor, 1.0))
 
