@@ -44,7 +44,7 @@ apart checkpoint closed_call cond custom_jvp_call custom_vjp_call jit optimizati
 remat2 scan while xla_metadata_value
 """)
 _TAKEN = _COMPUTING | _MOVING | _NESTING
-_DTYPES = {*map(np.dtype, "bool int32 int64 uint32 uint64 float32 float64 complex64 complex128".split())}
+_DTYPES = set(map(np.dtype, _names("bool int32 int64 uint32 uint64 float32 float64 complex64 complex128")))
 
 
 def fused(fn: Callable, carry: Any) -> Any:
