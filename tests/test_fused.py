@@ -167,3 +167,15 @@ def flops(f, z):
 def test_stages_are_computed_once():
     """Not anew for each element that a later stage reads: 4,096 components, as few operations for each as for 16."""
     assert flops(neighbours, jnp.ones(4096)) < 1.1 * 4096 / 16 * flops(neighbours, jnp.ones(16))
+
+
+@pytest.mark.skipif(not NEW, reason="needs jaxlib 0.10")
+def test_a_small_solve_at_100_times_is_run_by_the_calling_thread():
+    """XLA hands a call to another thread, for 25 us, from an estimate of 1,000 operations on."""
+    save = nj.SaveAt(jnp.linspace(0, 10, 100))
+
+    def saved(z, theta):
+        field = lambda z, t, theta: theta * jnp.stack([z[0] * (1 - z[1]), z[1] * (z[0] - 1)])  # noqa: E731
+        return nj.odesolve(field, z, 0.0, 10.0, theta, save=save, steps=nj.Adaptive(1e-6, 1e-6)).zs
+
+    assert compiled(saved, jnp.ones(2), jnp.ones(())).cost_analysis()["flops"] < 1000
