@@ -170,7 +170,7 @@ def test_stages_are_computed_once():
 
 
 @pytest.mark.skipif(not NEW, reason="needs jaxlib 0.10")
-def test_a_small_solve_at_100_times_is_run_by_the_calling_thread():
+def test_a_small_solve_at_100_times_counts_as_cheap():
     """XLA hands a call to another thread, for 25 us, from an estimate of 1,000 operations on."""
     save = nj.SaveAt(jnp.linspace(0, 10, 100))
 

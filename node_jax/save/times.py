@@ -68,10 +68,12 @@ class SaveAt(eqx.Module):
         n = self.ts.shape[0]
         if n == 0:
             return jnp.array(True)
+        # one comparison a time: on a CPU, many operations here would send a small solve to another thread
         backward = (t1 < t0).astype(jnp.int32)
         low, high = (lax.dynamic_slice_in_dim(self.ts, i, max(n - 1, 1)) for i in (backward, 1 - backward))
-        first, last = (jnp.where(backward, x, y) for x, y in ((self.ts[-1], self.ts[0]), (self.ts[0], self.ts[-1])))
-        return jnp.all(low <= high) & (jnp.minimum(t0, t1) <= first) & (last <= jnp.maximum(t0, t1))
+        a, b = self.ts[0], self.ts[-1]
+        inside = (jnp.minimum(t0, t1) <= jnp.minimum(a, b)) & (jnp.maximum(a, b) <= jnp.maximum(t0, t1))
+        return jnp.all(low <= high) & inside
 
     def blank(self, each, method, z, still):
         """Rows of NaN; of `z0` in lanes that are still, with nothing to integrate."""
