@@ -29,6 +29,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 TOLERANCES = [10.0**-k for k in range(3, 11)]
 LENGTHS = (100, 1_000, 10_000, 100_000)
 WIDTHS = (8, 32, 128, 256)
+COMPILES = 3  # of each function, whose median counts
 SLOW = 6.0  # seconds: a gradient that is expected to take longer is compiled, but not run
 OURS = {
     "Checkpointed()": nj.Checkpointed(),
@@ -217,15 +218,20 @@ def single_part(rounds: int) -> list[dict]:
 
 
 def raced(made: dict, args: tuple, rounds: int, default: str) -> list[dict]:
-    """Compile every function twice, in turns, race all of them, and hold each of ours against its counterpart."""
-    compiled = [{key: timing.compile_time(make(f), *args) for key, f in made.items()} for make in (fresh, fresh)]
+    """Compile every function several times in turns, race all, and hold each of ours against its counterpart."""
+    compiled = [{key: compiled_anew(f, args) for key, f in made.items()} for _ in range(COMPILES)]
     runners = {key: lambda c=c: c(*args) for key, (c, _, _) in compiled[-1].items()}
     exact = flat(runners["Checkpointed()"]())
     times = timing.race(runners, rounds, 0.6)
     rows = []
     for key, seconds in times.items():
         tries = [turn[key][1] for turn in compiled]
-        row = {"strategy": key, "compile_s": min(tries), "compiles_s": tries, "temporary_bytes": compiled[-1][key][2]}
+        row = {
+            "strategy": key,
+            "compile_s": statistics.median(tries),
+            "compiles_s": tries,
+            "temporary_bytes": compiled[-1][key][2],
+        }
         row["difference"] = number(jnp.linalg.norm(flat(runners[key]()) - exact) / jnp.linalg.norm(exact))
         row |= timing.spread(seconds)
         row["ratios"] = {peer: ratio(seconds, times[peer]) for peer in times if peer not in OURS and key in OURS}
@@ -233,9 +239,10 @@ def raced(made: dict, args: tuple, rounds: int, default: str) -> list[dict]:
     return rows
 
 
-def fresh(function):
-    """Return a function that no cache knows."""
-    return lambda *args: function(*args)
+def compiled_anew(function, args: tuple):
+    """Trace and compile from nothing."""
+    jax.clear_caches()
+    return timing.compile_time(function, *args)
 
 
 def ratio(ours, theirs) -> float:

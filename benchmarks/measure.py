@@ -16,17 +16,21 @@ from benchmarks.peers import AGAINST
 
 ENOUGH = 8e9  # bytes of temporary memory: what asks for more is not run
 OURS = "node_jax"
-FLOOR = "floor"
+LOOPS = ("evaluations", "evaluations with pullback")
 LOOP = 100  # evaluations in the loop of a floor
 compiled_before = {}
 
 
 class Floor(NamedTuple):
-    """What a row cannot be faster than: so many evaluations of a field, alone in a loop."""
+    """What a row cannot be faster than: so many evaluations of a field, alone in a loop.
+
+    A gradient that stores states only evaluates the stages of accepted steps once more, with their vector-Jacobian
+    products.
+    """
 
     field: Callable  # z0, theta -> slopes of all lanes
-    evaluations: Callable  # z0, theta -> number
-    gradient: bool = False  # an evaluation comes with its vector-Jacobian product
+    evaluations: Callable  # z0, theta -> evaluations of the solve, and of the way back
+    gradient: bool = False  # with the way back
 
 
 class Row(NamedTuple):
@@ -54,9 +58,9 @@ def measure(row: Row, rounds: int, budget: float) -> dict:
         except Exception as error:  # whatever a peer raises: the others go on
             packages[name] = packages.get(name, {}) | {"error": f"{type(error).__name__}: {error}"[:300]}
     if row.floor:
-        runners[FLOOR] = loop_of(row)
+        runners |= loops_of(row)
     times = timing.race(runners, rounds, budget, first)
-    bare = times.pop(FLOOR, None)
+    bare = [times.pop(name) for name in LOOPS if name in times]
     for name, seconds in times.items():
         packages[name] |= timing.spread(seconds)
     record = {"row": row.name, "at": row.at, "packages": packages, "targets": row.target}
@@ -69,6 +73,17 @@ def measure(row: Row, rounds: int, budget: float) -> dict:
     if bare and OURS in times:
         record["floor"] = over_floor(row, times[OURS], bare)
     return record
+
+
+def compilation(row: Row, rounds: int, budget: float) -> dict:
+    """Trace and compile one row, every function `rounds` times in turns and each time from nothing."""
+    times: dict = {name: [] for name in row.runs}
+    for _ in range(rounds):
+        for name, function in row.runs.items():
+            jax.clear_caches()
+            times[name].append(timing.compile_time(function, *row.args)[1])
+    packages = {name: timing.spread(seconds) for name, seconds in times.items()}
+    return {"row": row.name, "at": row.at, "packages": packages, "targets": row.target} | ratios(times)
 
 
 def prepared(function, args):
@@ -121,18 +136,25 @@ def agreement(answers: dict, bound: float) -> dict:
     return {"differences": found, "bound": bound, "disagree": wrong}
 
 
-def loop_of(row: Row):
-    """Return a function of no arguments that evaluates the field of a row, and does nothing else."""
-    loop = slopes_in_loop if row.floor.gradient else values_in_loop
-    compiled, *_ = timing.compile_time(functools.partial(loop, row.floor.field), *row.args)
-    return lambda: compiled(*row.args)
+def loops_of(row: Row) -> dict:
+    """Return functions of no arguments that evaluate the field of a row, and do nothing else."""
+    loops = dict(
+        zip(LOOPS, (values_in_loop, slopes_in_loop) if row.floor.gradient else (values_in_loop,), strict=False)
+    )
+    compiled = {
+        name: timing.compile_time(functools.partial(loop, row.floor.field), *row.args)[0]
+        for name, loop in loops.items()
+    }
+    return {name: lambda compiled=compiled: compiled(*row.args) for name, compiled in compiled.items()}
 
 
-def over_floor(row: Row, seconds: list[float], bare: list[float]) -> dict:
-    """Time over the number of evaluations times the cost of one, in a loop of nothing else that ran in turns."""
-    count = int(row.floor.evaluations(*row.args))
-    ratio = statistics.median(by_round(seconds, bare)) * LOOP / count
-    return {"evaluations": count, "one_us": 1e6 * statistics.median(bare) / LOOP, "ratio": ratio}
+def over_floor(row: Row, seconds: list[float], bare: list[list[float]]) -> dict:
+    """Time over the number of evaluations times the cost of one, in loops of nothing else that ran in turns."""
+    counts = [int(x) for x in row.floor.evaluations(*row.args)][: len(bare)]
+    each = [statistics.median(x) / LOOP for x in bare]
+    floor = [sum(n * x for n, x in zip(counts, turn, strict=True)) / LOOP for turn in zip(*bare, strict=True)]
+    ratio = statistics.median(by_round(seconds, floor))
+    return {"evaluations": counts, "one_us": [1e6 * x for x in each], "ratio": ratio}
 
 
 def values_in_loop(field, z0, theta):

@@ -12,6 +12,7 @@ TITLES = {
     "ensembles": "Ensembles",
     "networks": "Neural fields",
     "fixed": "Fixed steps",
+    "compilation": "Trace and compile",
     "dimensions": "Size of the state",
     "batches": "Size of the batch",
     "precision": "Work-precision",
@@ -23,6 +24,7 @@ PEERS = (
     "torchdiffeq", "torchdiffeq adjoint", "torchode", "scipy", "scan", *OWN,
 )  # fmt: skip
 AHEAD = 1.1
+FLOOR = 1.3  # largest ratio to a floor
 UNITS = {"size": "components", "count": "lanes"}
 
 
@@ -121,22 +123,27 @@ def failures(results: list[dict]) -> list[str]:
 
 def floor_table(results: list[dict]) -> list[str]:
     """Return time over floor where a row has one."""
-    rows = [
-        [
-            label(x),
-            x["dtype"],
-            f"{x['floor']['evaluations']}",
-            f"{x['floor']['one_us']:.3g}",
-            f"{x['floor']['ratio']:.2f}",
-        ]
-        for x in results
-        if "floor" in x
-    ]
-    head = ["", "dtype", "evaluations", "one, us", "time over floor"]
+    with_floor = [x for x in results if "floor" in x]
+    if not with_floor:
+        return []
     note = (
-        "Floor: number of evaluations times the cost of one (for a gradient with its vector-Jacobian product), alone in"
+        "Floor: the evaluations of the solve, and for a gradient those of the stages of accepted steps with their"
+        " vector-Jacobian products, each at what it costs alone in a loop. The last column leaves those of the solve"
+        " out, as if a gradient could do without."
     )
-    return [f"{note} a loop.", "", *markdown(head, rows), ""] if rows else []
+    head = ["", "dtype", "evaluations", "one, us", "time over floor", "over pullbacks alone"]
+    return [note, "", *markdown(head, [floor_row(x) for x in with_floor]), ""]
+
+
+def floor_row(record: dict) -> list[str]:
+    """Return the cells of one floor."""
+    floor = record["floor"]
+    counts, each = floor["evaluations"], floor["one_us"]
+    alone = record["packages"][OURS]["median_ms"] * 1e3 / (counts[-1] * each[-1])
+    return [
+        label(record), record["dtype"], " + ".join(map(str, counts)), " + ".join(f"{x:.3g}" for x in each),
+        f"{floor['ratio']:.2f}", f"{alone:.2f}" if len(counts) > 1 else "",
+    ]  # fmt: skip
 
 
 def comparable(groups: dict):
@@ -171,15 +178,29 @@ def loss_table(groups: dict) -> list[str]:
 
 
 def missed_table(groups: dict) -> list[str]:
-    """Return the targets that were missed."""
+    """Return the targets that were missed, and what the floor of a row is to the same."""
     rows = [
-        [label(x), x["dtype"], peer, f"{x['ratios'][peer]:.2g}", f"{target:.2g}"]
+        [label(x), x["dtype"], to, f"{ratio:.2g}", f"{target:.2g}", floor_cell(x, ratio)]
         for group in groups.values()
         for x in group["results"]
-        for peer, target in x["targets"].items()
-        if x["ratios"].get(peer, 0.0) > target
+        for to, ratio, target in held(x)
+        if ratio > target
     ]
-    return markdown(["", "dtype", "ratio to", "ratio", "target"], rows, 3) if rows else ["None."]
+    return markdown(["", "dtype", "ratio to", "ratio", "target", "floor"], rows, 3) if rows else ["None."]
+
+
+def floor_cell(record: dict, ratio: float) -> str:
+    """Return what a ratio would be if a row took no longer than its floor."""
+    return f"{ratio / record['floor']['ratio']:.2g}" if "floor" in record else ""
+
+
+def held(record: dict):
+    """Yield (to what, ratio, largest ratio asked for) of one row."""
+    for peer, target in record["targets"].items():
+        if peer in record["ratios"]:
+            yield peer, record["ratios"][peer], target
+    if "floor" in record:
+        yield "its floor", record["floor"]["ratio"], FLOOR
 
 
 def differing(groups: dict) -> list[str]:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 import node_jax as nj
 from benchmarks import measure, queue, timing
-from benchmarks.rows import Group, Packages, ensembles, fixed, lanes, networks, precision, scaling, singles
+from benchmarks.rows import Group, Packages, compilation, ensembles, fixed, lanes, networks, precision, scaling, singles
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 GROUPS = {
@@ -19,6 +19,7 @@ GROUPS = {
     "ensembles": Group(ensembles.rows, extra=queue.measurements),
     "networks": Group(networks.rows),
     "fixed": Group(fixed.rows),
+    "compilation": Group(compilation.rows, measured=measure.compilation),
     "dimensions": Group(scaling.dimensions, 0.2),
     "batches": Group(scaling.batches, 0.2),
     "precision": Group(precision.rows, 0.1),
@@ -66,7 +67,7 @@ def records(group: Group, packages: Packages, options):
         for row in group.rows(dtype, packages) if options.dtype in dtype.__name__ else ():
             if options.row in row.name:
                 begin = time.perf_counter()
-                record = {"dtype": dtype.__name__} | measure.measure(row, options.rounds, group.budget)
+                record = {"dtype": dtype.__name__} | group.measured(row, options.rounds, group.budget)
                 yield record | {"took_s": time.perf_counter() - begin}
         measure.compiled_before.clear()
         jax.clear_caches()

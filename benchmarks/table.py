@@ -13,7 +13,7 @@ from benchmarks import curves, report
 
 ROOT = pathlib.Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-GROUPS = ("singles", "lanes", "ensembles", "networks", "fixed", "dimensions", "batches", "precision")
+GROUPS = ("singles", "lanes", "ensembles", "networks", "fixed", "compilation", "dimensions", "batches", "precision")
 END = "<!-- end -->"
 SHOWN = (  # rows of the README
     "single Lotka-Volterra, 800 steps",

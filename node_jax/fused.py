@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import jaxlib.version
 import numpy as np
 from jax import lax
@@ -130,12 +131,22 @@ def _equations(jaxpr: Any) -> Iterator:
                 yield from _equations(inner)
 
 
+def multiplies(jaxpr: Any) -> bool:
+    """Whether large matrices are multiplied, or signals convolved, anywhere in a computation."""
+    return any(_is_product(eqn) or eqn.primitive.name == "conv_general_dilated" for eqn in _equations(jaxpr))
+
+
+def _is_product(eqn: Any) -> bool:
+    sizes = [x.aval.size for x in eqn.invars]
+    return eqn.primitive.name == "dot_general" and all(sizes) and max(_matrices(eqn)) >= PRODUCT
+
+
 def _known(eqn: Any) -> bool:
     name, arrays = eqn.primitive.name, [x.aval for x in (*eqn.invars, *eqn.outvars)]
     if not all(x.size and x.dtype in _DTYPES for x in arrays):
         return False
     if name == "dot_general":
-        return max(_matrices(eqn)) < PRODUCT
+        return not _is_product(eqn)
     return name in _TAKEN and (name not in _COMPUTING or all(x.size <= LARGEST for x in arrays))
 
 
@@ -159,6 +170,12 @@ def _called(x: jax.Array) -> Any:
     return set_xla_metadata(jax.jit(lax.optimization_barrier)(x), inlineable="false") if tried() else x
 
 
+def _batch_apart(args, dims):
+    """Bring lanes to the end: a call has the layout of its axes, and kernels are vectorised over the last of them."""
+    (x,), (dim,) = args, dims
+    return apart_p.bind(jnp.moveaxis(x, dim, -1)), x.ndim - 1
+
+
 def _transpose(bar, _):
     return [bar if type(bar) is ad.Zero else apart_p.bind(bar)]
 
@@ -168,5 +185,5 @@ apart_p.def_impl(lambda x: x)
 apart_p.def_abstract_eval(lambda x: x)
 mlir.register_lowering(apart_p, mlir.lower_fun(lambda x: x, multiple_results=False))
 mlir.register_lowering(apart_p, mlir.lower_fun(_called, multiple_results=False), platform="cpu")
-batching.primitive_batchers[apart_p] = lambda args, dims: (apart_p.bind(*args), dims[0])
+batching.primitive_batchers[apart_p] = _batch_apart
 ad.deflinear2(apart_p, _transpose)

@@ -15,7 +15,7 @@ from jax import lax
 
 from node_jax import tree
 from node_jax.fused import fused, is_emitted
-from node_jax.problem import Outcome, Problem, Progress, attempt, begin, outcome, restart, untried, visible
+from node_jax.problem import Outcome, Problem, Progress, at_stages, attempt, begin, outcome, restart, untried
 from node_jax.save import Trial
 from node_jax.types import RUNNING, PyTree, Status, Time
 
@@ -63,7 +63,7 @@ def extend(each: Each):
     method = each.problem.method
 
     def more(inputs, trial):
-        field = visible(each.problem.field, inputs.steps, trial.t.high, trial.h)
+        field = at_stages(each.problem, inputs.steps, trial.t.high, trial.h)
         slopes = method.dense_slopes(field, trial.t.high, trial.z, trial.h, inputs.theta, trial.slopes)
         return slopes[len(trial.slopes) :]
 

@@ -18,6 +18,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from node_jax import queue, tree
 from node_jax.chunks import Chunks
 from node_jax.ensemble import plan
+from node_jax.fused import multiplies
 from node_jax.integrate import integrate
 from node_jax.linear import (
     Applied,
@@ -98,12 +99,17 @@ def _lower(primitive: Primitive, fn: Callable) -> None:
 
 
 class Hoisted(NamedTuple):
-    """A traced function of `(consts, *args)`: what it closed over, the shape of its result, the leaves it looks at."""
+    """A traced function of `(consts, *args)`.
+
+    With it come what it closed over, the shape of its result, the leaves it looks at, and whether it multiplies
+    matrices.
+    """
 
     call: Callable
     consts: list
     shape: PyTree
     used: list[bool]
+    multiplies: bool
 
 
 def hoist(f: Callable, *examples: PyTree) -> Hoisted:
@@ -118,7 +124,8 @@ def hoist(f: Callable, *examples: PyTree) -> Hoisted:
         flat = jaxpr_as_fun(ClosedJaxpr(closed.jaxpr, list(consts)))(*jax.tree.leaves(args))
         return jax.tree.unflatten(structure, flat)
 
-    return Hoisted(hoisted, list(closed.consts), shape, [id(v) in read for v in closed.jaxpr.invars])
+    used = [id(v) in read for v in closed.jaxpr.invars]
+    return Hoisted(hoisted, list(closed.consts), shape, used, multiplies(closed.jaxpr))
 
 
 def _refuse_other_solves(jaxpr: Any) -> None:

@@ -139,7 +139,8 @@ def problem_of(static: _Static, dynamic: list) -> tuple[Problem, list, PyTree]:
     timed = field.used[len(jax.tree.leaves(z0))]
     unflatten = functools.partial(_unflatten, structure)
     method = static.adjoint.scheme(static.method) if isinstance(static.adjoint, Reversible) else static.method
-    problem = Problem(with_params, timed, method, static.max_steps, unflatten, lane_width=static.lane_width)
+    width, multiplies = static.lane_width, field.multiplies
+    problem = Problem(with_params, timed, method, static.max_steps, unflatten, lane_width=width, multiplies=multiplies)
     return problem, flat, theta
 
 

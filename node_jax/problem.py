@@ -9,6 +9,7 @@ from jax import lax
 
 from node_jax import tree
 from node_jax.control import Control, Proposal
+from node_jax.fused import apart
 from node_jax.methods.explicit import ExplicitRK
 from node_jax.save import Trial
 from node_jax.types import RUNNING, PyTree, Stats, Status, Time, VectorField
@@ -36,6 +37,7 @@ class Problem(NamedTuple):
     unflatten: Callable[[Sequence[Any]], Inputs]
     crosses: bool = False  # whether breakpoints move in a derivative
     lane_width: int | float | None = None  # lanes that step together; None: chosen
+    multiplies: bool = False  # whether the field multiplies matrices
 
 
 class Progress(NamedTuple):
@@ -87,6 +89,15 @@ def visible(field: VectorField, steps: Any, t: jax.Array, h: jax.Array) -> Vecto
     return lambda z, time, theta: field(z, jnp.clip(time, low, high), theta)
 
 
+def at_stages(problem: Problem, steps: Any, t: jax.Array, h: jax.Array) -> VectorField:
+    """Return the field as the stages of a step from `t` may see it; the state of each is computed once.
+
+    That costs a kernel, which the products of matrices need in any case.
+    """
+    field = visible(problem.field, steps, t, h)
+    return field if problem.multiplies else lambda z, time, theta: field(apart(z), time, theta)
+
+
 def begin(problem: Problem, inputs: Inputs) -> Progress:
     """Check the values and choose the first step."""
     z0, t0, t1, theta, steps, save, _ = inputs
@@ -116,7 +127,7 @@ def attempt(problem: Problem, inputs: Inputs, p: Progress) -> tuple[Progress, tu
     _, t0, t1, theta, steps, save, _ = inputs
     live = p.status == RUNNING
     proposal: Proposal = steps.propose(p.control, p.t, p.accepted, t0, t1)
-    field = visible(problem.field, steps, p.t.high, proposal.h)
+    field = at_stages(problem, steps, p.t.high, proposal.h)
     step = problem.method.step(field, p.t.high, p.z, proposal.h, theta, p.memory)
     verdict = steps.judge(problem.method, step, p.z, p.t, proposal, p.control, t0, t1)
 

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
+from benchmarks import measure
+
 
 class Packages(NamedTuple):
     """Who takes part: name -> (task -> function), for each kind of row."""
@@ -23,6 +25,7 @@ class Group(NamedTuple):
     rows: Callable
     budget: float = 0.5
     extra: Callable | None = None
+    measured: Callable = measure.measure  # row, rounds, budget -> record
 
 
 def bounds(dtype) -> tuple[float, float]:

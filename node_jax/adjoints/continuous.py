@@ -53,7 +53,8 @@ def engine(each: Each, field: VectorField, method: ExplicitRK, inputs: Inputs) -
     masks = {id(x): mask for x, mask in zip(each.leaves, each.masks, strict=True)}
     leaves, structure = jax.tree.flatten(inputs)
     own = [masks.get(id(x), (x.ndim > 0,) * len(each.lanes)) for x in leaves]
-    problem = Problem(field, True, method, each.problem.max_steps, functools.partial(jax.tree.unflatten, structure))
+    unflatten = functools.partial(jax.tree.unflatten, structure)
+    problem = Problem(field, True, method, each.problem.max_steps, unflatten, multiplies=each.problem.multiplies)
     return Each(problem, leaves, own, each.lanes)
 
 

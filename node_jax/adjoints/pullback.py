@@ -13,7 +13,7 @@ from node_jax import tree
 from node_jax.adjoints.boundary import cross
 from node_jax.fused import apart
 from node_jax.integrate import Each
-from node_jax.problem import Inputs, Problem, visible
+from node_jax.problem import Inputs, Problem, at_stages
 from node_jax.types import PyTree, Time
 
 # Up to this many components of state and parameters of one of several lanes, the Jacobian of the field is found by
@@ -51,7 +51,7 @@ def times_of(inputs: Inputs, start: Start) -> tuple[jax.Array, jax.Array]:
 def retrace(problem: Problem, inputs: Inputs, start: Start, slopes: bool = False) -> Retraced:
     """Take a recorded step of one lane again, without error estimate; with slopes if asked or needed for the save."""
     method, (t, h) = problem.method, times_of(inputs, start)
-    field = visible(problem.field, inputs.steps, t, h)
+    field = at_stages(problem, inputs.steps, t, h)
     if not (slopes or inputs.save.wants_slopes):
         return Retraced(_behind(problem, inputs, t, h, method.advance(field, t, start.z, h, inputs.theta)), (), t, h)
     stages = method.stages(field, t, start.z, h, inputs.theta)

@@ -16,7 +16,7 @@ from node_jax.adjoints.slots import History, Slots
 from node_jax.fused import fused
 from node_jax.integrate import Each
 from node_jax.methods import Coupled, ExplicitRK, coupled
-from node_jax.problem import Inputs, Outcome, Problem, visible
+from node_jax.problem import Inputs, Outcome, Problem, at_stages
 from node_jax.save import Trial
 from node_jax.types import PyTree, Time, is_count
 
@@ -186,5 +186,5 @@ def undo_all(each: Each, solved: tuple[Outcome, History], bar: Cotangents, lane_
 def _step_back(problem: Problem, inputs: Inputs, start: Start) -> Retraced:
     """Take the step of the base method from the end of a recorded step to its start, from the state in `start`."""
     t, h = times_of(inputs, start)
-    field = visible(problem.field, inputs.steps, t, h)
+    field = at_stages(problem, inputs.steps, t, h)
     return Retraced(problem.method.advance(field, t + h, start.z, -h, inputs.theta), (), t, h)
