@@ -76,12 +76,16 @@ def measure(row: Row, rounds: int, budget: float) -> dict:
 
 
 def compilation(row: Row, rounds: int, budget: float) -> dict:
-    """Trace and compile one row, every function `rounds` times in turns and each time from nothing."""
+    """Trace and compile one row, every function `rounds` times in turns, after one that does not count.
+
+    Each time it is done from nothing.
+    """
     times: dict = {name: [] for name in row.runs}
-    for _ in range(rounds):
+    for _ in range(1 + rounds):
         for name, function in row.runs.items():
             jax.clear_caches()
             times[name].append(timing.compile_time(function, *row.args)[1])
+    times = {name: seconds[1:] for name, seconds in times.items()}
     packages = {name: timing.spread(seconds) for name, seconds in times.items()}
     return {"row": row.name, "at": row.at, "packages": packages, "targets": row.target} | ratios(times)
 
