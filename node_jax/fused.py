@@ -91,12 +91,30 @@ def _jvp_fused(primals, tangents, **params):
     return jax.jvp(functools.partial(_plain, **params), tuple(primals), tuple(map(ad.instantiate_zeros, tangents)))
 
 
+def _divides(context: Any) -> bool:
+    """Whether XLA divides a computation among devices: not where there is one, nor inside `shard_map`."""
+    axes = getattr(getattr(context, "mesh", None), "shape", {})
+    auto = [size for axis, size in axes.items() if axis not in context.manual_axes]
+    return max(auto, default=getattr(context, "num_devices", 1)) > 1
+
+
+def _lower(primitive: Primitive, plain: Callable, on_cpu: Callable, multiple_results: bool) -> None:
+    """Lower a primitive; on a CPU by `on_cpu`, unless collectives may come to stand in what it calls."""
+    lowered, called = (mlir.lower_fun(fn, multiple_results=multiple_results) for fn in (plain, on_cpu))
+
+    def rule(ctx, *args, **params):
+        chosen = lowered if _divides(ctx.module_context.axis_context) else called
+        return chosen(ctx, *args, **params)
+
+    mlir.register_lowering(primitive, lowered)
+    mlir.register_lowering(primitive, rule, platform="cpu")
+
+
 fused_p = Primitive("fused")
 fused_p.multiple_results = True
 fused_p.def_impl(lambda *args, **params: jax.jit(functools.partial(fused_p.bind, **params))(*args))
 fused_p.def_abstract_eval(lambda *_, jaxpr, constants: [x.aval for x in jaxpr.outvars])
-mlir.register_lowering(fused_p, mlir.lower_fun(_plain))
-mlir.register_lowering(fused_p, mlir.lower_fun(_on_cpu), platform="cpu")
+_lower(fused_p, _plain, _on_cpu, multiple_results=True)
 batching.primitive_batchers[fused_p] = _batch_fused
 ad.primitive_jvps[fused_p] = _jvp_fused
 
@@ -183,7 +201,6 @@ def _transpose(bar, _):
 apart_p = Primitive("apart")
 apart_p.def_impl(lambda x: x)
 apart_p.def_abstract_eval(lambda x: x)
-mlir.register_lowering(apart_p, mlir.lower_fun(lambda x: x, multiple_results=False))
-mlir.register_lowering(apart_p, mlir.lower_fun(_called, multiple_results=False), platform="cpu")
+_lower(apart_p, lambda x: x, _called, multiple_results=False)
 batching.primitive_batchers[apart_p] = _batch_apart
 ad.deflinear2(apart_p, _transpose)

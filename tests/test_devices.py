@@ -45,6 +45,7 @@ def test_two_devices_solve_and_differentiate_alone():
         ("direct", "same, 1 collectives, 0 in loops"),
         ("closure", "f uses a value that varies over the axis 'solves': pass it as theta"),
         ("jit", "same"),
+        *([("explicit", "same")] if hasattr(jax, "set_mesh") else []),
     ]
 
 

@@ -1,5 +1,7 @@
 """Small loops as one compiled function on a CPU: what is taken, what is refused, and that results stay the same."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import jaxlib.version
@@ -167,6 +169,25 @@ def flops(f, z):
 def test_stages_are_computed_once():
     """Not anew for each element that a later stage reads: 4,096 components, as few operations for each as for 16."""
     assert flops(neighbours, jnp.ones(4096)) < 1.1 * 4096 / 16 * flops(neighbours, jnp.ones(16))
+
+
+def boundaries(program):
+    return re.findall(r"%jit_optimization_barrier\S* = (\S+) call", program.as_text())
+
+
+@pytest.mark.skipif(not NEW, reason="needs jaxlib 0.10")
+def test_states_of_stages_are_computed_once_too():
+    """But not for a field that multiplies matrices, which reads its state from memory in any case."""
+    matrix = jnp.ones((16, 16))
+    for f, kept in ((neighbours, 2), (lambda z, t, theta: theta * (matrix @ z), 1)):
+        program = compiled(solved(f, nj.Fixed(3), method=nj.rk4), jnp.ones(16), THETA)
+        assert len(boundaries(program)) == 4 * kept
+
+
+@pytest.mark.skipif(not NEW, reason="needs jaxlib 0.10")
+def test_lanes_lie_next_to_each_other():
+    program = compiled(jax.vmap(lambda z: solved(neighbours)(z, THETA)), jnp.ones((256, 3)))
+    assert set(boundaries(program)) == {"f64[3,256]{1,0}"}
 
 
 @pytest.mark.skipif(not NEW, reason="needs jaxlib 0.10")
