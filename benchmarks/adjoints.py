@@ -219,7 +219,7 @@ def single_part(rounds: int) -> list[dict]:
 
 def raced(made: dict, args: tuple, rounds: int, default: str) -> list[dict]:
     """Compile every function several times in turns, race all, and hold each of ours against its counterpart."""
-    compiled = [{key: compiled_anew(f, args) for key, f in made.items()} for _ in range(COMPILES)]
+    compiled = [{key: timing.compile_anew(f, *args) for key, f in made.items()} for _ in range(COMPILES)]
     runners = {key: lambda c=c: c(*args) for key, (c, _, _) in compiled[-1].items()}
     exact = flat(runners["Checkpointed()"]())
     times = timing.race(runners, rounds, 0.6)
@@ -237,12 +237,6 @@ def raced(made: dict, args: tuple, rounds: int, default: str) -> list[dict]:
         row["ratios"] = {peer: ratio(seconds, times[peer]) for peer in times if peer not in OURS and key in OURS}
         rows.append(row | ({"counterpart": COUNTERPART.get(key, default)} if key in OURS else {}))
     return rows
-
-
-def compiled_anew(function, args: tuple):
-    """Trace and compile from nothing."""
-    jax.clear_caches()
-    return timing.compile_time(function, *args)
 
 
 def ratio(ours, theirs) -> float:

@@ -83,8 +83,7 @@ def compilation(row: Row, rounds: int, budget: float) -> dict:
     times: dict = {name: [] for name in row.runs}
     for _ in range(1 + rounds):
         for name, function in row.runs.items():
-            jax.clear_caches()
-            times[name].append(timing.compile_time(function, *row.args)[1])
+            times[name].append(timing.compile_anew(function, *row.args)[1])
     times = {name: seconds[1:] for name, seconds in times.items()}
     packages = {name: timing.spread(seconds) for name, seconds in times.items()}
     return {"row": row.name, "at": row.at, "packages": packages, "targets": row.target} | ratios(times)
@@ -142,14 +141,9 @@ def agreement(answers: dict, bound: float) -> dict:
 
 def loops_of(row: Row) -> dict:
     """Return functions of no arguments that evaluate the field of a row, and do nothing else."""
-    loops = dict(
-        zip(LOOPS, (values_in_loop, slopes_in_loop) if row.floor.gradient else (values_in_loop,), strict=False)
-    )
-    compiled = {
-        name: timing.compile_time(functools.partial(loop, row.floor.field), *row.args)[0]
-        for name, loop in loops.items()
-    }
-    return {name: lambda compiled=compiled: compiled(*row.args) for name, compiled in compiled.items()}
+    loops = (values_in_loop, slopes_in_loop) if row.floor.gradient else (values_in_loop,)
+    made = (timing.compile_time(functools.partial(loop, row.floor.field), *row.args)[0] for loop in loops)
+    return {name: functools.partial(compiled, *row.args) for name, compiled in zip(LOOPS, made, strict=False)}
 
 
 def over_floor(row: Row, seconds: list[float], bare: list[list[float]]) -> dict:

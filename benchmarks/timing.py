@@ -24,6 +24,12 @@ def compile_time(function, *args):
     return compiled, seconds, compiled.memory_analysis().temp_size_in_bytes
 
 
+def compile_anew(function, *args):
+    """Do the same from nothing."""
+    jax.clear_caches()
+    return compile_time(function, *args)
+
+
 def call(run) -> float:
     """Return the seconds of one call."""
     begin = time.perf_counter()

@@ -98,9 +98,9 @@ def _divides(context: Any) -> bool:
     return max(auto, default=getattr(context, "num_devices", 1)) > 1
 
 
-def _lower(primitive: Primitive, plain: Callable, on_cpu: Callable, multiple_results: bool) -> None:
+def _lower(primitive: Primitive, plain: Callable, on_cpu: Callable) -> None:
     """Lower a primitive; on a CPU by `on_cpu`, unless collectives may come to stand in what it calls."""
-    lowered, called = (mlir.lower_fun(fn, multiple_results=multiple_results) for fn in (plain, on_cpu))
+    lowered, called = (mlir.lower_fun(fn, multiple_results=primitive.multiple_results) for fn in (plain, on_cpu))
 
     def rule(ctx, *args, **params):
         chosen = lowered if _divides(ctx.module_context.axis_context) else called
@@ -114,7 +114,7 @@ fused_p = Primitive("fused")
 fused_p.multiple_results = True
 fused_p.def_impl(lambda *args, **params: jax.jit(functools.partial(fused_p.bind, **params))(*args))
 fused_p.def_abstract_eval(lambda *_, jaxpr, constants: [x.aval for x in jaxpr.outvars])
-_lower(fused_p, _plain, _on_cpu, multiple_results=True)
+_lower(fused_p, _plain, _on_cpu)
 batching.primitive_batchers[fused_p] = _batch_fused
 ad.primitive_jvps[fused_p] = _jvp_fused
 
@@ -201,6 +201,6 @@ def _transpose(bar, _):
 apart_p = Primitive("apart")
 apart_p.def_impl(lambda x: x)
 apart_p.def_abstract_eval(lambda x: x)
-_lower(apart_p, lambda x: x, _called, multiple_results=False)
+_lower(apart_p, lambda x: x, _called)
 batching.primitive_batchers[apart_p] = _batch_apart
 ad.deflinear2(apart_p, _transpose)
