@@ -1,6 +1,6 @@
 """How `vmap`, `grad` and `jvp` reach the lane engine: one primitive whose batching rule adds a lane axis.
 
-Every name of JAX that is not stable API is used in this file, or in `fused`.
+Every name of JAX that is not stable API is used in this file, in `placement` or in `fused`.
 """
 
 import functools
@@ -9,13 +9,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jax.core import ShapedArray, Tracer
 from jax.extend.core import ClosedJaxpr, Primitive, jaxpr_as_fun
 from jax.interpreters import ad, batching, mlir
-from jax.sharding import NamedSharding, PartitionSpec
 
-from node_jax import queue, tree
+from node_jax import placement, queue, tree
 from node_jax.chunks import Chunks
 from node_jax.ensemble import plan
 from node_jax.fused import multiplies
@@ -46,43 +44,10 @@ _STILL = object()  # the tangent of an output that does not move
 
 def solve(problem: Problem, adjoint, leaves: Sequence[jax.Array]) -> Outcome:
     """Solve one problem as a primitive that every transformation understands."""
-    leaves, masks = _varying_alike(leaves), ((),) * len(leaves)
+    leaves, masks = placement.varying_alike(leaves), ((),) * len(leaves)
     flat = solve_p.bind(*leaves, problem=problem, adjoint=adjoint, recording=False, lanes=(), masks=masks)
     each = each_of_shapes(problem, leaves, masks, ())
     return jax.tree.unflatten(jax.tree.structure(shapes_of(each, None)), flat)
-
-
-def _axes(aval: Any) -> frozenset:
-    """Return the axes of `shard_map` over which a value varies."""
-    kind = getattr(aval, "manual_axis_type", aval)
-    return getattr(kind, "varying", getattr(kind, "vma", frozenset()))
-
-
-def _varying_alike(leaves: Sequence) -> list:
-    """Let all values vary over the axes of `shard_map` over which any does; the transpose adds cotangents up."""
-    union = frozenset().union(*(_axes(jax.typeof(x)) for x in leaves))
-
-    def cast(x):
-        axes = tuple(union - _axes(jax.typeof(x)))
-        if not axes:
-            return x
-        return lax.pcast(x, axes, to="varying") if hasattr(lax, "pcast") else lax.pvary(x, axes)  # pyright: ignore[reportAttributeAccessIssue]
-
-    return list(map(cast, leaves))
-
-
-def _on_one_device(x: Any) -> Any:
-    aval = jax.typeof(x)
-    return jax.ShapeDtypeStruct(x.shape, x.dtype, weak_type=aval.weak_type) if _axes(aval) else x
-
-
-def _shaped(x: Any, args: Sequence) -> ShapedArray:
-    """Return the abstract value of a result, which varies over devices as the arguments do."""
-    like = next((a for a in args if _axes(a)), None)
-    if like is None:
-        return ShapedArray(x.shape, x.dtype)
-    whole = NamedSharding(like.sharding.mesh, PartitionSpec(*[None] * len(x.shape)))
-    return like.update(shape=x.shape, dtype=x.dtype, weak_type=False, sharding=whole)
 
 
 def _lower(primitive: Primitive, fn: Callable) -> None:
@@ -93,7 +58,8 @@ def _lower(primitive: Primitive, fn: Callable) -> None:
         alone = {
             name: [ShapedArray(x.shape, x.dtype) for x in getattr(ctx, name)] for name in ("avals_in", "avals_out")
         }
-        return lowered(ctx.replace(**alone), *args, **params)
+        with placement.no_mesh(within_shards=True):
+            return lowered(ctx.replace(**alone), *args, **params)
 
     mlir.register_lowering(primitive, rule)
 
@@ -114,8 +80,10 @@ class Hoisted(NamedTuple):
 
 def hoist(f: Callable, *examples: PyTree) -> Hoisted:
     """Trace `f` once. Values of outer transformations that it closes over (of any type) become visible inputs."""
-    examples = jax.tree.map(_on_one_device, examples)
-    closed, shape = jax.make_jaxpr(f, return_shape=True)(*examples)
+    examples = jax.tree.map(placement.on_one_device, examples)
+    with placement.no_mesh(within_shards=False):
+        closed, shape = jax.make_jaxpr(f, return_shape=True)(*examples)
+    closed = placement.without_mesh(closed)
     _refuse_other_solves(closed.jaxpr)
     structure = jax.tree.structure(shape)
     read = {id(v) for eqn in closed.jaxpr.eqns for v in eqn.invars} | {id(v) for v in closed.jaxpr.outvars}
@@ -157,7 +125,7 @@ def _run(*leaves, problem, adjoint, recording, lanes, masks):
 def _abstract(*leaves, problem, adjoint, recording, lanes, masks):
     each = each_of_shapes(problem, leaves, masks, lanes)
     shapes = shapes_of(each, recorder_of(each, adjoint, recording))
-    return [_shaped(x, leaves) for x in jax.tree.leaves(shapes)]
+    return [placement.shaped(x, leaves) for x in jax.tree.leaves(shapes)]
 
 
 @functools.lru_cache(maxsize=64)
@@ -166,12 +134,15 @@ def _compiled(**params):
 
 
 def _batch(args, dims, *, lanes, masks, **params):
-    n = next(x.shape[d] for x, d in zip(args, dims, strict=True) if d is not None)
-    args = [x if d is None else jnp.moveaxis(x, d, 0) for x, d in zip(args, dims, strict=True)]
     masks = tuple((d is not None, *mask) for d, mask in zip(dims, masks, strict=True))
-    outs = solve_p.bind(*args, lanes=(n, *lanes), masks=masks, **params)
-    own = _has_lanes(args, masks, (n, *lanes), **params)
-    return outs, [x.ndim - 1 if has else None for x, has in zip(outs, own, strict=True)]
+
+    def batched(n, *args):
+        args = [x if d is None else jnp.moveaxis(x, d, 0) for x, d in zip(args, dims, strict=True)]
+        outs = solve_p.bind(*args, lanes=(n, *lanes), masks=masks, **params)
+        own = _has_lanes(args, masks, (n, *lanes), **params)
+        return outs, [x.ndim - 1 if has else None for x, has in zip(outs, own, strict=True)]
+
+    return placement.mapped(batched, args, dims, together=params["recording"])
 
 
 def _has_lanes(leaves, masks, lanes, *, problem, adjoint, recording) -> list[bool]:
@@ -194,7 +165,7 @@ def _jvp(primals, tangents, *, recording, **params):
     steps, residuals = Steps(call, moving, moving, recording), [*primals, *flat]
     dots = tree.picked(tangents, moving)
     results, structure = jax.tree.flatten(steps.results(residuals))
-    if call.adjoint.plain and not any(_axes(jax.typeof(x)) for x in primals):
+    if call.adjoint.plain and not any(placement.axes(jax.typeof(x)) for x in primals):
         dots = _bind(Gate(), _used(call, moving, outcome, dots), dots, dots)
         pushed = steps.push(residuals, dots)
     else:
@@ -258,7 +229,7 @@ def _transpose(bars, *args, fn: Applied, avals):
     if isinstance(one_entry(fn.linear), Steps | Chunks):
         pulled = backward_p.bind(*residuals, *some, fn=pull, avals=_avals([x.aval for x in dots]))
     else:
-        pulled = pull(*residuals, *some)
+        pulled = pull.apply(*residuals, *some)
     return [None] * fn.count + [ad.Zero(x.aval) if g is None else g for x, g in zip(dots, pulled, strict=True)]
 
 
@@ -281,23 +252,25 @@ def _backward_jvp(primals, tangents, *, fn: Applied, avals):
 
 
 def _batch_applied(primitive, args, dims, *, fn: Applied, avals):
-    size = next(x.shape[d] for x, d in zip(args, dims, strict=True) if d is not None)
-    front = [
-        jnp.broadcast_to(x, (size, *x.shape)) if d is None else jnp.moveaxis(x, d, 0)
-        for x, d in zip(args[fn.count :], dims[fn.count :], strict=True)
-    ]
-    fn = fn._replace(linear=Mapped(fn.linear, tuple(dims[: fn.count]), size))
-    return primitive.bind(*args[: fn.count], *front, fn=fn, avals=_avals(avals, size)), [0] * len(avals)
+    def batched(size, *args):
+        front = [
+            jnp.broadcast_to(x, (size, *x.shape)) if d is None else jnp.moveaxis(x, d, 0)
+            for x, d in zip(args[fn.count :], dims[fn.count :], strict=True)
+        ]
+        mapped = fn._replace(linear=Mapped(fn.linear, tuple(dims[: fn.count]), size))
+        return primitive.bind(*args[: fn.count], *front, fn=mapped, avals=_avals(avals, size)), [0] * len(avals)
+
+    return placement.mapped(batched, args, dims)
 
 
 def _call(*args, fn: Applied, avals):
-    return fn(*args)
+    return fn.apply(*args)
 
 
 for _primitive, _rule in ((tangent_p, _tangent_jvp), (backward_p, _backward_jvp)):
     _primitive.multiple_results = True
     _primitive.def_impl(_call)
-    _primitive.def_abstract_eval(lambda *args, fn, avals: [_shaped(x, args) for x in avals])
+    _primitive.def_abstract_eval(lambda *args, fn, avals: [placement.shaped(x, args) for x in avals])
     _lower(_primitive, _call)
     batching.primitive_batchers[_primitive] = functools.partial(_batch_applied, _primitive)
     ad.primitive_jvps[_primitive] = _rule

@@ -176,13 +176,16 @@ class Mapped(NamedTuple):
 
 
 class Applied(NamedTuple):
-    """A map as a function of residuals and tangents, or cotangents, in one flat list; `zeros` are left out of these."""
+    """A map of residuals and tangents, or cotangents, in one flat list; `zeros` are left out of these.
+
+    A parameter of a primitive, it is not callable: some versions of JAX hold callables by weak references.
+    """
 
     linear: Any
     count: int
     zeros: tuple[bool, ...] | None = None  # None: push
 
-    def __call__(self, *args) -> list:
+    def apply(self, *args) -> list:
         """Push or pull."""
         residuals, some = args[: self.count], args[self.count :]
         if self.zeros is None:
@@ -201,7 +204,7 @@ class Derivative(NamedTuple):
         """Push by forward mode."""
         fn = _shifted(self.linear, self.moving)
         chosen = tuple(tree.picked(primals, self.moving))
-        return jax.jvp(lambda *some: fn(*tree.replaced(primals, self.moving, some)), chosen, tuple(dots))[1]
+        return jax.jvp(lambda *some: fn.apply(*tree.replaced(primals, self.moving, some)), chosen, tuple(dots))[1]
 
     def pull(self, primals, bars) -> list:
         """Refuse."""

@@ -1,6 +1,6 @@
 """Solve an ensemble on two devices of this process, compare with one, and count collectives (see test_devices.py)."""
 
-import contextlib
+import functools
 import re
 
 import equinox as eqx
@@ -105,12 +105,36 @@ def summed(rate, states):
     return jnp.sum(batch(states, rate) ** 3)
 
 
-meshes = {"jit": MESH}
-if hasattr(jax, "set_mesh"):  # before, buffers of a loop have to be sharded by hand
-    meshes["explicit"] = jax.make_mesh(MESH.devices.shape, MESH.axis_names, axis_types=(AxisType.Explicit,))
-for name, mesh in meshes.items():
-    spread = jax.device_put(STATES, NamedSharding(mesh, ALONG))
-    with jax.set_mesh(mesh) if name == "explicit" else contextlib.nullcontext():
-        assert np.allclose(jax.jit(batch)(spread, RATE), batch(STATES, RATE), rtol=1e-12)
-        assert np.allclose(jax.jit(jax.grad(summed))(RATE, spread), slope, rtol=1e-12)
-    print(f"{name}: same")
+spread = jax.device_put(STATES, NamedSharding(MESH, ALONG))
+assert np.allclose(jax.jit(batch)(spread, RATE), batch(STATES, RATE), rtol=1e-12)
+assert np.allclose(jax.jit(jax.grad(summed))(RATE, spread), slope, rtol=1e-12)
+print("jit: same")
+
+
+def slopes(states, rate, **options):
+    return jax.vmap(jax.grad(lambda z0: jnp.sum(end(z0, rate, **options) ** 3)))(states)
+
+
+def of_rectified(rate, states):
+    """Close over a traced value in a field that calls compiled functions."""
+
+    def rectified(z, t, _):
+        return jax.nn.relu(jax.nn.relu(rate) * field(z, t, rate))
+
+    return jnp.sum(jax.vmap(lambda z0: nj.odesolve(rectified, z0, 0.0, 1.0, max_steps=512).z1)(states) ** 3)
+
+
+if jax.__version_info__ >= (0, 9):  # before, types of arrays do not always name their mesh
+    mesh = jax.make_mesh(MESH.devices.shape, MESH.axis_names, axis_types=(AxisType.Explicit,))
+    wants = slopes(STATES, RATE), slopes(STATES, RATE, adjoint=nj.Backsolve()), jax.grad(of_rectified)(RATE, STATES)
+    with jax.set_mesh(mesh):
+        spread = jax.device_put(STATES, NamedSharding(mesh, ALONG))
+        report("explicit", batch, batch(STATES, RATE), spread, RATE, eager=True)
+        assert jax.typeof(batch(spread, RATE)).sharding.spec[0] == "solves"
+        report("explicit gradient", jax.grad(summed), slope, RATE, spread, eager=True)
+        report("explicit closure", jax.grad(of_rectified), wants[2], RATE, spread)
+        report(
+            "explicit gradients by Backsolve", functools.partial(slopes, adjoint=nj.Backsolve()), wants[1], spread, RATE
+        )
+        assert np.allclose(jax.jit(slopes)(spread, RATE), wants[0], rtol=1e-12)
+        print("explicit gradients: same")

@@ -1,0 +1,135 @@
+"""Where arrays lie: axes of `shard_map` over which they vary, axes of a mesh along which their types spread them.
+
+Every name of JAX that is not stable API is used in this file, in `lanes` or in `fused`.
+"""
+
+import contextlib
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.core import ShapedArray
+from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
+from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
+
+EXPLICIT = jax.__version_info__ >= (0, 9)  # before, types do not always name their mesh
+
+
+def axes(aval: Any) -> frozenset:
+    """Return the axes of `shard_map` over which a value of this type varies."""
+    kind = getattr(aval, "manual_axis_type", aval)
+    return getattr(kind, "varying", getattr(kind, "vma", frozenset()))
+
+
+def varying_alike(leaves: Sequence) -> list:
+    """Let all values vary over the axes of `shard_map` over which any does; the transpose adds cotangents up."""
+    union = frozenset().union(*(axes(jax.typeof(x)) for x in leaves))
+
+    def cast(x):
+        missing = tuple(union - axes(jax.typeof(x)))
+        if not missing:
+            return x
+        return lax.pcast(x, missing, to="varying") if hasattr(lax, "pcast") else lax.pvary(x, missing)  # pyright: ignore[reportAttributeAccessIssue]
+
+    return list(map(cast, leaves))
+
+
+def shaped(x: Any, args: Sequence) -> ShapedArray:
+    """Return the type of a result, which varies over devices as the arguments of these types do."""
+    like = next((a for a in args if axes(a)), None)
+    if like is None:
+        return ShapedArray(x.shape, x.dtype)
+    whole = NamedSharding(like.sharding.mesh, PartitionSpec(*[None] * len(x.shape)))
+    return like.update(shape=x.shape, dtype=x.dtype, weak_type=False, sharding=whole)
+
+
+def mapped(batched: Callable, args: Sequence, dims: Sequence, together: bool = False) -> tuple[list, list]:
+    """Return `batched(size, *args)`: results and where they have the mapped axis, which `args` have where `dims` say.
+
+    If the types of the arguments spread that axis over devices, each computes its own part, under `shard_map`; or,
+    where all lanes go `together` since some results have no such axis, each computes the whole.
+    """
+    sizes, spreads = zip(*(_along(x, d) for x, d in zip(args, dims, strict=True) if d is not None), strict=True)
+    spread = next((s for s in spreads if s is not None), None)
+    if spread is None or not EXPLICIT:
+        return batched(sizes[0], *args)
+    mesh, axis = spread
+    names = axis if isinstance(axis, tuple) else (axis,)
+
+    def spec(d):
+        return PartitionSpec() if d is None else PartitionSpec(*[None] * d, axis)
+
+    def placed(values, dims):
+        return [jax.reshard(x, NamedSharding(mesh, spec(d))) for x, d in zip(values, dims, strict=True)]
+
+    def part(*args):
+        outs, places = batched(sizes[0] // math.prod(mesh.shape[name] for name in names), *varying_alike(args))
+        return [jnp.moveaxis(x, d, 0) for x, d in zip(outs, places, strict=True)]
+
+    if together:
+        outs, places = batched(sizes[0], *placed(args, [None] * len(args)))
+        return placed(outs, places), places
+    specs = tuple(map(spec, dims))
+    outs = jax.shard_map(part, mesh=mesh, in_specs=specs, out_specs=spec(0), axis_names=set(names))(*placed(args, dims))
+    return outs, [0] * len(outs)
+
+
+def _along(x: Any, d: int) -> tuple[int, tuple | None]:
+    """Return the size of an axis, and the mesh with those of its axes that the type of `x` spreads it over, if any."""
+    sharding = jax.typeof(x).sharding
+    return x.shape[d], None if sharding.spec[d] is None else (sharding.mesh, sharding.spec[d])
+
+
+def no_mesh(within_shards: bool) -> contextlib.AbstractContextManager:
+    """Trace code of one device, which knows nothing of others; perhaps not within `shard_map`."""
+    if not EXPLICIT:
+        return contextlib.nullcontext()
+    if not within_shards and AxisType.Manual in jax.sharding.get_abstract_mesh().axis_types:
+        return contextlib.nullcontext()
+    return jax.sharding.use_abstract_mesh(AbstractMesh((), ()))
+
+
+def on_one_device(x: Any) -> Any:
+    """Return a value, or its shape if its type names a mesh."""
+    aval = jax.typeof(x)
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, weak_type=aval.weak_type) if _names_mesh(aval) else x
+
+
+def without_mesh(closed: ClosedJaxpr) -> ClosedJaxpr:
+    """Return a computation whose types name no mesh, even if those of what it closed over do."""
+    named = any(_names_mesh(jax.typeof(x)) for x in closed.consts)
+    return ClosedJaxpr(_without_mesh(closed.jaxpr), closed.consts) if named else closed
+
+
+def _names_mesh(aval: Any) -> bool:
+    mesh = getattr(getattr(aval, "sharding", None), "mesh", None)
+    return mesh is not None and not mesh.empty
+
+
+def _without_mesh(jaxpr: Any) -> Any:
+    renamed = {}
+
+    def bare(x):
+        if isinstance(x, Literal) or not _names_mesh(x.aval):
+            return x
+        return renamed.setdefault(x, type(x)(ShapedArray(x.aval.shape, x.aval.dtype, weak_type=x.aval.weak_type)))
+
+    def part(x):
+        if isinstance(x, ClosedJaxpr):
+            return ClosedJaxpr(_without_mesh(x.jaxpr), x.consts)
+        if isinstance(x, Jaxpr):
+            return _without_mesh(x)
+        return None if isinstance(x, NamedSharding) else x
+
+    def bares(xs):
+        return list(map(bare, xs))
+
+    eqns = [
+        eqn.replace(invars=bares(eqn.invars), outvars=bares(eqn.outvars), params=jax.tree.map(part, eqn.params))
+        for eqn in jaxpr.eqns
+    ]
+    binders = {"constvars": bares(jaxpr.constvars), "invars": bares(jaxpr.invars)}
+    return jaxpr.replace(**binders, outvars=bares(jaxpr.outvars), eqns=eqns)
