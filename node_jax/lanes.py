@@ -58,8 +58,7 @@ def _lower(primitive: Primitive, fn: Callable) -> None:
         alone = {
             name: [ShapedArray(x.shape, x.dtype) for x in getattr(ctx, name)] for name in ("avals_in", "avals_out")
         }
-        with placement.no_mesh(within_shards=True):
-            return lowered(ctx.replace(**alone), *args, **params)
+        return lowered(ctx.replace(**alone), *args, **params)
 
     mlir.register_lowering(primitive, rule)
 
@@ -81,7 +80,7 @@ class Hoisted(NamedTuple):
 def hoist(f: Callable, *examples: PyTree) -> Hoisted:
     """Trace `f` once. Values of outer transformations that it closes over (of any type) become visible inputs."""
     examples = jax.tree.map(placement.on_one_device, examples)
-    with placement.no_mesh(within_shards=False):
+    with placement.no_mesh():
         closed, shape = jax.make_jaxpr(f, return_shape=True)(*examples)
     closed = placement.without_mesh(closed)
     _refuse_other_solves(closed.jaxpr)

@@ -83,11 +83,9 @@ def _along(x: Any, d: int) -> tuple[int, tuple | None]:
     return x.shape[d], None if sharding.spec[d] is None else (sharding.mesh, sharding.spec[d])
 
 
-def no_mesh(within_shards: bool) -> contextlib.AbstractContextManager:
-    """Trace code of one device, which knows nothing of others; perhaps not within `shard_map`."""
-    if not EXPLICIT:
-        return contextlib.nullcontext()
-    if not within_shards and AxisType.Manual in jax.sharding.get_abstract_mesh().axis_types:
+def no_mesh() -> contextlib.AbstractContextManager:
+    """Trace code of one device, which knows nothing of others, unless this is within `shard_map`."""
+    if not EXPLICIT or AxisType.Manual in jax.sharding.get_abstract_mesh().axis_types:
         return contextlib.nullcontext()
     return jax.sharding.use_abstract_mesh(AbstractMesh((), ()))
 
