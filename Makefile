@@ -9,7 +9,7 @@ BIN := .venv/bin
 OLDEST := .venv-oldest/bin
 BENCH := .venv-bench/bin
 
-.PHONY: demo test test-oldest notebooks bench lint clean
+.PHONY: demo test test-oldest test-jax notebooks bench lint clean
 
 demo: .venv/.demo
 	$(BIN)/python -m node_jax demo
@@ -20,6 +20,10 @@ test: lint
 # XLA_FLAGS: jaxlib 0.6.2 compiles a comparison wrongly at the optimization level that tests/conftest.py asks for
 test-oldest: .venv-oldest/.test
 	XLA_FLAGS= $(OLDEST)/python -m pytest -n $(WORKERS)
+
+# the newest of everything but JAX: make test-jax JAX=0.8.3
+test-jax: .venv-jax-$(JAX)/.test
+	XLA_FLAGS= .venv-jax-$(JAX)/bin/python -m pytest -n $(WORKERS)
 
 # where executed notebooks go: make NOTEBOOKS=build/notebooks notebooks leaves the stored ones alone
 notebooks: .venv/.notebooks
@@ -43,7 +47,7 @@ lint: .venv/.dev
 	$(BIN)/lint-imports
 
 clean:
-	rm -rf .venv .venv-oldest .venv-bench build dist .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf .venv .venv-oldest .venv-jax-* .venv-bench build dist .pytest_cache .ruff_cache .import_linter_cache
 	find node_jax tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/.demo: pyproject.toml | .venv/.made
@@ -60,6 +64,10 @@ clean:
 
 .venv-oldest/.test: pyproject.toml tests/oldest.txt | .venv-oldest/.made
 	$(OLDEST)/python -m pip install --quiet --constraint tests/oldest.txt --editable ".[test]"
+	touch $@
+
+.venv-jax-%/.test: pyproject.toml | .venv-jax-%/.made
+	.venv-jax-$*/bin/python -m pip install --quiet jax==$* jaxlib==$* --editable ".[test]"
 	touch $@
 
 .venv-bench/.bench: pyproject.toml | .venv-bench/.made

@@ -63,6 +63,16 @@ class Outcome(NamedTuple):
     t_reached: jax.Array
     stats: Stats
 
+    @property
+    def ok(self) -> jax.Array:
+        """Whether `t1` was reached."""
+        return self.status == Status.SUCCESS
+
+    @property
+    def still(self) -> jax.Array:
+        """Whether there was nothing to integrate: all that the lane returns is `z0`."""
+        return self.ok & (self.stats.accepted == 0)
+
 
 def _breakpoints(steps: Any) -> jax.Array | None:
     points = getattr(steps, "breakpoints", None)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax import export
+from exporting import exported
 from jax.flatten_util import ravel_pytree
 from replays import combined, gap, nodes
 
@@ -465,9 +465,7 @@ def test_every_strategy_lowers_for_every_platform_without_callbacks(adjoint, flo
         return jnp.sum(solve(z0))
 
     args = (jnp.ones((3, 2), jnp.float32), jnp.ones(4, jnp.float32))
-    text = export.export(jax.jit(jax.grad(total, (0, 1))), platforms=("cpu", "cuda", "tpu"))(*args).mlir_module()
-    assert not re.findall(r"\bf64\b|xf64\b", text)
-    assert not re.findall(r"custom_call @?\w+|stablehlo\.(?:infeed|outfeed|send|recv)\b", text)
+    exported(jax.grad(total, (0, 1)), *args)
 
 
 def test_backsolve_takes_only_steps_of_numbers():

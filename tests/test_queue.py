@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax import export
+from exporting import exported
 from replays import gap
 
 import node_jax as nj
@@ -206,7 +206,4 @@ def test_an_ensemble_lowers_for_every_backend(float32):
     def loss(z0, rate):
         return jnp.sum(jax.vmap(lambda z: nj.odesolve(nj.testing.decay, z, 0.0, 1.0, rate, lane_width=4).z1)(z0))
 
-    exported = export.export(jax.jit(jax.grad(loss, 1)), platforms=("cpu", "cuda", "tpu"))
-    text = exported(jnp.ones((9, 2)), jnp.array(1.0)).mlir_module()
-    assert not re.findall(r"\bf64\b|xf64\b", text)
-    assert not re.findall(r"custom_call @?\w+|stablehlo\.(?:infeed|outfeed|send|recv)\b", text)
+    exported(jax.grad(loss, 1), jnp.ones((9, 2)), jnp.array(1.0))

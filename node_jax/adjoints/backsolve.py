@@ -26,7 +26,7 @@ from node_jax.integrate import Each
 from node_jax.methods import ExplicitRK, tsit5
 from node_jax.problem import Inputs, Outcome, Problem, Progress, restart
 from node_jax.save import SaveEnd, Trial
-from node_jax.types import PyTree, Stats, Status
+from node_jax.types import PyTree, Stats
 
 
 class Backsolve(eqx.Module):
@@ -130,12 +130,11 @@ def way_back(adjoint: Backsolve, each: Each, outcome: Outcome, bar: Cotangents, 
 def _last_known(inputs: Inputs, rest: tuple[Outcome, Observations | None]) -> tuple[PyTree, jax.Array]:
     """Return the state of one lane from which the way back starts, and its time."""
     outcome, seen = rest
-    ok = outcome.status == Status.SUCCESS
     z, t = inputs.z0, inputs.t0
     if seen is not None:
         some, i = seen.count > 0, jnp.maximum(seen.count - 1, 0)
         z, t = tree.where(some, tree.row(seen.zs, i), z), jnp.where(some, seen.ts[i], t)
-    return tree.where(ok, outcome.z1, z), jnp.where(ok, inputs.t1, t)
+    return tree.where(outcome.ok, outcome.z1, z), jnp.where(outcome.ok, inputs.t1, t)
 
 
 def _first_cotangent(inputs: Inputs, rest) -> PyTree:

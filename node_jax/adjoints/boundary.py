@@ -16,7 +16,7 @@ from node_jax.control import direction
 from node_jax.integrate import Each
 from node_jax.methods import rk4
 from node_jax.problem import Inputs, Outcome, Problem, visible
-from node_jax.types import PyTree, Status
+from node_jax.types import PyTree
 
 
 class Cotangents(NamedTuple):
@@ -39,7 +39,7 @@ def split(each: Each, outcome: Outcome, bar: Cotangents) -> tuple[Each, Cotangen
     which lanes had a cotangent on a NaN output.
     """
     bar, counts, poison = each(_split)((outcome, bar))
-    return with_donors(each, counts | (outcome.status == Status.SUCCESS)), bar, counts, poison
+    return with_donors(each, counts | outcome.ok), bar, counts, poison
 
 
 def with_donors(each: Each, alive: jax.Array) -> Each:
@@ -49,7 +49,7 @@ def with_donors(each: Each, alive: jax.Array) -> Each:
 
 def _split(inputs: Inputs, rest: tuple[Outcome, Cotangents]) -> tuple[Cotangents, jax.Array, jax.Array]:
     outcome, bar = rest
-    ok = outcome.status == Status.SUCCESS
+    ok = outcome.ok
     written = inputs.save.written(outcome.out, outcome.stats.accepted, ok)
     zeros = tree.full_like(bar, 0.0)
     kept = Cotangents(tree.where(ok, bar.z1, zeros.z1), tree.where_rows(written, bar.rows, zeros.rows))
@@ -150,7 +150,7 @@ class Ends(NamedTuple):
         each, moves, some = self.each, self.moves, tree.picked(self.each.leaves, self.moving)
 
         def at_nodes(inputs, outcome):
-            ok = outcome.status == Status.SUCCESS
+            ok = outcome.ok
             rows = inputs.save.rows(outcome.out)
             if _at_times(moves):
                 written = inputs.save.written(outcome.out, outcome.stats.accepted, ok)
@@ -194,9 +194,8 @@ def pull_solve(each: Each, outcome: Outcome, bar: Cotangents, moving, moves: Inp
 def _constant(inputs: Inputs, rest: tuple[Outcome, Cotangents, PyTree]) -> PyTree:
     """Add to the cotangent of `z0` that of outputs which are `z0` because there was nothing to integrate."""
     outcome, bar, z_bar = rest
-    idle = (outcome.status == Status.SUCCESS) & (outcome.stats.accepted == 0)
     more = inputs.save.constant(bar.rows, z_bar)
-    return tree.add(z_bar, tree.where(idle, more, tree.full_like(more, 0.0)))
+    return tree.add(z_bar, tree.where(outcome.still, more, tree.full_like(more, 0.0)))
 
 
 def _total(each: Each, ends: list, looped: list, moving, poison: jax.Array) -> list:

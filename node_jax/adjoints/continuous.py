@@ -17,7 +17,7 @@ from node_jax.integrate import Each
 from node_jax.methods import ExplicitRK
 from node_jax.problem import Inputs, Problem, Progress, attempt, begin, outcome, visible
 from node_jax.save import SaveSteps
-from node_jax.types import RUNNING, PyTree, Status, VectorField
+from node_jax.types import RUNNING, PyTree, VectorField
 
 
 def check_steps(adjoint: eqx.Module, steps: Adaptive | None) -> None:
@@ -123,7 +123,7 @@ def sweep(
     first = reverse(lambda inputs, _: begin(reverse.problem, inputs))()
     p, theta_bar = fused(lambda carry: lax.while_loop(live, body, carry), Sweep(first, theta_bar))
     ended = reverse(lambda inputs, p: outcome(reverse.problem, inputs, (p, (), p.rejected)))(p)
-    lost = ended.status != Status.SUCCESS
+    lost = ~ended.ok
     spoiled = [
         tree.where(tree.any_missing(lost, mask), jnp.full_like(g, jnp.nan), g)
         for mask, g in zip(tree.picked(each.masks, chosen), theta_bar, strict=True)

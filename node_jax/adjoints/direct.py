@@ -16,7 +16,7 @@ from node_jax.control import direction
 from node_jax.integrate import Each
 from node_jax.interpolate import at_fraction
 from node_jax.problem import Inputs, Outcome
-from node_jax.types import PyTree, Status, Time
+from node_jax.types import PyTree, Time
 
 BLOCK = 16  # steps that are skipped, or taken, together
 
@@ -50,8 +50,7 @@ class Direct(eqx.Module):
 
     def replay(self, each: Each, outcome: Outcome, history: History, shifted) -> tuple:
         """Return the state at `t1` and the saved rows, differentiable in the inputs."""
-        accepted, ok = outcome.stats.accepted, outcome.status == Status.SUCCESS
-        each = with_donors(each, (accepted > 0) | ok)
+        each = with_donors(each, (outcome.stats.accepted > 0) | outcome.ok)
         every = [True] * len(each.leaves)
         each, moves = crossing(each, every)[0], moving_times(each, every)
         inputs = each.problem.unflatten(each.leaves)
@@ -61,7 +60,7 @@ class Direct(eqx.Module):
         if save.takes_rounds:
             rows = _read(inside, outcome, history, starts, ends)
         else:
-            rows = save.rows(save.finish(inside, out, z, accepted, ok))
+            rows = save.rows(save.finish(inside, out, z, outcome.stats.accepted, outcome.ok))
         z1, rows = each(lambda inputs, nodes: arrive(each.problem, inputs, nodes, moves))((z, rows))
         return z1, rows, ()
 
@@ -90,8 +89,7 @@ def _take(each: Each, inside: Each, outcome: Outcome, history: History, moves: I
         kept = (start, after.high) if save.takes_rounds else None
         return _Carry(after, z1, index + trial.accepted, out), kept
 
-    still = (outcome.status == Status.SUCCESS) & (accepted == 0)
-    out = () if save.takes_rounds else save.blank(each, method, z0, still)
+    out = () if save.takes_rounds else save.blank(each, method, z0, outcome.still)
     carry = _Carry(Time(t0, jnp.zeros_like(t0)), z0, jnp.zeros_like(accepted), out)
     carry, kept = _bounded(body, carry, history.n, limit, history.h)
     return carry.z, carry.out, *(kept if kept is not None else (None, None))
@@ -138,8 +136,7 @@ def _read(inside: Each, outcome: Outcome, history: History, starts: Start, ends:
             x = left / jnp.where(y.h == 0, 1.0, y.h)
             return at_fraction(problem.method, start.z, y.h, y.slopes, x)
 
-        ok = outcome.status == Status.SUCCESS
-        others = jax.tree.map(lambda x: jnp.where(ok, x, jnp.nan), inputs.z0)
+        others = jax.tree.map(lambda x: jnp.where(outcome.ok, x, jnp.nan), inputs.z0)
         written = jnp.arange(inputs.save.ts.shape[0]) < outcome.out.cursor
         return tree.where_rows(written, jax.vmap(at)(inputs.save.ts), others)
 

@@ -14,7 +14,7 @@ from node_jax.control import add_time
 from node_jax.integrate import Each
 from node_jax.problem import Outcome
 from node_jax.save import Trial
-from node_jax.types import PyTree, Status, Time
+from node_jax.types import PyTree, Time
 
 
 class Lane(NamedTuple):
@@ -82,8 +82,8 @@ def replay(each: Each, outcome: Outcome, history: History, recorder: Slots, shif
     save = inputs.save
     z0, t0, t1 = each(lambda inputs, _: (depart(problem, inputs, moves), inputs.t0, inputs.t1))()
     inside = at_nodes(each)
-    accepted, ok = outcome.stats.accepted, outcome.status == Status.SUCCESS
-    out = save.blank(inside, method, z0, ok & (accepted == 0))
+    accepted, ok = outcome.stats.accepted, outcome.ok
+    out = save.blank(inside, method, z0, outcome.still)
     lane = Lane(z0, lax.stop_gradient(t0), accepted)
 
     def body(i, carry):
