@@ -64,7 +64,8 @@ def ensembles(groups: dict) -> str:
         "",
         f"Of the 4,096 oscillators (trials of one solve, deciles: {', '.join(map(str, idle['trials, deciles']))})"
         f" {lost['no hint']} of all trials passed in idle lanes, with `order=mu` {lost['order=mu']}. Two devices of one"
-        f" core each solved 8,192 of them {devices['speedup']:.2f} times as fast as one.",
+        f" core each solved 8,192 of them {devices['speedup']:.2f} times as fast as one; the half that takes longer is"
+        f" solved {devices['at_most']:.2f} times as fast as all of them, alone on one.",
     ]
     return "\n".join(lines)
 
