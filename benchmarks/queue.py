@@ -70,14 +70,17 @@ def idle_while_solves_wait(trials: np.ndarray, width: int) -> float:
 
 def growth(rounds: int) -> dict:
     """Return microseconds and temporary bytes for each solve of ensembles of 10^3 to 10^6."""
-    record = {}
+    runners, memory = {}, {}
     solve = node_jax(Task(problems.van_der_pol, 2.0, 1e-4, lanes="own"))
     for count in (1_000, 10_000, 100_000, 1_000_000):
         args = problems.oscillators(count, 0.1, 8.0, jnp.float64)
-        compiled, _, memory = timing.compile_time(solve, *args)
-        seconds = timing.race({"": functools.partial(compiled, *args)}, max(3, rounds // 2))[""]
-        record[count] = {"us": 1e6 * float(np.median(seconds)) / count, "temporary_bytes": memory / count}
-    return record
+        compiled, _, memory[count] = timing.compile_time(solve, *args)
+        runners[count] = functools.partial(compiled, *args)
+    times = timing.race(runners, max(11, rounds))
+    return {
+        count: {"us": 1e6 * float(np.median(seconds)) / count, "temporary_bytes": memory[count] / count}
+        for count, seconds in times.items()
+    }
 
 
 def two_devices(rounds: int = 31) -> dict:
