@@ -18,6 +18,7 @@ from jax import lax
 from jax.experimental.xla_metadata import set_xla_metadata
 from jax.extend.core import ClosedJaxpr, Primitive, jaxpr_as_fun
 from jax.interpreters import ad, batching, mlir
+from jax.sharding import NamedSharding, PartitionSpec
 
 TRIED = (0, 10)  # the jaxlib that all this was tried with; of another we ask nothing
 LARGEST = 1024  # elements that an operation may work on: beyond, a kernel costs more than to start it
@@ -38,7 +39,7 @@ sqrt square sub tan tanh xor
 """)
 _MOVING = _names("""
 broadcast_in_dim concatenate copy copy_p dynamic_slice dynamic_update_slice expand_dims gather iota pad reshape rev
-slice split squeeze stack stop_gradient transpose unstack
+slice split squeeze stack stop_gradient transpose unstack widened
 """)
 _NESTING = _names("""
 apart checkpoint closed_call cond custom_jvp_call custom_vjp_call jit optimization_barrier pjit platform_index remat
@@ -204,3 +205,38 @@ apart_p.def_abstract_eval(lambda x: x)
 _lower(apart_p, lambda x: x, _called)
 batching.primitive_batchers[apart_p] = _batch_apart
 ad.deflinear2(apart_p, _transpose)
+
+
+def widened(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Return an array of this shape with the scalar `x` everywhere.
+
+    `vmap` would put its axis in front of those of `shape`, and transpose all that this is multiplied by; lanes stay
+    last. XLA takes such transposes away in a program for one device, and not in one for several.
+    """
+    return widened_p.bind(x, shape=shape) if shape else x
+
+
+def _widened(x, *, shape):
+    return lax.broadcast_in_dim(x, (*shape, *x.shape), range(len(shape), len(shape) + x.ndim))
+
+
+def _widened_type(x, *, shape):
+    spec = PartitionSpec(*[None] * len(shape), *x.sharding.spec)
+    return x.update(shape=(*shape, *x.shape), sharding=NamedSharding(x.sharding.mesh, spec))
+
+
+def _batch_widened(args, dims, *, shape):
+    (x,), (dim,) = args, dims
+    return widened_p.bind(jnp.moveaxis(x, dim, -1), shape=shape), len(shape) + x.ndim - 1
+
+
+def _transpose_widened(bar, _, *, shape):
+    return [bar if type(bar) is ad.Zero else jnp.sum(bar, range(len(shape)))]
+
+
+widened_p = Primitive("widened")
+widened_p.def_impl(_widened)
+widened_p.def_abstract_eval(_widened_type)
+mlir.register_lowering(widened_p, mlir.lower_fun(_widened, multiple_results=False))
+batching.primitive_batchers[widened_p] = _batch_widened
+ad.deflinear2(widened_p, _transpose_widened)

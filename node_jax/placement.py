@@ -85,7 +85,8 @@ def _along(x: Any, d: int) -> tuple[int, tuple | None]:
 
 def no_mesh() -> contextlib.AbstractContextManager:
     """Trace code of one device, which knows nothing of others, unless this is within `shard_map`."""
-    if not EXPLICIT or AxisType.Manual in jax.sharding.get_abstract_mesh().axis_types:
+    mesh = jax.sharding.get_abstract_mesh() if EXPLICIT else None
+    if mesh is None or mesh.empty or AxisType.Manual in mesh.axis_types:
         return contextlib.nullcontext()
     return jax.sharding.use_abstract_mesh(AbstractMesh((), ()))
 

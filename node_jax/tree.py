@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from node_jax.fused import tried
+from node_jax.fused import tried, widened
 from node_jax.types import PyTree
 
 
@@ -29,7 +29,7 @@ def combine(z: PyTree, h: jax.Array, weights: Sequence, slopes: Sequence[PyTree]
 
     def leaf(x, *ks):
         terms = [lax.mul(_scalar(w, x.dtype), k) for w, k in zip(used, ks, strict=True)]
-        return lax.add(x, lax.mul(_scalar(h, x.dtype), functools.reduce(lax.add, terms)))
+        return lax.add(x, lax.mul(widened(_scalar(h, x.dtype), x.shape), functools.reduce(lax.add, terms)))
 
     return jax.tree.map(leaf, z, *kept)
 
