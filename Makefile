@@ -4,6 +4,7 @@
 PYTHON ?= python3
 WORKERS ?= 2
 NOTEBOOKS ?= notebooks
+JAX ?= 0.8.3
 
 BIN := .venv/bin
 OLDEST := .venv-oldest/bin
@@ -21,7 +22,7 @@ test: lint
 test-oldest: .venv-oldest/.test
 	XLA_FLAGS= $(OLDEST)/python -m pytest -n $(WORKERS)
 
-# the newest of everything but JAX: make test-jax JAX=0.8.3
+# the newest of everything but JAX: make test-jax, or with another JAX=0.7.2
 test-jax: .venv-jax-$(JAX)/.test
 	XLA_FLAGS= .venv-jax-$(JAX)/bin/python -m pytest -n $(WORKERS)
 

@@ -79,10 +79,7 @@ class Hoisted(NamedTuple):
 
 def hoist(f: Callable, *examples: PyTree) -> Hoisted:
     """Trace `f` once. Values of outer transformations that it closes over (of any type) become visible inputs."""
-    examples = jax.tree.map(placement.on_one_device, examples)
-    with placement.no_mesh():
-        closed, shape = jax.make_jaxpr(f, return_shape=True)(*examples)
-    closed = placement.without_mesh(closed)
+    closed, shape = placement.traced(f, *examples)
     _refuse_other_solves(closed.jaxpr)
     structure = jax.tree.structure(shape)
     read = {id(v) for eqn in closed.jaxpr.eqns for v in eqn.invars} | {id(v) for v in closed.jaxpr.outvars}

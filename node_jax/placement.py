@@ -83,24 +83,28 @@ def _along(x: Any, d: int) -> tuple[int, tuple | None]:
     return x.shape[d], None if sharding.spec[d] is None else (sharding.mesh, sharding.spec[d])
 
 
-def no_mesh() -> contextlib.AbstractContextManager:
-    """Trace code of one device, which knows nothing of others, unless this is within `shard_map`."""
+def traced(f: Callable, *examples: Any) -> tuple[ClosedJaxpr, Any]:
+    """Trace `f` as the code of one device: no type names a mesh, even if those of what it closes over do.
+
+    Return the computation and the shape of its result. Within `shard_map` code is of one device as it is.
+    """
+
+    def on_one_device(x):
+        aval = jax.typeof(x)
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, weak_type=aval.weak_type) if _names_mesh(aval) else x
+
+    with _no_mesh():
+        closed, shape = jax.make_jaxpr(f, return_shape=True)(*jax.tree.map(on_one_device, examples))
+    if any(_names_mesh(jax.typeof(x)) for x in closed.consts):
+        closed = ClosedJaxpr(_without_mesh(closed.jaxpr), closed.consts)
+    return closed, shape
+
+
+def _no_mesh() -> contextlib.AbstractContextManager:
     mesh = jax.sharding.get_abstract_mesh() if EXPLICIT else None
     if mesh is None or mesh.empty or AxisType.Manual in mesh.axis_types:
         return contextlib.nullcontext()
     return jax.sharding.use_abstract_mesh(AbstractMesh((), ()))
-
-
-def on_one_device(x: Any) -> Any:
-    """Return a value, or its shape if its type names a mesh."""
-    aval = jax.typeof(x)
-    return jax.ShapeDtypeStruct(x.shape, x.dtype, weak_type=aval.weak_type) if _names_mesh(aval) else x
-
-
-def without_mesh(closed: ClosedJaxpr) -> ClosedJaxpr:
-    """Return a computation whose types name no mesh, even if those of what it closed over do."""
-    named = any(_names_mesh(jax.typeof(x)) for x in closed.consts)
-    return ClosedJaxpr(_without_mesh(closed.jaxpr), closed.consts) if named else closed
 
 
 def _names_mesh(aval: Any) -> bool:

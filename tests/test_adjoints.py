@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from exporting import exported
+from exporting import check_export
 from jax.flatten_util import ravel_pytree
 from replays import combined, gap, nodes
 
@@ -465,7 +465,7 @@ def test_every_strategy_lowers_for_every_platform_without_callbacks(adjoint, flo
         return jnp.sum(solve(z0))
 
     args = (jnp.ones((3, 2), jnp.float32), jnp.ones(4, jnp.float32))
-    exported(jax.grad(total, (0, 1)), *args)
+    check_export(jax.grad(total, (0, 1)), *args)
 
 
 def test_backsolve_takes_only_steps_of_numbers():

@@ -11,7 +11,7 @@ from jax import lax
 from jax.scipy import special
 
 import node_jax as nj
-from node_jax import fused
+from node_jax import fused, tree
 
 NEW = jaxlib.version.__version_info__[:2] >= fused.TRIED  # of a newer jaxlib these tests ask for a look
 OURS = 'inlineable="false",xla_cpu_small_call="true"'
@@ -188,6 +188,20 @@ def test_states_of_stages_are_computed_once_too():
 def test_lanes_lie_next_to_each_other():
     program = compiled(jax.vmap(lambda z: solved(neighbours)(z, THETA)), jnp.ones((256, 3)))
     assert set(boundaries(program)) == {"f64[3,256]{1,0}"}
+
+
+def test_a_step_transposes_no_states():
+    """XLA would take transposes away in a program for one device only."""
+
+    def moved(z, h, k):
+        return tree.combine(z, h, (0.5, 0.25), (k, 2.0 * k))
+
+    z, h = jnp.ones((3, 7)), jnp.arange(7.0)
+    step = jax.vmap(moved, (1, 0, 1), 1)
+    assert "transpose" not in str(jax.make_jaxpr(step)(z, h, z))
+    np.testing.assert_array_equal(step(z, h, z), np.tile(1.0 + h, (3, 1)))
+    pulled = jax.grad(lambda h: jnp.sum(step(z, h, z) ** 2))(h)
+    np.testing.assert_array_equal(pulled, 6.0 * (1.0 + h))
 
 
 @pytest.mark.skipif(not NEW, reason="needs jaxlib 0.10")

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from exporting import exported
+from exporting import check_export
 from replays import gap, nodes, replay
 
 import node_jax as nj
@@ -465,7 +465,7 @@ EXPORTS = {
 def test_export_lowers_for_every_platform_in_float32_without_a_callback(name, float32):
     fn, shape = EXPORTS[name]
     shapes = [jax.ShapeDtypeStruct(s, jnp.float32) for s in (shape, (2, 2))]
-    exported(fn, *shapes)
+    check_export(fn, *shapes)
 
 
 UNSTABLE = (

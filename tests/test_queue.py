@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from exporting import exported
+from exporting import check_export
 from replays import gap
 
 import node_jax as nj
@@ -206,4 +206,4 @@ def test_an_ensemble_lowers_for_every_backend(float32):
     def loss(z0, rate):
         return jnp.sum(jax.vmap(lambda z: nj.odesolve(nj.testing.decay, z, 0.0, 1.0, rate, lane_width=4).z1)(z0))
 
-    exported(jax.grad(loss, 1), jnp.ones((9, 2)), jnp.array(1.0))
+    check_export(jax.grad(loss, 1), jnp.ones((9, 2)), jnp.array(1.0))
