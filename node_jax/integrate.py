@@ -63,7 +63,7 @@ def extend(each: Each):
     method = each.problem.method
 
     def more(inputs, trial):
-        field = at_stages(each.problem, inputs.steps, trial.t.high, trial.h)
+        field = at_stages(each.problem, inputs, trial.t.high)
         slopes = method.dense_slopes(field, trial.t.high, trial.z, trial.h, inputs.theta, trial.slopes)
         return slopes[len(trial.slopes) :]
 

@@ -45,7 +45,7 @@ def shapes_of(each: Each, recorder):
         some = each._replace(leaves=leaves)
         z, t, count, ok = some(lambda inputs, _: (inputs.z0, inputs.t0, jnp.zeros((), jnp.int32), jnp.array(True)))()
         out = save.finish(some, save.blank(some, each.problem.method, z, ok), z, count, ok)
-        outcome = Outcome(z, out, count, t, Stats(count, count, count, count, count))
+        outcome = Outcome(z, out, count, t, Stats(count, count, count, count, count, count))
         return outcome, () if recorder is None else recorder.blank(z, t)
 
     outcome, history = jax.eval_shape(all_lanes, each.leaves)

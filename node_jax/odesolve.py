@@ -20,6 +20,7 @@ from node_jax.methods import ExplicitRK, tsit5
 from node_jax.problem import Inputs, Problem
 from node_jax.save import Dense, SaveAt, SaveEnd, SaveSteps
 from node_jax.solution import Solution, SolveError
+from node_jax.times import time_dtype
 from node_jax.types import PyTree, VectorField, is_count
 
 ADJOINTS = (Checkpointed, Backsolve, Interpolated, Reversible, Direct, Forward)
@@ -61,7 +62,9 @@ def odesolve(
         f: vector field `f(z, t, theta)`, returning a pytree like `z` (shapes and dtypes). A module-level function or
             an equinox module; a new lambda for each call compiles anew.
         z0: initial state: pytree of real or complex floating arrays.
-        t0: initial time, scalar. Times are cast to the real dtype of `z0`, at least float32.
+        t0: initial time, real scalar. Times keep their digits: all have the widest dtype among times given as arrays
+            and the real dtype of `z0`, at least float32. Python numbers have the dtype of the others, or 64 bits where
+            that would blur the distances between them (a float32 state and seconds since 1970).
         t1: final time, scalar; `t1 < t0` integrates backwards, `t1 == t0` returns `z0`.
         theta: parameters: any pytree.
         method: an explicit Runge-Kutta method.
@@ -106,7 +109,7 @@ def prepare(
 ) -> tuple[_Static, list]:
     """Separate what a compilation depends on from the values."""
     z0 = _state(z0)
-    dtype = tree.real_dtype(z0)
+    dtype = time_dtype(z0, {"t0": t0, "t1": t1, **save.times(), **steps.times()})
     t0, t1 = _time("t0", t0, dtype), _time("t1", t1, dtype)
     steps, save = (_cast(part, dtype) for part in (steps, save))
     _check_tolerances(steps, z0)
@@ -134,6 +137,7 @@ def problem_of(static: _Static, dynamic: list) -> tuple[Problem, list, PyTree]:
         parts = jax.tree.unflatten(params_structure, theta[: len(params)])
         return field.call(theta[len(params) :], z, t, parts)
 
+    steps, save = (part.aligned(t0, t1) for part in (steps, save))
     inputs = Inputs(z0, t0, t1, [jnp.asarray(p) for p in params + field.consts], steps, save, order)
     flat, structure = jax.tree.flatten(inputs)
     timed = field.used[len(jax.tree.leaves(z0))]
@@ -154,16 +158,33 @@ def _solve(static: _Static, dynamic: list) -> Solution:
     ts, zs, interpolant = None, None, None
     if isinstance(save, SaveAt):
         ts, zs = save.ts, rows
-        fn = save.fn
-        if fn is not None:
-            zs = jax.vmap(lambda z, t: fn(z, t, theta))(zs, ts)
-            zs = tree.where_rows(jnp.arange(ts.shape[0]) < outcome.out.cursor, zs, tree.full_like(zs, jnp.nan))
+        if save.fn is not None:
+            inputs = problem.unflatten(flat)
+            zs = _observed(save, (inputs.z0, inputs.t0, theta), zs, save.written(outcome.out, 0, outcome.ok))
     elif isinstance(save, SaveSteps):
         ts, zs = rows
     elif isinstance(save, Dense):
         interpolant = rows
     t_reached = jax.lax.stop_gradient(outcome.t_reached)
     return Solution(outcome.z1, ts, zs, outcome.status, t_reached, outcome.stats, interpolant)
+
+
+def _observed(save: SaveAt, start: tuple, zs: PyTree, written: jax.Array) -> PyTree:
+    """Return `save.fn` of all rows, NaN in those that were not reached.
+
+    There it is given the start of the solve, and ones in the place of what is not finite: what it would make of NaN
+    would spoil the gradient of all that it depends on.
+    """
+    reached = jnp.any(written)
+
+    def finite(x):
+        return jnp.where(reached | jnp.isfinite(x), x, jnp.ones_like(x)) if eqx.is_inexact_array(x) else x
+
+    z0, t0, theta = jax.tree.map(finite, start)
+    z0 = jax.tree.map(lambda x: jnp.where(jnp.isfinite(x), x, jnp.ones_like(x)), z0)
+    zs = tree.where_rows(written, zs, jax.tree.map(lambda x, rows: jnp.broadcast_to(x, rows.shape), z0, zs))
+    rows = jax.vmap(lambda z, t: save.fn(z, t, theta))(zs, jnp.where(written, save.ts, t0))
+    return tree.where_rows(written, rows, tree.full_like(rows, jnp.nan))
 
 
 def _unflatten(structure, leaves):
@@ -238,7 +259,7 @@ def _hoist_field(z0, t0, values, rest):
 
     def field(z, t, values):
         f, theta = eqx.combine(values, rest)
-        return f(z, t, theta)
+        return _narrowed(f(z, t, theta), z, t)
 
     def swapped(z, t, values):
         f, theta = eqx.combine(values, rest)
@@ -259,6 +280,17 @@ def _hoist_field(z0, t0, values, rest):
         hint = f" {_SWAP}" if any(_fits(other, want, z0, t0, values) for other in (swapped, without_theta)) else ""
         raise TypeError(f"f(z, t, theta) must return a pytree like z0 = {want}, got {got}.{hint}")
     return hoisted
+
+
+def _narrowed(slope: PyTree, z: PyTree, t: jax.Array) -> PyTree:
+    """Bring a slope to the dtypes of the state where times have more digits than the state, and gave them to it."""
+    if t.dtype == tree.real_dtype(z) or jax.tree.structure(slope) != jax.tree.structure(z):
+        return slope
+
+    def leaf(k, x):
+        return k.astype(x.dtype) if jnp.result_type(k) == jnp.promote_types(x.dtype, t.dtype) else k
+
+    return jax.tree.map(leaf, slope, z)
 
 
 _SWAP = "The arguments look swapped: wrap it as from_torchdiffeq(f) or from_diffrax(f)."

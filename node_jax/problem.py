@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from node_jax import tree
-from node_jax.control import Control, Proposal
+from node_jax.control import Control, Proposal, direction
 from node_jax.fused import apart
 from node_jax.methods.explicit import ExplicitRK
 from node_jax.save import Trial
@@ -25,6 +25,11 @@ class Inputs(NamedTuple):
     steps: Any
     save: Any
     order: Any = None  # what a lane is expected to cost; None: not known
+
+    @property
+    def sign(self) -> jax.Array:
+        """-1 where time runs backwards, else 1."""
+        return direction(self.t0, self.t1)
 
 
 class Problem(NamedTuple):
@@ -51,6 +56,7 @@ class Progress(NamedTuple):
     accepted: jax.Array
     rejected: jax.Array
     limited: jax.Array
+    unseen: jax.Array
     restarts: Any  # slopes evaluated anew after breakpoints; None if there are none
 
 
@@ -84,38 +90,71 @@ def _restarts(problem: Problem, steps: Any) -> bool:
     return problem.method.first_same_as_last and _breakpoints(steps) is not None
 
 
-def visible(field: VectorField, steps: Any, t: jax.Array, h: jax.Array) -> VectorField:
-    """Return the field as a step from `t` may see it: never from beyond a breakpoint."""
+class Window(NamedTuple):
+    """The times between two breakpoints, as far as the field may be asked about them."""
+
+    low: jax.Array
+    high: jax.Array
+
+
+def window(steps: Any, t: jax.Array, sign: jax.Array) -> Window | None:
+    """Return the times that a step from `t` in the direction `sign` may see; None if there are no breakpoints.
+
+    A breakpoint at `t` itself lies outside: the step sees the field behind it.
+    """
     breakpoints = _breakpoints(steps)
     if breakpoints is None:
-        return field
-    breakpoints, t, h = lax.stop_gradient((breakpoints, t, h))
-    backward = h < 0
+        return None
+    breakpoints, t = lax.stop_gradient((breakpoints, t))
     high = jnp.min(jnp.where(breakpoints > t, breakpoints, jnp.inf))
     low = jnp.max(jnp.where(breakpoints < t, breakpoints, -jnp.inf))
     here = jnp.any(breakpoints == t)
-    high = jnp.nextafter(jnp.where(here & backward, t, high), -jnp.inf)
-    low = jnp.nextafter(jnp.where(here & ~backward, t, low), jnp.inf)
-    return lambda z, time, theta: field(z, jnp.clip(time, low, high), theta)
+    return Window(
+        _next(jnp.where(here & (sign > 0), t, low), jnp.inf), _next(jnp.where(here & (sign < 0), t, high), -jnp.inf)
+    )
 
 
-def at_stages(problem: Problem, steps: Any, t: jax.Array, h: jax.Array) -> VectorField:
+def _next(t: jax.Array, towards: float) -> jax.Array:
+    """Return the number next to `t`, at 0 the smallest that is not flushed to 0."""
+    tiny = float(jnp.finfo(t.dtype).tiny)
+    return jnp.where(t == 0, tiny if towards > 0 else -tiny, jnp.nextafter(t, towards))
+
+
+def within(field: VectorField, times: Window | None) -> VectorField:
+    """Return the field that is only asked about times within the window; its derivative in time stays what it is."""
+    if times is None:
+        return field
+
+    def inside(z, t, theta):
+        nearest = jnp.clip(lax.stop_gradient(t), times.low, times.high)
+        return field(z, nearest + (t - lax.stop_gradient(t)), theta)
+
+    return inside
+
+
+def visible(field: VectorField, steps: Any, t: jax.Array, sign: jax.Array) -> VectorField:
+    """Return the field as a step from `t` in the direction `sign` may see it: never from beyond a breakpoint."""
+    return within(field, window(steps, t, sign))
+
+
+def at_stages(problem: Problem, inputs: Inputs, t: jax.Array) -> VectorField:
     """Return the field as the stages of a step from `t` may see it; the state of each is computed once.
 
     That costs a kernel, which the products of matrices need in any case.
     """
-    field = visible(problem.field, steps, t, h)
+    field = visible(problem.field, inputs.steps, t, inputs.sign)
     return field if problem.multiplies else lambda z, time, theta: field(apart(z), time, theta)
 
 
 def begin(problem: Problem, inputs: Inputs) -> Progress:
     """Check the values and choose the first step."""
     z0, t0, t1, theta, steps, save, _ = inputs
-    field = visible(problem.field, steps, t0, t1 - t0)
-    control, memory = steps.first(problem.method, field, z0, t0, t1, theta)
+    field = visible(problem.field, steps, t0, inputs.sign)
+    control, memory = steps.first(problem.method, field, z0, t0, t1, theta, steps.trials(problem.max_steps))
     valid = jnp.isfinite(t0) & jnp.isfinite(t1) & steps.valid(t0, t1) & save.valid(t0, t1)
     finite = tree.all_finite(z0) & tree.all_finite(memory)
-    status = jnp.where(t0 == t1, Status.SUCCESS, RUNNING)
+    # prescribed steps are taken on a way of no length too: the derivatives in the times are theirs
+    status = jnp.full((), RUNNING) if steps.exact_times else jnp.where(t0 == t1, Status.SUCCESS, RUNNING)
     status = jnp.where(finite, status, Status.NON_FINITE)
     status = jnp.where(valid, status, Status.BAD_INPUT).astype(jnp.int32)
     zero = jnp.zeros((), jnp.int32)
@@ -128,6 +167,7 @@ def begin(problem: Problem, inputs: Inputs) -> Progress:
         zero,
         zero,
         zero,
+        zero,
         zero if _restarts(problem, steps) else None,
     )
 
@@ -137,7 +177,7 @@ def attempt(problem: Problem, inputs: Inputs, p: Progress) -> tuple[Progress, tu
     _, t0, t1, theta, steps, save, _ = inputs
     live = p.status == RUNNING
     proposal: Proposal = steps.propose(p.control, p.t, p.accepted, t0, t1)
-    field = at_stages(problem, steps, p.t.high, proposal.h)
+    field = at_stages(problem, inputs, p.t.high)
     step = problem.method.step(field, p.t.high, p.z, proposal.h, theta, p.memory)
     verdict = steps.judge(problem.method, step, p.z, p.t, proposal, p.control, t0, t1)
 
@@ -162,6 +202,7 @@ def attempt(problem: Problem, inputs: Inputs, p: Progress) -> tuple[Progress, tu
         done,
         rejected,
         p.limited + (accepted & verdict.limited),
+        p.unseen + (accepted & verdict.unseen),
         p.restarts,
     )
     trial = Trial(accepted, p.accepted, p.t, proposal.h, proposal.end.high, p.z, step.z1, step.slopes)
@@ -176,9 +217,10 @@ def untried(method: ExplicitRK, p: Progress) -> tuple[Trial, jax.Array]:
 
 def restart(problem: Problem, inputs: Inputs, p: Progress, landed: jax.Array) -> Progress:
     """Evaluate the first slope anew on the far side of a breakpoint."""
-    field = visible(problem.field, inputs.steps, p.t.high, p.control.h)
+    field = visible(problem.field, inputs.steps, p.t.high, inputs.sign)
     memory = problem.method.start(field, p.t.high, p.z, inputs.theta)
-    return p._replace(memory=tree.where(landed, memory, p.memory), restarts=p.restarts + landed)
+    restarts = None if p.restarts is None else p.restarts + landed
+    return p._replace(memory=tree.where(landed, memory, p.memory), restarts=restarts)
 
 
 def outcome(problem: Problem, inputs: Inputs, rest: tuple[Progress, PyTree, jax.Array]) -> Outcome:
@@ -195,4 +237,5 @@ def outcome(problem: Problem, inputs: Inputs, rest: tuple[Progress, PyTree, jax.
     ok = p.status == Status.SUCCESS
     z1 = tree.where(ok, p.z, tree.full_like(p.z, jnp.nan))
     limited = p.limited if method.last_pair is not None else jnp.full_like(p.limited, -1)
-    return Outcome(z1, out, p.status, p.t.high, Stats(nfe, p.accepted, p.rejected, limited, idle))
+    unseen = jnp.full_like(p.unseen, -1) if inputs.steps.exact_times else p.unseen
+    return Outcome(z1, out, p.status, p.t.high, Stats(nfe, p.accepted, p.rejected, limited, idle, unseen))

@@ -10,6 +10,7 @@ import numpy as np
 from node_jax import lanes, tree
 from node_jax.interpolate import horner
 from node_jax.save import Interpolant
+from node_jax.times import ULPS
 from node_jax.types import PyTree, Stats, Status
 
 _REMEDY = {
@@ -59,7 +60,8 @@ class Solution(eqx.Module):
             t: scalar or array of times between `t0` and `t1`, the same for every lane.
 
         Returns:
-            Pytree like `z1`, with axes `lanes + t.shape` in front of those of a state; NaN beyond `t_reached`.
+            Pytree like `z1`, with axes `lanes + t.shape` in front of those of a state; NaN before `t0` and beyond
+            `t_reached`.
 
         Raises:
             ValueError: if the solve was not saved with `Dense`.
@@ -78,6 +80,35 @@ class Solution(eqx.Module):
             read = jax.vmap(read, in_axes=(0, None))
         return read((self.interpolant, self.count, self.t_reached), t)
 
+    def filled(self, value: float = 0.0) -> "Solution":
+        """Return the solution with `value` in the place of all states of failed lanes, for losses and plots.
+
+        A failed lane has NaN in `z1` and in the rows that it did not reach, and a NaN that a loss reads gives a NaN
+        gradient, even where the loss is masked afterwards. With the states replaced first, a failed lane contributes
+        exactly nothing to a gradient. Lanes stay where they are, and `ok` still says which failed.
+
+        Args:
+            value: real scalar, cast to the dtype of each leaf.
+
+        Returns:
+            A `Solution` whose `z1` and `zs` hold `value` in every lane that failed, those rows included that it
+            reached. Times, `interpolant` and counts stay as they are; unused rows of `SaveSteps` stay NaN.
+
+        Example:
+            >>> import jax, jax.numpy as jnp, node_jax as nj
+            >>> def loss(rate):
+            ...     sol = jax.vmap(lambda z0: nj.odesolve(nj.testing.decay, z0, 0.0, 1.0, rate))(jnp.array([1.0, jnp.nan]))
+            ...     return jnp.sum(jnp.where(sol.ok, (sol.filled().z1 - 0.3) ** 2, 0.0))
+            >>> bool(jnp.isfinite(jax.grad(loss)(1.0)))
+            True
+        """
+
+        def replaced(x):
+            failed = jnp.expand_dims(~self.ok, range(self.ok.ndim, x.ndim))
+            return jnp.where(failed, jnp.asarray(value, x.dtype), x)
+
+        return eqx.tree_at(lambda s: (s.z1, s.zs), self, jax.tree.map(replaced, (self.z1, self.zs)))
+
     def __str__(self) -> str:
         """Summarise the outcome, over all lanes if there are several."""
         if lanes.is_traced(self):
@@ -90,14 +121,17 @@ class Solution(eqx.Module):
 def _read(rest, t):
     for _ in range(t.ndim):
         return jax.vmap(lambda each: _read(rest, each))(t)
-    (starts, sizes, q), count, reached = rest
-    rows = jnp.arange(starts.shape[0])
-    passed = jnp.where(sizes >= 0, starts <= t, starts >= t) & (rows < count)
-    i = jnp.maximum(jnp.sum(passed) - 1, 0)
-    x = (t - starts[i]) / sizes[i]
-    beyond = jnp.where(sizes[i] >= 0, t > reached, t < reached)
-    value = horner(tuple(tree.row(p, i) for p in q), x)
-    return tree.where(beyond, tree.full_like(value, jnp.nan), value)
+    polynomials, count, reached = rest
+    starts = polynomials.t
+    backwards = reached < starts[0]
+    first, last = jnp.where(backwards, reached, starts[0]), jnp.where(backwards, starts[0], reached)
+    inside = jnp.abs(t - jnp.clip(t, first, last)) <= ULPS * jnp.finfo(t.dtype).eps * jnp.maximum(-first, last)
+    passed = jnp.where(backwards, starts >= t, starts <= t) & (jnp.arange(starts.shape[0]) < count)
+    row = tree.row(polynomials, jnp.maximum(jnp.sum(passed) - 1, 0))
+    # outside there may be no polynomial: NaN would reach the gradient of everything that it depends on
+    start, size, q = tree.where(inside, row, tree.full_like(row, 0.0))
+    value = horner(q, (jnp.where(inside, t, 0.0) - start) / jnp.where(size == 0, 1.0, size))
+    return tree.where(inside, value, tree.full_like(value, jnp.nan))
 
 
 def summary(solution: Solution) -> str:

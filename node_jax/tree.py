@@ -103,8 +103,12 @@ def dot(a: PyTree, b: PyTree, dtype: jnp.dtype) -> jax.Array:
 def excess(a: PyTree, b: PyTree) -> jax.Array:
     """Return the sum of `|a|**2 - |b|**2`: one kernel where two norms would be two."""
     dtype = real_dtype(a)
-    terms = jax.tree.map(lambda x, y: jnp.sum((x * jnp.conj(x) - y * jnp.conj(y)).real).astype(dtype), a, b)
-    return jax.tree.reduce(jnp.add, terms, jnp.zeros((), dtype))
+
+    def leaf(x, y):
+        x, y = (v.astype(jnp.promote_types(v.dtype, jnp.float32)) for v in (x, y))
+        return jnp.sum((x * jnp.conj(x) - y * jnp.conj(y)).real).astype(dtype)
+
+    return jax.tree.reduce(jnp.add, jax.tree.map(leaf, a, b), jnp.zeros((), dtype))
 
 
 def spread(prefix: PyTree, tree: PyTree) -> PyTree:
@@ -273,19 +277,30 @@ def rms(z: PyTree) -> jax.Array:
         >>> float(rms((jnp.array([3.0, 4.0]), jnp.array(0.0), jnp.zeros(0))))  # sqrt(25 / 3)
         2.88675...
     """
-    leaves = [x for x in jax.tree.leaves(z) if x.size]
+    leaves = [x.astype(jnp.promote_types(x.dtype, jnp.float32)) for x in jax.tree.leaves(z) if x.size]
     dtype = real_dtype(z)
     total = sum((jnp.sum((x * jnp.conj(x)).real).astype(dtype) for x in leaves), jnp.zeros((), dtype))
     return jnp.sqrt(total / max(1, sum(x.size for x in leaves)))
 
 
-def error_ratio_terms(error: PyTree, z0: PyTree, z1: PyTree, rtol: PyTree, atol: PyTree) -> PyTree:
-    """Return `error / (atol + rtol max(|z0|, |z1|))`, leaf by leaf."""
+def tolerances(z0: PyTree, z1: PyTree, rtol: PyTree, atol: PyTree) -> PyTree:
+    """Return `atol + rtol max(|z0|, |z1|)` for each component, in a real dtype of at least 32 bits."""
 
-    def leaf(e, x, y, r, a):
+    def leaf(x, y, r, a):
         real = jnp.finfo(x.dtype)
-        r = jnp.maximum(r, 4 * float(real.eps)).astype(real.dtype)  # no step changes a state by less
-        scale = a.astype(real.dtype) + r * jnp.maximum(jnp.abs(x), jnp.abs(y))
-        return e / (scale + float(real.tiny))  # no error at all is fine even without a tolerance
+        wide = jnp.promote_types(real.dtype, jnp.float32)
+        r = jnp.maximum(r, 4 * float(real.eps)).astype(wide)  # no step changes a state by less
+        scale = a.astype(wide) + r * jnp.maximum(jnp.abs(x), jnp.abs(y)).astype(wide)
+        return scale + float(jnp.finfo(wide).tiny)  # no error at all is fine even without a tolerance
 
-    return jax.tree.map(leaf, error, z0, z1, spread(rtol, error), spread(atol, error))
+    return jax.tree.map(leaf, z0, z1, spread(rtol, z0), spread(atol, z0))
+
+
+def divide(a: PyTree, b: PyTree) -> PyTree:
+    """Return `a / b` in the wider dtype of both."""
+    return jax.tree.map(_divided, a, b)
+
+
+def _divided(x, y):
+    dtype = jnp.promote_types(x.dtype, y.dtype)
+    return x.astype(dtype) / y.astype(dtype)

@@ -98,6 +98,10 @@ class Stats(NamedTuple):
             IV.2); -1 for a method that cannot tell. Where many are, the problem is stiff, and a gradient should be
             checked: `check_gradient`.
         idle: trials of the other lanes that passed while the lane of this solve was done and not yet taken by another.
+        unseen: accepted steps whose error estimate says nothing: it vanished, as for a state at rest, or the step
+            changed every component by less than its tolerance, as where a state stays below `atol`. Where all steps
+            are such, neither the solution nor its gradient was controlled; `with_tangent` controls both. -1 under
+            prescribed steps.
     """
 
     nfe: jax.Array
@@ -105,3 +109,4 @@ class Stats(NamedTuple):
     rejected: jax.Array
     limited: jax.Array
     idle: jax.Array
+    unseen: jax.Array

@@ -24,7 +24,7 @@ from node_jax.adjoints.observations import Observations, at_time, observed
 from node_jax.control import Adaptive, direction
 from node_jax.integrate import Each
 from node_jax.methods import ExplicitRK, tsit5
-from node_jax.problem import Inputs, Outcome, Problem, Progress, restart
+from node_jax.problem import Inputs, Outcome, Problem, Progress, Window, restart, window
 from node_jax.save import SaveEnd, Trial
 from node_jax.types import PyTree, Stats
 
@@ -115,11 +115,11 @@ def way_back(adjoint: Backsolve, each: Each, outcome: Outcome, bar: Cotangents, 
         return Sweep(after, theta_bar)
 
     def points(inputs: Inputs, trial: Trial) -> Points:
-        return _stages(method, trial)
+        return _stages(method, trial, window(inputs.steps, trial.t.high, inputs.sign))
 
     ended, theta_bar = sweep(each, reverse, chosen, theta_bar, points, land)
     return WayBack(
-        each(_last_cotangent)((ended, seen)),
+        each(_last_cotangent)((ended, seen, outcome.still)),
         tree.replaced([None] * len(chosen), chosen, theta_bar),
         ended.z1[0],
         ended.status,
@@ -141,18 +141,18 @@ def _first_cotangent(inputs: Inputs, rest) -> PyTree:
     bar, seen, t = rest
     if seen is None:
         return bar.z1
-    here, _, g = at_time(direction(inputs.t0, inputs.t1), seen, t)
+    here, _, g = at_time(inputs.sign, seen, t)
     return tree.add(bar.z1, tree.where(here & (t != inputs.t0), g, tree.full_like(g, 0.0)))
 
 
 def _last_cotangent(inputs: Inputs, rest) -> PyTree:
-    ended, seen = rest
+    ended, seen, still = rest
     a = ended.z1[1]
     if seen is None:
         return a
-    here, _, g = at_time(direction(inputs.t0, inputs.t1), seen, inputs.t0)
-    idle = inputs.t0 == inputs.t1  # then the rows are accounted for as constants
-    return tree.add(a, tree.where(here & ~idle, g, tree.full_like(g, 0.0)))
+    here, _, g = at_time(inputs.sign, seen, inputs.t0)
+    # where there was nothing to integrate, the rows are accounted for as constants
+    return tree.add(a, tree.where(here & ~still, g, tree.full_like(g, 0.0)))
 
 
 def _jump(problem: Problem, inputs: Inputs, p: Progress, landed: jax.Array, seen: Observations | None) -> Progress:
@@ -169,7 +169,8 @@ def _reversed(adjoint: Backsolve, each: Each, start: tuple, t: jax.Array, seen: 
     problem, inputs = each.problem, each.problem.unflatten(each.leaves)
     steps = steps_back(each, adjoint.steps)
     own = getattr(inputs.steps, "breakpoints", None)
-    times = each(lambda inputs, seen: _breakpoints(inputs, seen))(seen) if own is not None or seen is not None else None
+    lands = (own is not None and own.size) or seen is not None
+    times = each(lambda inputs, seen: _breakpoints(inputs, seen))(seen) if lands else None
     steps = dataclasses.replace(
         steps, rtol=(steps.rtol,) * 2, atol=(steps.atol,) * 2, breakpoints=times, norm=_Both(steps.norm)
     )
@@ -203,7 +204,7 @@ class _Augmented(NamedTuple):
         return slope, tree.subtract(tree.full_like(a, 0.0), vjp(a)[0])
 
 
-def _stages(method: ExplicitRK, trial: Trial) -> Points:
+def _stages(method: ExplicitRK, trial: Trial, seen: Window | None) -> Points:
     """Return the stages of one step as points of a quadrature; those of a rejected one have no weight."""
     used = [i for i, b in enumerate(method.b) if b != 0.0]
     h = jnp.where(trial.accepted, trial.h, 0.0)
@@ -211,4 +212,4 @@ def _stages(method: ExplicitRK, trial: Trial) -> Points:
     states = tree.where(trial.accepted, states, [trial.z] * len(used))
     z, a = jax.tree.map(lambda *x: jnp.stack(x), *states)
     times = jnp.stack([trial.t.high + method.c[i] * h for i in used])
-    return Points(z, a, times, jnp.stack([-method.b[i] * h for i in used]), trial.t.high, trial.h)
+    return Points(z, a, times, jnp.stack([-method.b[i] * h for i in used]), seen)

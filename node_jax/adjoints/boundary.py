@@ -12,7 +12,6 @@ import jax.numpy as jnp
 from jax import lax
 
 from node_jax import tree
-from node_jax.control import direction
 from node_jax.integrate import Each
 from node_jax.methods import rk4
 from node_jax.problem import Inputs, Outcome, Problem, visible
@@ -31,15 +30,23 @@ def unsupported(adjoint, what: str) -> Exception:
     return NotImplementedError(f"adjoint={adjoint!r} does not support {what}: {adjoint.remedy}")
 
 
-def split(each: Each, outcome: Outcome, bar: Cotangents) -> tuple[Each, Cotangents, jax.Array, jax.Array]:
+class Contribution(NamedTuple):
+    """What one lane adds to the gradient; bools."""
+
+    steps: jax.Array  # its steps
+    alive: jax.Array  # its steps or its ends: it succeeded, or wrote something down before it failed
+    asked: jax.Array  # any output has a cotangent that is not zero
+    poison: jax.Array  # an output that is NaN has one
+
+
+def split(each: Each, outcome: Outcome, bar: Cotangents) -> tuple[Each, Cotangents, Contribution]:
     """Separate what a failed lane may contribute from what it may not.
 
     Returns the engine with the inputs of lanes that failed without a step replaced by those of a lane that did not (its
-    pullback is known to be finite), the cotangents without those of NaN outputs, which lanes contribute steps, and
-    which lanes had a cotangent on a NaN output.
+    pullback is known to be finite), the cotangents without those of NaN outputs, and what each lane contributes.
     """
-    bar, counts, poison = each(_split)((outcome, bar))
-    return with_donors(each, counts | outcome.ok), bar, counts, poison
+    bar, lane = each(_split)((outcome, bar))
+    return with_donors(each, lane.alive), bar, lane
 
 
 def with_donors(each: Each, alive: jax.Array) -> Each:
@@ -47,16 +54,20 @@ def with_donors(each: Each, alive: jax.Array) -> Each:
     return each._replace(leaves=[_donate(x, mask, alive) for x, mask in zip(each.leaves, each.masks, strict=True)])
 
 
-def _split(inputs: Inputs, rest: tuple[Outcome, Cotangents]) -> tuple[Cotangents, jax.Array, jax.Array]:
+def _split(inputs: Inputs, rest: tuple[Outcome, Cotangents]) -> tuple[Cotangents, Contribution]:
     outcome, bar = rest
     ok = outcome.ok
     written = inputs.save.written(outcome.out, outcome.stats.accepted, ok)
     zeros = tree.full_like(bar, 0.0)
     kept = Cotangents(tree.where(ok, bar.z1, zeros.z1), tree.where_rows(written, bar.rows, zeros.rows))
     lost = Cotangents(tree.where(ok, zeros.z1, bar.z1), tree.where_rows(written, zeros.rows, bar.rows))
-    poison = jax.tree.reduce(jnp.logical_or, jax.tree.map(lambda x: jnp.any(x != 0), lost), jnp.array(False))
     saves_more = bool(jax.tree.leaves(bar.rows))
-    return kept, (outcome.stats.accepted > 0) & (ok | saves_more), poison
+    steps = (outcome.stats.accepted > 0) & (ok | saves_more)
+    return kept, Contribution(steps, steps | ok, _any_nonzero(bar), _any_nonzero(lost))
+
+
+def _any_nonzero(bar: PyTree) -> jax.Array:
+    return jax.tree.reduce(jnp.logical_or, jax.tree.map(lambda x: jnp.any(x != 0), bar), jnp.array(False))
 
 
 def _donate(leaf: jax.Array, mask, counts: jax.Array) -> jax.Array:
@@ -80,27 +91,48 @@ def depart(problem: Problem, inputs: Inputs, moves: Inputs) -> PyTree:
     if not moves.t0:
         return inputs.z0
     node = lax.stop_gradient(inputs.t0)
-    field = visible(problem.field, inputs.steps, inputs.t0, inputs.t1 - inputs.t0)
+    field = visible(problem.field, inputs.steps, inputs.t0, inputs.sign)
     return rk4.advance(field, inputs.t0, inputs.z0, node - inputs.t0, inputs.theta)
 
 
-def arrive(problem: Problem, inputs: Inputs, nodes: tuple[PyTree, PyTree], moves: Inputs, sign=1) -> Cotangents:
+class Reached(NamedTuple):
+    """Which outputs of a lane hold values: the state at `t1`, and the saved rows."""
+
+    z1: jax.Array
+    rows: jax.Array
+
+
+def reached(each: Each, outcome: Outcome) -> Reached:
+    """Return what every lane reached."""
+
+    def one(inputs, outcome):
+        return Reached(outcome.ok, inputs.save.written(outcome.out, outcome.stats.accepted, outcome.ok))
+
+    return each(one)(outcome)
+
+
+def arrive(
+    problem: Problem, inputs: Inputs, nodes: tuple[PyTree, PyTree], got: Reached, moves: Inputs, sign=1
+) -> Cotangents:
     """Return what one lane returns at `t1` and the output times, from the states at nodes that do not move with them.
 
     Between a node and the time, which are equal, lies a step of size zero of a 4th-order method: its derivatives up to
-    the 4th are those of the flow. With `sign=-1` it goes from the times to the nodes.
+    the 4th are those of the flow. With `sign=-1` it goes from the times to the nodes. At a time that was not reached
+    the field may not be finite: there the start of the solve stands for it, and nothing moves.
     """
     z1, rows = nodes
 
-    def moved(field, t, z):
+    def moved(t, z, got):
+        t, z = jnp.where(got, t, inputs.t0), tree.where(got, z, inputs.z0)
         node = lax.stop_gradient(t)
         start, h = (node, t - node) if sign > 0 else (t, node - t)
+        field = visible(problem.field, inputs.steps, t, -inputs.sign)
         return rk4.advance(field, start, z, h, inputs.theta)
 
     if moves.t1:
-        z1 = moved(visible(problem.field, inputs.steps, inputs.t1, inputs.t0 - inputs.t1), inputs.t1, z1)
+        z1 = tree.where(got.z1, moved(inputs.t1, z1, got.z1), z1)
     if _at_times(moves):
-        rows = jax.vmap(lambda t, z: moved(problem.field, t, z))(inputs.save.ts, rows)
+        rows = tree.where_rows(got.rows, jax.vmap(moved)(inputs.save.ts, rows, got.rows), rows)
     return Cotangents(z1, rows)
 
 
@@ -117,13 +149,13 @@ def cross(problem: Problem, inputs: Inputs, node: jax.Array, h: jax.Array, z: Py
     Between the two lie a step of size zero with the field before the breakpoint, and one back with the field after it:
     `dL/dtau = a (f(z, tau-) - f(z, tau+))`. At other nodes nothing happens.
     """
-    points, sign = inputs.steps.breakpoints, direction(inputs.t0, inputs.t1)
+    points, sign = inputs.steps.breakpoints, inputs.sign
     inside = ((points - inputs.t0) * sign > 0) & ((inputs.t1 - points) * sign > 0)
     near = jnp.abs(points - node) <= 8 * jnp.finfo(node.dtype).eps * jnp.maximum(jnp.abs(node), jnp.abs(h))
     here = inside & near & (h != 0)
-    moved = points[jnp.argmax(here)]
+    moved = jnp.where(jnp.any(here), points[jnp.argmax(here)], node)  # others may be infinite
     fixed = lax.stop_gradient(moved)
-    before, after = (visible(problem.field, inputs.steps, fixed, side) for side in (-h, h))
+    before, after = (visible(problem.field, inputs.steps, fixed, side) for side in (-sign, sign))
     there = rk4.advance(before, fixed, z, moved - fixed, inputs.theta)
     return tree.where(jnp.any(here), rk4.advance(after, moved, there, fixed - moved, inputs.theta), z)
 
@@ -149,23 +181,20 @@ class Ends(NamedTuple):
         """Pull cotangents of what a solve returns back: return those of the leaves, and those at the nodes."""
         each, moves, some = self.each, self.moves, tree.picked(self.each.leaves, self.moving)
 
-        def at_nodes(inputs, outcome):
-            ok = outcome.ok
-            rows = inputs.save.rows(outcome.out)
-            if _at_times(moves):
-                written = inputs.save.written(outcome.out, outcome.stats.accepted, ok)
-                constant = jax.tree.map(lambda r, x: jnp.broadcast_to(x, r.shape), rows, inputs.z0)
-                rows = tree.where_rows(written, rows, constant)
-            return arrive(each.problem, inputs, (tree.where(ok, outcome.z1, inputs.z0), rows), moves, sign=-1)
+        got = reached(each, outcome)
+
+        def at_nodes(inputs, rest):
+            outcome, got = rest
+            ends = (outcome.z1, inputs.save.rows(outcome.out))
+            return arrive(each.problem, inputs, ends, got, moves, sign=-1)
 
         def arrived(some, nodes):
-            return self.each.put(self.moving, some)(lambda inputs, nodes: arrive(each.problem, inputs, nodes, moves))(
-                nodes
-            )
+            put = each.put(self.moving, some)
+            return put(lambda inputs, rest: arrive(each.problem, inputs, *rest, moves))((tuple(nodes), got))
 
         if not (moves.t1 or _at_times(moves)):
             return tree.full_like(some, 0.0), bar
-        _, vjp = jax.vjp(arrived, some, each(at_nodes)(outcome))
+        _, vjp = jax.vjp(arrived, some, each(at_nodes)((outcome, got)))
         return vjp(bar)
 
     def pull_departure(self, z_bar: PyTree) -> list:
@@ -183,12 +212,12 @@ def pull_solve(each: Each, outcome: Outcome, bar: Cotangents, moving, moves: Inp
     `between(each, bar, lane_ok)` goes back from the last node to the first; it returns the cotangent of the state there
     and, for each leaf, that of the steps in between (None where there is none).
     """
-    each, bar, lane_ok, poison = split(each, outcome, bar)
+    each, bar, lane = split(each, outcome, bar)
     ends = Ends(each, moving, moves)
     late, bar = ends.pull_arrival(outcome, bar)
-    z_bar, looped = between(each, bar, lane_ok)
+    z_bar, looped = between(each, bar, lane.steps)
     early = ends.pull_departure(each(_constant)((outcome, bar, z_bar)))
-    return _total(each, tree.add(late, early), looped, moving, poison)
+    return _total(each, tree.add(late, early), looped, moving, lane)
 
 
 def _constant(inputs: Inputs, rest: tuple[Outcome, Cotangents, PyTree]) -> PyTree:
@@ -198,14 +227,19 @@ def _constant(inputs: Inputs, rest: tuple[Outcome, Cotangents, PyTree]) -> PyTre
     return tree.add(z_bar, tree.where(outcome.still, more, tree.full_like(more, 0.0)))
 
 
-def _total(each: Each, ends: list, looped: list, moving, poison: jax.Array) -> list:
-    """Add up the cotangents from both ends (of the leaves that move) and from the loop (None where there is none)."""
+def _total(each: Each, ends: list, looped: list, moving, lane: Contribution) -> list:
+    """Add up the cotangents from both ends (of the leaves that move) and from the loop (None where there is none).
+
+    Entries of a leaf that only lanes without a contribution use are exactly zero, whatever was computed for them.
+    """
+    counts = lane.alive & lane.asked
     late, result = iter(ends), []
     for mask, moves, more in zip(each.masks, moving, looped, strict=True):
         g = next(late) if moves else None
         if g is not None:
             g = g if more is None else g + more.astype(g.dtype)
-            g = tree.where(tree.any_missing(poison, mask), jnp.full_like(g, jnp.nan), g)
+            g = tree.where(tree.any_missing(counts, mask), g, jnp.zeros_like(g))
+            g = tree.where(tree.any_missing(lane.poison, mask), jnp.full_like(g, jnp.nan), g)
         result.append(g)
     return result
 

@@ -15,7 +15,7 @@ from node_jax.control import Adaptive
 from node_jax.fused import fused
 from node_jax.integrate import Each
 from node_jax.methods import ExplicitRK
-from node_jax.problem import Inputs, Problem, Progress, attempt, begin, outcome, visible
+from node_jax.problem import Inputs, Problem, Progress, Window, attempt, begin, outcome, within
 from node_jax.save import SaveSteps
 from node_jax.types import RUNNING, PyTree, VectorField
 
@@ -68,15 +68,14 @@ def between_nodes(each: Each, moving: Sequence[bool]) -> tuple[Each, list[bool]]
 class Points(NamedTuple):
     """Points of a quadrature along one step of one lane, stacked: state, adjoint, time, and weight times step.
 
-    The step is that from `start` of size `h`: the field is seen as it sees it.
+    The field is seen as that step sees it: within the window.
     """
 
     z: PyTree
     a: PyTree
     t: jax.Array
     weights: jax.Array
-    start: jax.Array
-    h: jax.Array
+    window: Window | None
 
 
 def integral(each: Each, chosen: Sequence[bool], points: Points) -> list:
@@ -84,7 +83,7 @@ def integral(each: Each, chosen: Sequence[bool], points: Points) -> list:
 
     def total(some):
         def one(inputs, points: Points):
-            field = visible(each.problem.field, inputs.steps, points.start, points.h)
+            field = within(each.problem.field, points.window)
 
             def at(z, a, t, weight):
                 return weight * tree.dot(a, field(z, t, inputs.theta), weight.dtype)

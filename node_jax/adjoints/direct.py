@@ -8,11 +8,10 @@ import jax.numpy as jnp
 from jax import lax
 
 from node_jax import tree
-from node_jax.adjoints.boundary import arrive, crossing, depart, moving_times, with_donors
+from node_jax.adjoints.boundary import arrive, crossing, depart, moving_times, reached, with_donors
 from node_jax.adjoints.pullback import Start, retrace
 from node_jax.adjoints.replay import Lane, Row, at_nodes, recorder_of, retake
 from node_jax.adjoints.slots import History, Slots
-from node_jax.control import direction
 from node_jax.integrate import Each
 from node_jax.interpolate import at_fraction
 from node_jax.problem import Inputs, Outcome
@@ -61,7 +60,8 @@ class Direct(eqx.Module):
             rows = _read(inside, outcome, history, starts, ends)
         else:
             rows = save.rows(save.finish(inside, out, z, outcome.stats.accepted, outcome.ok))
-        z1, rows = each(lambda inputs, nodes: arrive(each.problem, inputs, nodes, moves))((z, rows))
+        nodes = ((z, rows), reached(each, outcome))
+        z1, rows = each(lambda inputs, rest: arrive(each.problem, inputs, *rest, moves))(nodes)
         return z1, rows, ()
 
 
@@ -124,20 +124,20 @@ def _read(inside: Each, outcome: Outcome, history: History, starts: Start, ends:
 
     def rows(inputs, rest):
         starts, ends, outcome = rest
-        sign = direction(inputs.t0, inputs.t1)
+        sign = inputs.sign
         taken = jnp.where(jnp.arange(ends.shape[0]) <= last, sign * ends, jnp.inf)
         final = taken[jnp.maximum(last, 0)]
 
-        def at(time):
+        def at(time, written):
             i = jnp.searchsorted(taken, jnp.minimum(lax.stop_gradient(sign * time), final))
             start = tree.row(starts, i)
             y = retrace(problem, inputs, start)
-            left = (time - y.t) - start.t.low
+            left = jnp.where(written, (time - y.t) - start.t.low, 0.0)
             x = left / jnp.where(y.h == 0, 1.0, y.h)
             return at_fraction(problem.method, start.z, y.h, y.slopes, x)
 
         others = jax.tree.map(lambda x: jnp.where(outcome.ok, x, jnp.nan), inputs.z0)
         written = jnp.arange(inputs.save.ts.shape[0]) < outcome.out.cursor
-        return tree.where_rows(written, jax.vmap(at)(inputs.save.ts), others)
+        return tree.where_rows(written, jax.vmap(at)(inputs.save.ts, written), others)
 
     return inside(rows)((starts, ends, outcome))

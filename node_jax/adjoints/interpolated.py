@@ -26,7 +26,7 @@ from node_jax.control import Adaptive
 from node_jax.integrate import Each
 from node_jax.interpolate import at_fraction, coefficients, horner
 from node_jax.methods import ExplicitRK, tsit5
-from node_jax.problem import Inputs, Outcome, visible
+from node_jax.problem import Inputs, Outcome, Window, window, within
 from node_jax.save import SaveEnd, Trial
 from node_jax.types import PyTree, VectorField, is_count
 
@@ -110,11 +110,12 @@ class Interpolated(eqx.Module):
 
 
 class Segment(NamedTuple):
-    """The polynomial of one step, `z(t + s) = sum_j q[j] (s / h)**j`."""
+    """The polynomial of one step, `z(t + s) = sum_j q[j] (s / h)**j`, and the times at which it sees the field."""
 
     t: Any
     h: Any
     q: tuple[PyTree, ...]
+    window: Window | None
 
     def at(self, s: jax.Array) -> PyTree:
         """Return the state after `s`."""
@@ -127,8 +128,8 @@ class _Adjoint(NamedTuple):
     field: VectorField
 
     def __call__(self, a, s, parts):
-        theta, steps, segment = parts
-        field = visible(self.field, steps, segment.t, segment.h)
+        theta, segment = parts
+        field = within(self.field, segment.window)
         _, vjp = jax.vjp(lambda z: field(z, segment.t + s, theta), segment.at(s))
         return tree.subtract(tree.full_like(a, 0.0), vjp(a)[0])
 
@@ -152,7 +153,8 @@ def _pullback(adjoint: Interpolated, each: Each, chosen: list[bool]) -> Pullback
         def pull(bar: Retraced):
             def polynomial(inputs, rest):
                 start, y = rest
-                return Segment(y.t, y.h, coefficients(problem.method, start.z, y.h, y.slopes))
+                q = coefficients(problem.method, start.z, y.h, y.slopes)
+                return Segment(y.t, y.h, q, window(inputs.steps, y.t, inputs.sign))
 
             leaves_bar, a = _sweep(adjoint, each, chosen, each(polynomial)((start, y)), bar.z1)
             if problem.crosses:
@@ -173,12 +175,12 @@ def _sweep(adjoint: Interpolated, each: Each, chosen: list[bool], segment: Segme
     method = adjoint.method or (problem.method if _usable(problem.method) else tsit5)
     whole = jnp.where(segment.h == 0, 1.0, jnp.abs(segment.h))
     steps = dataclasses.replace(steps_back(each, adjoint.steps), first_step=whole, breakpoints=None)
-    parts = (inputs.theta, inputs.steps, segment)
+    parts = (inputs.theta, segment)
     back = Inputs(a1, segment.h, jnp.zeros_like(segment.h), parts, steps, SaveEnd())
     reverse = engine(each, _Adjoint(problem.field), method, back)
 
     def points(inputs: Inputs, trial: Trial) -> Points:
-        return _gauss(method, inputs.theta[2], trial)
+        return _gauss(method, inputs.theta[1], trial)
 
     theta_bar = tree.full_like(tree.picked(each.leaves, chosen), 0.0)
     ended, theta_bar = sweep(each, reverse, chosen, theta_bar, points, lambda carry, landed: carry)
@@ -193,4 +195,4 @@ def _gauss(method: ExplicitRK, segment: Segment, trial: Trial) -> Points:
     a = tree.where(trial.accepted, a, [trial.z] * len(a))
     weights = jnp.stack([-w * h for w in GAUSS[1]])
     stacked = jax.tree.map(lambda *x: jnp.stack(x), *a)
-    return Points(jax.vmap(segment.at)(s), stacked, segment.t + s, weights, segment.t, segment.h)
+    return Points(jax.vmap(segment.at)(s), stacked, segment.t + s, weights, segment.window)

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 
 from node_jax import tree
 from node_jax.adjoints.boundary import Cotangents
-from node_jax.control import direction
 from node_jax.integrate import Each
 from node_jax.interpolate import coefficients
 from node_jax.problem import Inputs, Outcome, Problem, visible
@@ -45,22 +44,22 @@ def observed(each: Each, outcome: Outcome, bar: Cotangents, chosen: Sequence[boo
 
     _, vjp = jax.vjp(polynomials, tree.picked(each.leaves, chosen), starts.zs)
     theta_bar, bars = vjp(bar.rows.q)
+    bars = each(lambda inputs, rest: _at_first(inputs.sign, *rest))((starts.ts, bars))
     return starts._replace(bars=bars), theta_bar
 
 
 def _at_times(inputs: Inputs, rest: tuple[Outcome, Cotangents]) -> Observations:
     outcome, bar = rest
-    ts, sign = inputs.save.ts, direction(inputs.t0, inputs.t1)
-    first = jnp.searchsorted(sign * ts, sign * ts)
-    bars = jax.tree.map(lambda g: jnp.zeros_like(g).at[first].add(g), bar.rows)
-    return Observations(ts, outcome.out.zs, bars, outcome.out.cursor)
+    ts = inputs.save.ts
+    return Observations(ts, outcome.out.zs, _at_first(inputs.sign, ts, bar.rows), outcome.out.cursor)
 
 
 def _at_ends(inputs: Inputs, rest: tuple[Outcome, Cotangents]) -> Observations:
     """Observe the ends of all steps."""
     outcome, bar = rest
     ts, zs = outcome.out
-    return Observations(_filled(ts, outcome.stats.accepted, inputs.t0), zs, bar.rows.zs, outcome.stats.accepted)
+    ts = _filled(ts, outcome.stats.accepted, inputs.t0)
+    return Observations(ts, zs, _at_first(inputs.sign, ts, bar.rows.zs), outcome.stats.accepted)
 
 
 def _at_starts(inputs: Inputs, outcome: Outcome) -> Observations:
@@ -69,6 +68,12 @@ def _at_starts(inputs: Inputs, outcome: Outcome) -> Observations:
     constant = jax.tree.map(lambda x, z0: jnp.broadcast_to(z0, x.shape), q[0], inputs.z0)
     zs = tree.where_rows(jnp.arange(ts.shape[0]) < outcome.stats.accepted, q[0], constant)
     return Observations(_filled(ts, outcome.stats.accepted, inputs.t0), zs, (), outcome.stats.accepted)
+
+
+def _at_first(sign: jax.Array, ts: jax.Array, bars: PyTree) -> PyTree:
+    """Add up the cotangents of equal times at the first of them."""
+    first = jnp.searchsorted(sign * ts, sign * ts)
+    return jax.tree.map(lambda g: jnp.zeros_like(g).at[first].add(g), bars)
 
 
 def _filled(ts: jax.Array, count: jax.Array, t0: jax.Array) -> jax.Array:
@@ -82,7 +87,7 @@ def _polynomials(problem: Problem, inputs: Inputs, saved: Interpolant, count: ja
 
     def one(taken, t, h, z):
         t, h = (jnp.where(taken, x, other) for x, other in ((t, inputs.t0), (h, 0.0)))
-        field = visible(problem.field, inputs.steps, t, h)
+        field = visible(problem.field, inputs.steps, t, inputs.sign)
         slopes = problem.method.stages(field, t, z, h, inputs.theta)
         slopes = problem.method.dense_slopes(field, t, z, h, inputs.theta, slopes)
         return coefficients(problem.method, z, h, slopes)

@@ -51,7 +51,7 @@ def times_of(inputs: Inputs, start: Start) -> tuple[jax.Array, jax.Array]:
 def retrace(problem: Problem, inputs: Inputs, start: Start, slopes: bool = False) -> Retraced:
     """Take a recorded step of one lane again, without error estimate; with slopes if asked or needed for the save."""
     method, (t, h) = problem.method, times_of(inputs, start)
-    field = at_stages(problem, inputs.steps, t, h)
+    field = at_stages(problem, inputs, t)
     if not (slopes or inputs.save.wants_slopes):
         return Retraced(_behind(problem, inputs, t, h, method.advance(field, t, start.z, h, inputs.theta)), (), t, h)
     stages = method.stages(field, t, start.z, h, inputs.theta)

@@ -7,12 +7,11 @@ import jax.numpy as jnp
 from jax import lax
 
 from node_jax import tree
-from node_jax.adjoints.boundary import arrive, crossing, depart, moving_times
+from node_jax.adjoints.boundary import arrive, crossing, depart, moving_times, reached
 from node_jax.adjoints.pullback import Start, retrace
 from node_jax.adjoints.slots import History, Slots
-from node_jax.control import add_time
 from node_jax.integrate import Each
-from node_jax.problem import Outcome
+from node_jax.problem import Inputs, Outcome
 from node_jax.save import Trial
 from node_jax.types import PyTree, Time
 
@@ -51,10 +50,16 @@ def retake(each: Each, lane: Lane, i: jax.Array, row: Row, index: jax.Array) -> 
     active, start = start_of(lane, i, row)
     y = each(lambda inputs, start: retrace(each.problem, inputs, start))(start)
     t = start.t._replace(high=y.t)
-    end = add_time(t, y.h)
+    end = each(_end)((start.index, t, y.h))
     trial = Trial(active, index, t, y.h, end.high, start.z, y.z1, y.slopes)
     after = row.t if row.t.high is None else tree.where(active, lax.stop_gradient(end), row.t)
     return start, trial, after, tree.where(active, y.z1, row.z)
+
+
+def _end(inputs: Inputs, rest: tuple[jax.Array, Time, jax.Array]) -> Time:
+    """Return where a recorded step ended; under `Adaptive` a constant."""
+    end = inputs.steps.end(*rest, inputs.t0, inputs.t1)
+    return end if inputs.steps.exact_times else lax.stop_gradient(end)
 
 
 def recorder_of(adjoint, each: Each, memory: int | None = 0, checkpoints=None, states: bool = False) -> Slots:
@@ -80,7 +85,7 @@ def replay(each: Each, outcome: Outcome, history: History, recorder: Slots, shif
     moves = moving_times(each, shifted)
     inputs = problem.unflatten(each.leaves)
     save = inputs.save
-    z0, t0, t1 = each(lambda inputs, _: (depart(problem, inputs, moves), inputs.t0, inputs.t1))()
+    z0, t0 = each(lambda inputs, _: (depart(problem, inputs, moves), inputs.t0))()
     inside = at_nodes(each)
     accepted, ok = outcome.stats.accepted, outcome.ok
     out = save.blank(inside, method, z0, outcome.still)
@@ -89,9 +94,6 @@ def replay(each: Each, outcome: Outcome, history: History, recorder: Slots, shif
     def body(i, carry):
         t, z, index, out, slots = carry
         _, trial, after, z1 = retake(each, lane, i, Row(tree.row(history.h, i), t, z), index)
-        if not inputs.steps.exact_times:
-            end = jnp.where((index == accepted - 1) & ok, t1, trial.end)
-            trial = trial._replace(end=lax.stop_gradient(end))
         out, rounds = save.record(inside, method, lambda trial, _: trial, out, trial)
         # a recorded index counts for all lanes: taken from the loop, it has no lanes, however it is mapped
         every = trial._replace(accepted=jnp.ones_like(trial.accepted))
@@ -102,7 +104,7 @@ def replay(each: Each, outcome: Outcome, history: History, recorder: Slots, shif
     start = (t, z0, jnp.zeros_like(accepted), out, recorder.blank(z0, lane.t0))
     _, z, _, out, slots = lax.fori_loop(0, history.n, body, start)
     rows = save.rows(save.finish(inside, out, z, accepted, ok))
-    z1, rows = each(lambda inputs, nodes: arrive(problem, inputs, nodes, moves))((z, rows))
+    z1, rows = each(lambda inputs, rest: arrive(problem, inputs, *rest, moves))(((z, rows), reached(each, outcome)))
     return z1, rows, slots.z
 
 

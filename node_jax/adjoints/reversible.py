@@ -186,5 +186,5 @@ def undo_all(each: Each, solved: tuple[Outcome, History], bar: Cotangents, lane_
 def _step_back(problem: Problem, inputs: Inputs, start: Start) -> Retraced:
     """Take the step of the base method from the end of a recorded step to its start, from the state in `start`."""
     t, h = times_of(inputs, start)
-    field = at_stages(problem, inputs.steps, t, h)
+    field = at_stages(problem, inputs, t)
     return Retraced(problem.method.advance(field, t + h, start.z, -h, inputs.theta), (), t, h)

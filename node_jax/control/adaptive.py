@@ -1,5 +1,6 @@
 """Steps chosen so that the estimated error stays below a tolerance."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,9 @@ from node_jax.types import Method, PyTree, Status, Step, Time, VectorField
 
 STALLED = 10_000  # weight of accepted steps in a row that ends a solve which leads nowhere
 PATIENCE = 4  # accepted steps in a row after which a trial that was not finite is forgotten
+# In place of the number of these, before the first trial: an estimate that vanishes is not believed. The first step is a
+# guess, and a guess can lie where the estimate of a method is zero: that of bosh3 is for z' = -z and a step of 1.
+DOUBTED = 7
 
 
 class Adaptive(eqx.Module):
@@ -72,6 +76,14 @@ class Adaptive(eqx.Module):
         """No number of steps is known beforehand."""
         return
 
+    def times(self) -> dict:
+        """Return all times, by name."""
+        return {} if self.breakpoints is None else {"breakpoints": self.breakpoints}
+
+    def aligned(self, t0: jax.Array, t1: jax.Array) -> "Adaptive":
+        """Return the steps as they are: a breakpoint at an end or beyond it changes nothing."""
+        return self
+
     def valid(self, t0: jax.Array, t1: jax.Array) -> jax.Array:
         """Whether the values known only at run time make sense."""
         tolerances = jax.tree.leaves((self.rtol, self.atol))
@@ -87,27 +99,40 @@ class Adaptive(eqx.Module):
         return 2 if self.first_step is None else int(method.first_same_as_last)
 
     def first(
-        self, method: Method, field: VectorField, z0: PyTree, t0: jax.Array, t1: jax.Array, theta: PyTree
+        self, method: Method, field: VectorField, z0: PyTree, t0: jax.Array, t1: jax.Array, theta: PyTree, limit: Any
     ) -> tuple[Control, PyTree]:
-        """Return the first control and the method's memory."""
+        """Return the first control and the method's memory; `limit` bounds the trials, None if nothing does."""
         memory = method.start(field, t0, z0, theta)
+        span, tangent = jnp.abs(t1 - t0), jnp.full_like(t0, jnp.nan)
         if self.first_step is not None:
             size = jnp.asarray(self.first_step, t0.dtype)
         else:
             slope = memory if method.first_same_as_last else field(z0, t0, theta)
-
-            def size_of(z):
-                return self._ratio(z, z0, z0)
-
-            size = first_step(lambda z, t: field(z, t, theta), size_of, method.error_order, z0, slope, t0, t1)
-        sign = direction(t0, t1)
+            tolerance = tree.tolerances(z0, z0, self.rtol, self.atol)
+            size, tangent = first_step(
+                lambda z, t: field(z, t, theta), self.norm, tolerance, method.error_order, z0, slope, t0, t1
+            )
+        size = jnp.clip(size, self._least(t0, t1), self.max_step)
+        # On an error estimate that says nothing, a step grows at first, and up to about a thousandth of the way.
+        few = 1000 if limit is None else min(1000, max(1, limit // 4))
+        unseen = jnp.maximum(self.max_factor * size, span / few)
+        unseen = jnp.fmax(unseen, self._resolving(method.error_order).astype(t0.dtype) * tangent)
         last, before = (jnp.zeros_like(t0) if used else None for used in (self.p or self.d, self.d))
-        zero = jnp.zeros((), jnp.int32)
-        size = jnp.minimum(size, self.max_step)
-        return Control(sign * size, last, before, jnp.full_like(size, jnp.inf), zero), memory
+        counts = jnp.where(size > 0.2 * tangent, DOUBTED, PATIENCE).astype(jnp.int32)
+        return Control(size, last, before, jnp.full_like(size, jnp.inf), counts, unseen), memory
 
-    def propose(self, control: Control, t: Time, done: jax.Array, t0: jax.Array, t1: jax.Array) -> Proposal:
-        """Aim at the next breakpoint or `t1`, and take it if the step comes near."""
+    def _resolving(self, order: int) -> jax.Array:
+        """Return the step, in units of the time in which a tangent changes, that gives it to the relative tolerance."""
+        rtol = tree.largest(self.rtol, jnp.dtype(jnp.float32))
+        return jnp.minimum(1.0, (math.factorial(order) * rtol) ** (1.0 / order))
+
+    def _least(self, t0: jax.Array, t1: jax.Array) -> jax.Array:
+        """Return the size of the smallest step that moves a compensated time."""
+        eps, furthest = float(jnp.finfo(t0.dtype).eps), jnp.maximum(jnp.abs(t0), jnp.abs(t1))
+        return jnp.maximum(jnp.asarray(self.min_step, t0.dtype), 4 * eps * eps * furthest)
+
+    def _goal(self, t: Time, t0: jax.Array, t1: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Return where the next step may end at most, how far that is, and whether it is a breakpoint."""
         goal, breaks = t1, jnp.array(False)
         if self.breakpoints is not None and self.breakpoints.size:
             sign = direction(t0, t1)
@@ -116,50 +141,64 @@ class Adaptive(eqx.Module):
             nearest = jnp.argmin(jnp.where(inside, ahead, jnp.inf))
             breaks = jnp.any(inside)
             goal = jnp.where(breaks, self.breakpoints[nearest], t1)
-        left = (goal - t.high) - t.low
-        arrives = 1.01 * jnp.abs(control.h) >= jnp.abs(left)
-        h = jnp.where(arrives, left, control.h)
-        beyond = add_time(t, control.h)
-        end = Time(jnp.where(arrives, goal, beyond.high), jnp.where(arrives, 0.0, beyond.low))
-        return Proposal(h, end, arrives & ~breaks, arrives & breaks)
+        return goal, (goal - t.high) - t.low, breaks
+
+    def propose(self, control: Control, t: Time, done: jax.Array, t0: jax.Array, t1: jax.Array) -> Proposal:
+        """Aim at the next breakpoint or `t1`, and take it if the step comes near."""
+        goal, left, breaks = self._goal(t, t0, t1)
+        arrives = 1.01 * control.size >= jnp.abs(left)
+        asked = direction(t0, t1) * control.size
+        return Proposal(
+            jnp.where(arrives, left, asked), _end(t, asked, arrives, goal), arrives & ~breaks, arrives & breaks
+        )
+
+    def end(self, index: jax.Array, t: Time, h: jax.Array, t0: jax.Array, t1: jax.Array) -> Time:
+        """Return where a recorded step of size `h` from `t` ended: at a breakpoint or `t1` to the last bit."""
+        goal, left, _ = self._goal(t, t0, t1)
+        return _end(t, h, h == left, goal)
 
     def judge(
         self, method: Method, step: Step, z: PyTree, t: Time, proposal: Proposal, control: Control, t0, t1
     ) -> Verdict:
         """Accept a trial whose error is within the tolerance, and choose the next step size."""
-        dtype = t0.dtype
-        ratio = self._estimate(step, z)
-        change = tree.largest(tree.subtract(step.z1, z), dtype)
-        good = ~jnp.isnan(ratio) & jnp.isfinite(change)  # jaxlib 0.6.2 takes `ratio >= 0` to hold for NaN
-        accepted = good & (ratio <= 1.0)
+        dtype, eps = t0.dtype, float(jnp.finfo(t0.dtype).eps)
+        tolerance = tree.tolerances(z, step.z1, self.rtol, self.atol)
+        ratio = self._estimate(step, tolerance).astype(dtype)
+        moved = tree.largest(tree.divide(tree.subtract(step.z1, z), tolerance), dtype)
+        good = ~jnp.isnan(ratio) & jnp.isfinite(moved)  # jaxlib 0.6.2 takes `ratio >= 0` to hold for NaN
+        stalled, streak = control.counts >> 3, control.counts & 7
+        digits = float(jnp.finfo(tree.real_dtype(z)).eps)
+        silent = ratio <= 0.25 * digits * moved
+        doubtful = (streak == DOUBTED) & (ratio <= 16 * digits * moved)
+        accepted = good & (ratio <= 1.0) & ~doubtful
 
         # in single precision, which is vectorised on a CPU: a step size needs no more digits
         error = jnp.log(jnp.maximum(ratio, 1e-10).astype(jnp.float32)).astype(dtype)
         size = jnp.abs(proposal.h) * self._factor(method, error, accepted, control)
-        size = jnp.where(accepted & proposal.breaks, jnp.maximum(size, jnp.abs(control.h)), size)
-        stalled, streak = control.counts >> 3, control.counts & 7
+        size = jnp.where(accepted & proposal.breaks, jnp.maximum(size, control.size), size)
+        size = jnp.where(silent, jnp.minimum(size, jnp.maximum(control.unseen, control.size)), size)
+        size = jnp.where(doubtful, 0.5 * control.size, size)
         streak = jnp.where(good, streak + accepted, 0)
         size, room = _before_wall(size, good, accepted, streak, control)
 
         limited = method.at_limit(step.slopes)
         if self.stay_stable:
-            size = jnp.where(limited, jnp.minimum(size, 0.9 * jnp.abs(control.h)), size)
-        eps, furthest = float(jnp.finfo(dtype).eps), jnp.maximum(jnp.abs(t0), jnp.abs(t1))
-        least = jnp.maximum(self.min_step, 4 * eps * eps * furthest)
+            size = jnp.where(limited, jnp.minimum(size, 0.9 * control.size), size)
+        least, furthest = self._least(t0, t1), jnp.maximum(jnp.abs(t0), jnp.abs(t1))
         too_small = jnp.where(good, least, jnp.maximum(self.min_step, max(1e-9, 4 * eps) * furthest))
-        stalled = _stalled(stalled, accepted, change, ratio, t, control.h, t1 - t0)
-        underflow = (~accepted & (jnp.abs(control.h) <= too_small)) | (stalled >= STALLED)
+        stalled = _stalled(stalled, accepted, moved, ratio, t, control.size, t1 - t0)
+        underflow = (~accepted & ~doubtful & (control.size <= too_small)) | (stalled >= STALLED)
         failure = jnp.where(underflow, jnp.where(good, Status.STEP_UNDERFLOW, Status.NON_FINITE), Status.SUCCESS)
 
         size = jnp.clip(size, least, self.max_step)
-        h = jnp.where(control.h < 0, -size, size)
         last, before = control.last, control.before
         if before is not None and last is not None:
             before = jnp.where(accepted, last, before)
         if last is not None:
             last = jnp.where(accepted, jnp.maximum(error, -9.0), last)
+        counts = 8 * stalled + jnp.minimum(streak, PATIENCE)
         return Verdict(
-            accepted, limited, Control(h, last, before, room, 8 * stalled + jnp.minimum(streak, PATIENCE)), failure
+            accepted, limited, silent | (moved <= 1), Control(size, last, before, room, counts, control.unseen), failure
         )
 
     def _factor(self, method: Method, error: jax.Array, accepted: jax.Array, control: Control) -> jax.Array:
@@ -178,15 +217,17 @@ class Adaptive(eqx.Module):
         least = self.min_factor if self.p or self.d else jnp.where(accepted, 1.0, self.min_factor)
         return jnp.clip(factor, least, jnp.where(accepted, self.max_factor, 1.0))
 
-    def _estimate(self, step: Step, z: PyTree) -> jax.Array:
-        high, *low = (self._ratio(error, z, step.z1) for error in step.error)
+    def _estimate(self, step: Step, tolerance: PyTree) -> jax.Array:
+        high, *low = (self.norm(tree.divide(error, tolerance)) for error in step.error)
         if not low:
             return high
-        # DOP853: the 5th-order estimate, damped by the 3rd-order one
-        return high * jnp.where(high == 0, 0.0, high / jnp.sqrt(high**2 + 0.01 * low[0] ** 2))
+        # DOP853: the 5th-order estimate, damped by the 3rd-order one; by their quotient, as squares can overflow
+        return jnp.where(high == 0, 0.0, high / jnp.sqrt(1.0 + 0.01 * (low[0] / high) ** 2))
 
-    def _ratio(self, error: PyTree, z: PyTree, z1: PyTree) -> jax.Array:
-        return self.norm(tree.error_ratio_terms(error, z, z1, self.rtol, self.atol))
+
+def _end(t: Time, h: jax.Array, arrives: jax.Array, goal: jax.Array) -> Time:
+    beyond = add_time(t, h)
+    return Time(jnp.where(arrives, goal, beyond.high), jnp.where(arrives, 0.0, beyond.low))
 
 
 def _before_wall(size, good, accepted, streak, control: Control):
@@ -197,19 +238,19 @@ def _before_wall(size, good, accepted, streak, control: Control):
     `_stalled` the step asked for stands for the one taken, which is shorter only before `t1` and breakpoints: a CPU
     would compute the latter once more for each result.)
     """
-    asked = jnp.abs(control.h)
+    asked = control.size
     room = control.room - jnp.where(accepted, asked, 0.0)
     shrink = jnp.where(control.room < jnp.inf, 0.5, 0.1)  # isinf would cost a fifth of the time of 256 lanes
     size = jnp.where(good, jnp.minimum(size, 0.5 * room), shrink * asked)
     return size, jnp.where(good, jnp.where(streak < PATIENCE, room, jnp.inf), asked)
 
 
-def _stalled(stalled, accepted, change, ratio, t: Time, h, span):
+def _stalled(stalled, accepted, moved, ratio, t: Time, size, span):
     """Count steps that leave z and t as they are, and with less weight such as would need 1e9 for the way.
 
     The second kind ends solves that chatter about a jump: 10,000 of them in a row cover 1e-5 of the way at most.
     """
-    stuck = (change == 0) & (ratio > 0) & (t.high + h == t.high)
-    tiny = jnp.abs(h) < 1e-9 * jnp.abs(span)
+    stuck = (moved == 0) & (ratio > 0) & (t.high + size == t.high)
+    tiny = size < 1e-9 * jnp.abs(span)
     weight = jnp.where(stuck, STALLED // 20, tiny.astype(jnp.int32))
     return jnp.where(accepted, jnp.where(weight > 0, stalled + weight, 0), stalled)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from node_jax import tree
 from node_jax.control.records import Control, Proposal, Verdict, direction
+from node_jax.times import from_end_to_end
 from node_jax.types import Status, Time, is_count
 
 
@@ -25,7 +26,7 @@ class _Prescribed(eqx.Module):
     def first_evaluations(self, method):
         return int(method.first_same_as_last)
 
-    def first(self, method, field, z0, t0, t1, theta):
+    def first(self, method, field, z0, t0, t1, theta, limit):
         memory = method.start(field, t0, z0, theta)
         return Control(), memory
 
@@ -33,10 +34,15 @@ class _Prescribed(eqx.Module):
         start, end = self.interval(done, t0, t1)
         return Proposal(end - start, Time(end, jnp.zeros_like(end)), done == self.fixed_count() - 1, jnp.array(False))
 
+    def end(self, index, t, h, t0, t1):
+        """Return where a recorded step ended."""
+        end = self.interval(index, t0, t1)[1]
+        return Time(end, jnp.zeros_like(end))
+
     def judge(self, method, step, z, t, proposal, control, t0, t1):
         good = jnp.isfinite(tree.largest(step.z1, t0.dtype))
         limited = method.at_limit(step.slopes)
-        return Verdict(good, limited, control, jnp.where(good, Status.SUCCESS, Status.NON_FINITE))
+        return Verdict(good, limited, jnp.array(False), control, jnp.where(good, Status.SUCCESS, Status.NON_FINITE))
 
     def trials(self, max_steps):
         return self.fixed_count()
@@ -66,6 +72,14 @@ class Fixed(_Prescribed):
     def fixed_count(self) -> int:
         """The number of steps."""
         return self.n
+
+    def times(self):
+        """Return all times, by name: none."""
+        return {}
+
+    def aligned(self, t0, t1):
+        """Return the steps as they are."""
+        return self
 
     def valid(self, t0, t1):
         """Always true: `n` was checked when the record was made."""
@@ -105,6 +119,14 @@ class Grid(_Prescribed):
     def fixed_count(self) -> int:
         """The number of steps."""
         return self.ts.shape[0] - 1
+
+    def times(self):
+        """Return all times, by name."""
+        return {"Grid(ts)": self.ts}
+
+    def aligned(self, t0, t1):
+        """Return the grid with the ends of the solve for its own where these are equal up to rounding."""
+        return Grid(from_end_to_end(self.ts, t0, t1))
 
     def valid(self, t0, t1):
         """Whether the grid goes from `t0` to `t1` without turning back."""

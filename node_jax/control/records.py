@@ -9,20 +9,24 @@ from node_jax.types import Time
 
 
 def direction(t0: jax.Array, t1: jax.Array) -> jax.Array:
-    """Return -1 where time runs backwards from `t0` to `t1`, else 1."""
+    """Return -1 where time runs backwards from `t0` to `t1`, else 1.
+
+    The direction is a fact of the solve. It is never read off the sign of a step, which may be zero.
+    """
     return jnp.where(t1 < t0, -1.0, 1.0).astype(t0.dtype)
 
 
 class Control(NamedTuple):
     """What a policy carries from one trial to the next; None where it has no use for it."""
 
-    h: Any = None  # signed step to try next
+    size: Any = None  # size of the step to try next, without the sign of its direction
     last: Any = None  # logarithm of error over tolerance of the last accepted step
     before: Any = None  # of the one before that
     room: Any = None  # distance to the end of the last trial that was not finite; infinite if forgotten
     # Two counts in one array, 8 * weight of accepted steps in a row that led nowhere + accepted steps since the last
     # trial that was not finite: with one array more in the loop XLA on a CPU took twice as long (256 lanes, float32).
     counts: Any = None
+    unseen: Any = None  # largest step that may be taken on an error estimate that says nothing
 
 
 class Proposal(NamedTuple):
@@ -35,10 +39,11 @@ class Proposal(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """Whether a trial counts and is at the limit of stability, what to carry on, and a failure (else `SUCCESS`)."""
+    """Whether a trial counts, what is to be counted of it, what to carry on, and a failure (else `SUCCESS`)."""
 
     accepted: jax.Array
-    limited: jax.Array
+    limited: jax.Array  # the step is at the limit of stability of the method
+    unseen: jax.Array  # the step moved the state by less than the tolerance
     control: Control
     failure: jax.Array
 

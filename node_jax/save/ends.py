@@ -43,17 +43,24 @@ def blank_rows(each, row: PyTree, n: int) -> PyTree:
     return tree.table(row, each.lanes, n + 1)
 
 
-def finished_rows(each, rows: PyTree, like: PyTree, n: int, count: jax.Array) -> PyTree:
-    """Return the `n` rows of each lane, shape `(n, *shape, *lanes)`; the row after the last written becomes NaN.
+def finished_rows(each, rows: PyTree, after: PyTree, n: int, count: jax.Array) -> PyTree:
+    """Return the `n` rows of each lane, shape `(n, *shape, *lanes)`, with `after` in the row after the last written.
 
     A trial may have written it that was rejected, or a lane whose time had not come.
     """
-    lost = jax.tree.map(lambda x: jnp.full_like(x, jnp.nan)[None], like)
-    return tree.read_table(each.write(rows, lost, count), like, n)
+    return tree.read_table(each.write(rows, jax.tree.map(lambda x: x[None], after), count), after, n)
 
 
 class NoCounts:
-    """What saves have in common that count nothing along a solve."""
+    """What saves have in common that count nothing along a solve, and hold no times."""
+
+    def times(self):
+        """Return all times, by name."""
+        return {}
+
+    def aligned(self, t0, t1):
+        """Return the save as it is."""
+        return self
 
     def parts(self, out):
         """Separate the tables of all solves from what each lane counts: nothing."""

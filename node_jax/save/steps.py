@@ -88,7 +88,7 @@ class SaveSteps(_EveryStep):
 
     def finish(self, each, out, z, accepted, ok):
         """Return the rows in the layout of the lanes."""
-        return finished_rows(each, out, _row(each, z), self.capacity, accepted)
+        return finished_rows(each, out, tree.full_like(_row(each, z), jnp.nan), self.capacity, accepted)
 
     def written(self, out, accepted, ok):
         """Which rows of one lane hold a value: one for each accepted step."""
@@ -135,10 +135,9 @@ class Dense(_EveryStep):
     wants_slopes = True
 
     def blank(self, each, method, z, still):
-        """Rows of NaN; the first is the constant `z0`."""
-        first = each(lambda inputs, z: _constant(method, inputs.t0, z))(z)
-        rows = blank_rows(each, tree.full_like(first, jnp.nan), self.capacity)
-        return _write(each, rows, first, jnp.zeros_like(still, jnp.int32))
+        """Rows of NaN."""
+        row = each(lambda inputs, z: _constant(max(map(len, method.dense)), inputs.t0, z))(z)
+        return blank_rows(each, tree.full_like(row, jnp.nan), self.capacity)
 
     def record(self, each, method, extend, out, trial):
         """Write the polynomials of the steps."""
@@ -150,10 +149,14 @@ class Dense(_EveryStep):
         return _write(each, out, each(row)(trial), trial.index), jnp.zeros((), jnp.int32)
 
     def finish(self, each, out, z, accepted, ok):
-        """Return the rows in the layout of the lanes."""
-        t = each(lambda inputs, _: inputs.t0)()
-        row = Interpolant(t, t, (z,) * len(out.q))
-        return finished_rows(each, out, row, self.capacity, jnp.maximum(accepted, ok))
+        """Return the rows in the layout of the lanes; where there was nothing to integrate the first is constant."""
+
+        def after(inputs, rest):
+            z, still = rest
+            row = _constant(len(out.q) - 1, inputs.t0, z)
+            return tree.where(still, row, tree.full_like(row, jnp.nan))
+
+        return finished_rows(each, out, each(after)((z, ok & (accepted == 0))), self.capacity, accepted)
 
     def written(self, out, accepted, ok):
         """Which rows of one lane hold a value: one for each accepted step, and the first."""
@@ -176,6 +179,5 @@ class Dense(_EveryStep):
         return bar, each(undo)((bar, trial))
 
 
-def _constant(method, t, z) -> Interpolant:
-    degree = max(map(len, method.dense))
+def _constant(degree: int, t, z) -> Interpolant:
     return Interpolant(t, jnp.ones_like(t), (z, *[tree.full_like(z, 0.0)] * degree))

@@ -11,6 +11,7 @@ from jax import lax
 from node_jax import tree
 from node_jax.interpolate import at_fraction
 from node_jax.save.ends import StepBar, Trial, blank_rows, finished_rows, no_bar
+from node_jax.times import aligned
 from node_jax.types import PyTree
 
 
@@ -62,6 +63,14 @@ class SaveAt(eqx.Module):
         """Refuse times of the wrong shape."""
         if jnp.ndim(self.ts) != 1:
             raise ValueError(f"SaveAt(ts): ts must have shape (n,), got shape {jnp.shape(self.ts)}")
+
+    def times(self):
+        """Return all times, by name."""
+        return {"SaveAt(ts)": self.ts}
+
+    def aligned(self, t0, t1):
+        """Return the save with those times that lie beyond an end by rounding at that end."""
+        return SaveAt(aligned(self.ts, t0, t1), self.fn)
 
     def valid(self, t0, t1):
         """Whether the times of one lane go from `t0` towards `t1` without turning back."""
@@ -115,7 +124,8 @@ class SaveAt(eqx.Module):
     def finish(self, each, out, z, accepted, ok):
         """Return the rows in the layout of the lanes."""
         n = self.ts.shape[0]
-        return out._replace(zs=finished_rows(each, out.zs, z, n, jnp.where(ok, n, out.cursor)))
+        lost = tree.full_like(z, jnp.nan)
+        return out._replace(zs=finished_rows(each, out.zs, lost, n, jnp.where(ok, n, out.cursor)))
 
     def rows(self, out):
         """The saved states."""
@@ -146,7 +156,7 @@ class SaveAt(eqx.Module):
         def undo(inputs, rest):
             bar, trial, into = rest
             i = jnp.maximum(bar.cursor - 1, 0)
-            now = _written_here(inputs.save.ts, bar.cursor, trial)
+            now = _written_here(inputs, bar.cursor, trial)
             g = tree.row(bar.zs, i)
             g = tree.where(now, g, tree.full_like(g, 0.0))
 
@@ -175,12 +185,12 @@ def _target(inputs, cursor):
 
 def _due(inputs, rest):
     cursor, target, trial = rest
-    behind = jnp.where(trial.h >= 0, target <= trial.end, target >= trial.end)
+    behind = jnp.where(inputs.t1 < inputs.t0, target >= trial.end, target <= trial.end)
     return trial.accepted & (cursor < inputs.save.ts.shape[0]) & behind
 
 
-def _written_here(ts, cursor, trial: Trial):
+def _written_here(inputs, cursor, trial: Trial):
     """Whether the last time that was not yet sent back belongs to this step."""
-    target = ts[jnp.maximum(cursor - 1, 0)]
-    after = jnp.where(trial.h >= 0, target > trial.t.high, target < trial.t.high)
+    target = inputs.save.ts[jnp.maximum(cursor - 1, 0)]
+    after = jnp.where(inputs.t1 < inputs.t0, target < trial.t.high, target > trial.t.high)
     return trial.accepted & (cursor > 0) & (after | (trial.index == 0))

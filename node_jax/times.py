@@ -1,0 +1,96 @@
+"""The dtype of times, which keep the digits that they come with, and times that are meant to be an end of the solve."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from node_jax import tree
+from node_jax.types import PyTree
+
+ULPS = 8  # units in the last place: a time this near to an end of the solve is that end
+BLURRED = 0.05  # part of the smallest distance between two times by which rounding may move them
+SAME = 2e-6  # part of the whole way below which two times count as the same
+
+
+def time_dtype(z0: PyTree, times: dict[str, Any]) -> jnp.dtype:
+    """Return the dtype of all times of a solve: at least that of the state and that of every array of times.
+
+    Python numbers and integers have no dtype of their own. They take that of the others, or 64 bits where that would
+    blur the distances between them.
+
+    Raises:
+        ValueError: if it would and 64 bits are not enabled.
+    """
+    own = [dtype for dtype in map(_digits, times.values()) if dtype is not None]
+    dtype = jnp.result_type(tree.real_dtype(z0), *map(jax.dtypes.canonicalize_dtype, own))
+    if not _blurs(times, dtype):
+        return dtype
+    wide = jnp.result_type(float)
+    if jnp.finfo(wide).bits > jnp.finfo(dtype).bits:
+        return wide
+    name, value = max(times.items(), key=lambda item: _largest(item[1], dtype))
+    raise ValueError(
+        f"{name}={value} cannot be told from the other times in {dtype}: measure time from a nearer origin, for example"
+        " from t0, or enable 64-bit floats with jax.config.update('jax_enable_x64', True)"
+    )
+
+
+def _digits(x: Any) -> jnp.dtype | None:
+    """Return the dtype that a time came with; None for Python numbers and integers, whose values say what they need.
+
+    The values of a transformation are not known: they keep all the digits that they have.
+    """
+    if isinstance(x, jax.core.Tracer) and jnp.issubdtype(x.dtype, jnp.integer):
+        return jnp.finfo(f"float{8 * max(4, x.dtype.itemsize)}").dtype
+    if not isinstance(x, jax.Array | np.ndarray | np.generic) or not jnp.issubdtype(x.dtype, jnp.floating):
+        return None
+    weak = isinstance(x, jax.Array) and x.weak_type and not isinstance(x, jax.core.Tracer)
+    return None if weak and x.dtype.itemsize > 4 else x.dtype
+
+
+def _known(x: Any, dtype: jnp.dtype) -> np.ndarray:
+    """Return the finite values, in 64 bits, of concrete times that `dtype` may not hold."""
+    own = _digits(x)
+    if isinstance(x, jax.core.Tracer) or (own is not None and jnp.promote_types(own, dtype) == dtype):
+        return np.zeros(0)
+    values = np.ravel(np.asarray(x, np.float64))
+    return values[np.isfinite(values)]
+
+
+def _largest(x: Any, dtype: jnp.dtype) -> float:
+    return float(np.max(np.abs(_known(x, dtype)), initial=-1.0))
+
+
+def _blurs(times: dict[str, Any], dtype: jnp.dtype) -> bool:
+    """Whether rounding moves a time by a part of the distance to another; the nearest of these count as one."""
+    values = np.unique(np.concatenate([_known(x, dtype) for x in times.values()]))
+    if values.size < 2:
+        return False
+    gaps = np.diff(values)
+    gaps = gaps[gaps > SAME * (values[-1] - values[0])]
+    moved = np.max(np.abs(values.astype(dtype).astype(np.float64) - values))
+    return bool(moved > BLURRED * gaps.min())
+
+
+def rounding(t0: jax.Array, t1: jax.Array) -> jax.Array:
+    """Return the distance from an end within which a time is meant to be that end."""
+    return ULPS * float(jnp.finfo(t0.dtype).eps) * jnp.maximum(jnp.abs(t0), jnp.abs(t1))
+
+
+def aligned(ts: jax.Array, t0: jax.Array, t1: jax.Array) -> jax.Array:
+    """Return times of which those that lie beyond an end by rounding are that end."""
+    inside = jnp.clip(ts, jnp.minimum(t0, t1), jnp.maximum(t0, t1))
+    return _moved(ts, inside, rounding(t0, t1))
+
+
+def from_end_to_end(ts: jax.Array, t0: jax.Array, t1: jax.Array) -> jax.Array:
+    """Return times that begin at `t0` and end at `t1` to the last bit if they do up to rounding."""
+    ends = jnp.stack([t0, t1])
+    return aligned(ts, t0, t1).at[jnp.array([0, -1])].set(_moved(ts[jnp.array([0, -1])], ends, rounding(t0, t1)))
+
+
+def _moved(ts: jax.Array, there: jax.Array, limit: jax.Array) -> jax.Array:
+    return ts + lax.stop_gradient(jnp.where(jnp.abs(ts - there) <= limit, there - ts, 0.0))
