@@ -139,4 +139,4 @@ class SolveError(RuntimeError):
 
     def __reduce__(self) -> tuple:
         """Rebuild from message and attributes, past `__init__`, which takes a solution and not a message."""
-        return copyreg.__newobj__, (type(self), *self.args), self.__dict__
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # pyright: ignore[reportAttributeAccessIssue]

@@ -86,7 +86,7 @@ def test_dense_solution_of_an_error_can_still_be_evaluated():
 
 def test_failed_solve_in_a_pool_of_processes_raises_in_the_parent():
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        with pytest.raises(nj.SolveError, match="NON_FINITE|STEP_UNDERFLOW|MAX_STEPS") as caught:
+        with pytest.raises(nj.SolveError, match=r"NON_FINITE|STEP_UNDERFLOW|MAX_STEPS") as caught:
             pool.submit(raise_solve_error).result(timeout=200)
         np.testing.assert_allclose(caught.value.solution.zs[0], [2.0], rtol=1e-4)
         assert pool.submit(len, "alive").result(timeout=200) == 5
