@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from node_jax.types import PyTree, is_count
@@ -30,13 +31,13 @@ def check_things(loss, optimizer, validate, callback, checkpoint, resume) -> Non
         raise ValueError("resume=True needs checkpoint=path, got checkpoint=None")
 
 
-def check_key(key: Any) -> None:
-    """Refuse what is not one random key, typed or as two or four words."""
+def random_key(key: Any) -> jax.Array:
+    """Return one random key, typed or as two or four words, and refuse anything else."""
     dtype, shape = getattr(key, "dtype", None), getattr(key, "shape", None)
     if isinstance(key, (jax.Array, np.ndarray)) and dtype is not None:
         typed = jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key)
         if (typed and shape == ()) or (dtype == np.uint32 and shape in [(2,), (4,)]):
-            return
+            return key if isinstance(key, jax.Array) else jnp.asarray(key)
         raise TypeError(
             f"key must be one random key such as jax.random.key(0), got an array {dtype}{list(shape or ())}"
         )
@@ -46,13 +47,17 @@ def check_key(key: Any) -> None:
 
 def check_data(data: PyTree) -> None:
     """Refuse what is read once, or by iterating over it: only arrays can be read again, and by rows."""
-    for path, x in jax.tree_util.tree_leaves_with_path(data):
-        if hasattr(x, "__next__") or (hasattr(x, "__iter__") and not hasattr(x, "shape") and not isinstance(x, str)):
+    for path, x in jax.tree_util.tree_leaves_with_path(data, is_leaf=_is_iterator):
+        if _is_iterator(x) or (hasattr(x, "__iter__") and not hasattr(x, "shape") and not isinstance(x, str)):
             raise TypeError(
                 f"data{jax.tree_util.keystr(path)} must be an array, got {x!r}, which has to be iterated over: put its "
                 "rows into arrays and give batch_size=..., or call fit for one piece after the other, with "
                 "opt_state=run.opt_state of the piece before"
             )
+
+
+def _is_iterator(x: Any) -> bool:
+    return hasattr(x, "__next__")
 
 
 def number_of_updates(updates: int | None, epochs: int | None, batches: int | None) -> int:

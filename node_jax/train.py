@@ -174,7 +174,7 @@ def fit(
     arguments.check_counts(validate_every=validate_every, every=every)
     arguments.check_counts(batch_size=batch_size, members=members, patience=patience)
     arguments.check_things(loss, optimizer, validate, callback, checkpoint, resume)
-    arguments.check_key(key)
+    key = arguments.random_key(key)
     arguments.check_data(data)
     batches = Batches(data, batch_size, key)
     updates = arguments.number_of_updates(updates, epochs, batches.in_an_epoch)
@@ -247,7 +247,7 @@ def _asks(callback, job, state, history) -> bool:
     if answer is None:
         return False
     known = isinstance(answer, (bool, np.bool_, np.ndarray, jax.Array))
-    if known and np.shape(answer) == () and np.result_type(answer) == bool:
+    if known and np.shape(answer) == () and np.asarray(answer).dtype.kind == "b":
         return bool(answer)
     raise TypeError(f"callback must return None, or a bool that says whether to stop, got {answer!r}")
 

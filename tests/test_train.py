@@ -300,6 +300,7 @@ def test_a_killed_run_resumes_to_the_same_losses_bit_for_bit(tmp_path, when, who
     assert not (tmp_path / "killed" / "done.npz").exists()
     resumed = script(tmp_path / "killed", "resume")
     assert resumed.returncode == 0, resumed.stderr
+    assert sorted(os.listdir(tmp_path / "killed")) == ["c", "done.npz"]
     got = np.load(tmp_path / "killed" / "done.npz")
     for name in ("losses", "nfe", "weights"):
         np.testing.assert_array_equal(got[name], whole[name])
