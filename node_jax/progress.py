@@ -71,7 +71,7 @@ def warn(rows: Row, fell_back: Any, given_up: Any, unmeasured: bool) -> None:
     """
     texts = [*_skipped(rows, np.asarray(fell_back)), *_recovered(rows, np.asarray(given_up)), *_failed(rows)]
     if unmeasured:
-        texts.append("validate gave no finite score to choose the best model by: the last one is returned")
+        texts.append("validate gave no finite score to a model whose loss is finite: the last good model is returned")
     if texts:
         warnings.warn(". ".join(texts), stacklevel=3)
 

@@ -117,9 +117,10 @@ def fit(
     optimizer as they were: it may be the batch. After three in a row it is the model: training goes back to the last
     one whose loss and gradient were finite, with the optimizer started anew (its schedules go on) and steps half as
     long; they double again after every 100 good updates in a row, up to their full size. After more than ten halvings
-    the run ends. The model after the last update is looked at too, with one more evaluation of loss and gradient, so
-    that the model returned has a finite loss if any had one. Each member of an ensemble goes its own way. Skipped
-    updates, recoveries and the failed solves that the loss reports are counted, shown, and warned about at the end.
+    the run ends. The model to be returned is looked at too, with one more evaluation of loss and gradient (three if
+    they are not finite), and the last good one is returned if need be: it has a finite loss if any had one. Each member
+    of an ensemble goes its own way. Skipped updates, recoveries and the failed solves that the loss reports are
+    counted, shown, and warned about at the end.
 
     Args:
         model: pytree with arrays, such as a `NeuralODE`.
@@ -202,8 +203,13 @@ def fit(
             asked = callback is not None and _asks(callback, job, state, history)
     write(state, history)
     rows = inner.columns(history, members)
-    end = inner.finish(job, state, keep, data, batches.rows(len(history)), key)
-    bars.warn(rows, end.fell_back, recovery.given_up(state.recovery), validate is not None and not end.chosen)
+
+    def look(state):
+        return inner.update(job, state, data, batches.rows(int(state.step)), key)[0]  # compiled already
+
+    end = inner.finish(job, state, keep, validate is not None, look)
+    unmeasured = validate is not None and not np.all(end.chosen)
+    bars.warn(rows, end.fell_back, recovery.given_up(state.recovery), unmeasured)
     return Fit(
         eqx.combine(end.arrays, job.static),
         *rows[:5],

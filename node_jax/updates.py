@@ -150,31 +150,52 @@ def _update_one(job: Job, arrays: PyTree, opt_state: PyTree, memory: Recovery, s
 
 
 class End(NamedTuple):
-    """What a run ends with; `fell_back` and `done` one a member."""
+    """What a run ends with; all but `arrays` and `opt_state` one a member."""
 
     arrays: PyTree  # of the model
-    done: jax.Array  # number of updates behind it
+    done: Any  # number of updates behind it
     opt_state: PyTree
-    fell_back: Any  # whether the last model was not the one to return, since its loss is not finite
-    chosen: bool  # whether every model was chosen by a finite score
+    chosen: Any  # whether it is the best model
+    fell_back: Any  # whether it is neither that nor the last model, since the loss of these is not finite
 
 
-def finish(job: Job, state: State, keep: bool, data: PyTree, rows: Any, key: jax.Array) -> End:
-    """Take the best model, or the last whose loss and gradient are finite, after one more look at the last one."""
-    measured = jnp.isfinite(state.best_score) & keep
-    if np.all(measured):
-        return End(state.best, state.best_step, state.opt_state, ~measured, True)
-    memory = update(job, state, data, rows, key)[0].recovery  # compiled already; nothing else of it is kept
-    same = memory.good_step == state.step
-    arrays, done, opt_state = eqx.combine(memory.good, state.arrays), memory.good_step, state.opt_state
-    if not np.all(same):
+def finish(job: Job, state: State, keep: bool, scored: bool, look: Callable[[State], State]) -> End:
+    """Take the best model, the last, or the last good one: the first of these whose loss is finite.
+
+    Args:
+        job: as of `begin`.
+        state: after the last update.
+        keep: whether the best model is kept.
+        scored: whether it is the best by a validation score, which does not look at its loss.
+        look: makes an update, of which nothing is kept but whether loss and gradient were finite.
+    """
+    chosen = jnp.isfinite(state.best_score) & keep
+    if scored and np.any(chosen):
+        chosen = chosen & _is_sound(state._replace(arrays=state.best), look)
+    if np.all(chosen):
+        return End(state.best, state.best_step, state.opt_state, chosen, ~chosen)
+    sound = _is_sound(state, look)
+    good, good_step = eqx.combine(state.recovery.good, state.arrays), state.recovery.good_step
+    arrays, done, opt_state = state.arrays, jnp.broadcast_to(state.step, sound.shape), state.opt_state
+    if not np.all(sound):
         clear = functools.partial(recovery.cleared, job.optimizer)
         clear = clear if job.members is None else jax.vmap(clear)
-        opt_state = tree.where_rows(same, opt_state, clear(memory.good, opt_state))
+        opt_state = tree.where_rows(sound, opt_state, clear(state.recovery.good, opt_state))
+        arrays, done = tree.where_rows(sound, arrays, good), jnp.where(sound, done, good_step)
     if keep:
-        arrays = tree.where_rows(measured, state.best, arrays)
-        done = jnp.where(measured, state.best_step, done)
-    return End(arrays, done, opt_state, ~same & ~measured, False)
+        arrays, done = tree.where_rows(chosen, state.best, arrays), jnp.where(chosen, state.best_step, done)
+    return End(arrays, done, opt_state, chosen, ~sound & ~chosen)
+
+
+def _is_sound(state: State, look: Callable[[State], State]) -> jax.Array:
+    """Whether loss and gradient of a model are finite in one of several batches."""
+    sound = jnp.array(False)
+    for i in range(recovery.TRIES):
+        at = state._replace(step=state.step + i)
+        sound = sound | (look(at).recovery.good_step == at.step)
+        if np.all(sound):
+            break
+    return sound
 
 
 @eqx.filter_jit

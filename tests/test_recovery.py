@@ -250,7 +250,29 @@ def test_loss_left_out_failed_solves_only_where_an_update_was_made():
 
 
 def test_validation_that_was_never_finite_gives_the_last_model():
-    with pytest.warns(UserWarning, match="validate gave no finite score"):
+    with pytest.warns(UserWarning, match="validate gave no finite score to a model whose loss is finite"):
         run = fit(point(0.1), cliff_loss, optax.sgd(0.1), updates=5, validate=lambda model: jnp.nan * model.a)
     assert run.best_update == 5
     assert run.model.a != 0.1
+
+
+def test_model_that_validates_best_but_has_no_finite_loss_is_not_returned():
+    def beyond(model):
+        return (model.a - 0.6) ** 2
+
+    with pytest.warns(UserWarning, match="the last good model is returned"):
+        run = fit(point(0.1), cliff_loss, updates=30, validate=beyond, validate_every=1)
+    assert np.nanmin(run.scores) < beyond(run.model)
+    assert np.isfinite(cliff_loss(run.model, None, KEY))
+
+
+def test_bad_batch_at_the_end_costs_neither_the_last_nor_the_best_model():
+    data = jnp.ones(12).at[5].set(jnp.nan)
+    for validate in (None, lambda model: (model.a - 1.0) ** 2):
+        for updates in range(1, 5):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                options = {"batch_size": 3, "updates": updates, "validate": validate, "validate_every": 1}
+                run = fit(point(0.0), sum_loss, optax.sgd(0.1), data, **options)
+            done = updates - run.skipped.sum()
+            np.testing.assert_allclose(run.model.a, 1.0 - 0.8**done, rtol=1e-12)
