@@ -73,7 +73,7 @@ def warn(rows: Row, fell_back: Any, given_up: Any, unmeasured: bool) -> None:
     if unmeasured:
         texts.append("validate gave no finite score to a model whose loss is finite: the last good model is returned")
     if texts:
-        warnings.warn(". ".join(texts), stacklevel=3)
+        warnings.warn("; ".join(texts), stacklevel=3)
 
 
 def _skipped(rows: Row, fell_back: Any) -> list[str]:
