@@ -2,16 +2,17 @@
 
 import json
 import os
+import re
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from node_jax.types import PyTree
 
-_FORMAT = "node_jax checkpoint 1"
+_FORMAT = "node_jax checkpoint 2"
 
 
 class CheckpointError(ValueError):
@@ -23,7 +24,7 @@ def write(path: str | os.PathLike, state: PyTree, history: dict[str, np.ndarray]
 
     Args:
         path: file to write; its folder is made if need be.
-        state: pytree of arrays.
+        state: pytree of arrays, typed random keys among them.
         history: arrays that grow, by name.
         about: what the run must agree in to go on from here; JSON values.
 
@@ -31,19 +32,20 @@ def write(path: str | os.PathLike, state: PyTree, history: dict[str, np.ndarray]
         >>> import tempfile
         >>> import numpy as np
         >>> path = Path(tempfile.mkdtemp(), "run.ckpt")
-        >>> write(path, np.ones(2), {"loss": np.zeros(3)}, {"seed": 1})
-        >>> read(path, np.zeros(2), {"seed": 1})
-        (array([1., 1.]), {'loss': array([0., 0., 0.])})
+        >>> write(path, np.ones(2, np.float32), {"loss": np.zeros(3)}, {"seed": 1})
+        >>> read(path, np.zeros(2, np.float32), {"seed": 1})
+        (Array([1., 1.], dtype=float32), {'loss': array([0., 0., 0.])})
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    rows = {name: [x.shape, x.dtype.str] for name, x in history.items()}
+    rows = {name: [x.shape, x.dtype.name] for name, x in history.items()}
     header = {"format": _FORMAT, "about": about, "leaves": _describe(state), "history": rows}
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         with unfinished.open("wb") as file:
             file.write(json.dumps(header).encode() + b"\n")
-            eqx.tree_serialise_leaves(file, (state, history))
+            for x in [*jax.tree.leaves(state), *history.values()]:
+                np.save(file, _bits(x), allow_pickle=False)
             file.flush()
             os.fsync(file.fileno())
         os.replace(unfinished, path)
@@ -60,7 +62,7 @@ def read(path: str | os.PathLike, like: PyTree, about: dict[str, Any]) -> tuple[
         about: as written.
 
     Returns:
-        The state and the history.
+        The state, of JAX arrays, and the history.
 
     Raises:
         CheckpointError: if the file is no checkpoint, or belongs to another run; the message says why.
@@ -77,8 +79,33 @@ def read(path: str | os.PathLike, like: PyTree, about: dict[str, Any]) -> tuple[
                 f"checkpoint {path} holds other arrays than this model and optimizer: "
                 f"{header['leaves']} in the file, {_describe(like)} in this run"
             )
-        history = {name: np.zeros(shape, dtype) for name, (shape, dtype) in header["history"].items()}
-        return eqx.tree_deserialise_leaves(file, (like, history))
+        leaves, structure = jax.tree.flatten(like)
+        state = jax.tree.unflatten(structure, [_leaf(file, x) for x in leaves])
+        return state, {name: _array(file, dtype) for name, (_, dtype) in header["history"].items()}
+
+
+def sweep(path: str | os.PathLike) -> None:
+    """Remove the unfinished files that killed runs of this checkpoint left, each named after its process."""
+    path = Path(path)
+    if os.name != "posix" or not path.parent.is_dir():  # elsewhere, signal 0 does more than ask
+        return
+    name = re.compile(re.escape(path.name) + r"\.(\d{1,9})\.tmp")
+    for file in path.parent.iterdir():
+        match = name.fullmatch(file.name)
+        if match and file.is_file() and not _is_alive(int(match[1])):
+            file.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    if process == os.getpid():  # the number was given out anew: in a container every run may have the same
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it is another user's
+        return True
+    return True
 
 
 def _header(path: str | os.PathLike, line: bytes) -> dict[str, Any]:
@@ -92,6 +119,28 @@ def _header(path: str | os.PathLike, line: bytes) -> dict[str, Any]:
 
 
 def _describe(state: PyTree) -> list[str]:
-    """Paths, shapes and dtypes of the leaves."""
+    """Paths, shapes and dtypes of the leaves; the dtype of a typed key names its implementation."""
     leaves = jax.tree_util.tree_leaves_with_path(state)
     return [f"{jax.tree_util.keystr(path)} {x.dtype}{list(x.shape)}" for path, x in leaves]
+
+
+def _is_key(x: Any) -> bool:
+    return jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+
+
+def _bits(x: Any) -> np.ndarray:
+    """Return an array of a dtype that NumPy itself has, which bfloat16 is not."""
+    x = np.asarray(jax.random.key_data(x) if _is_key(x) else x)
+    return x if x.dtype.isbuiltin == 1 else x.view(f"u{x.dtype.itemsize}")
+
+
+def _array(file: IO[bytes], dtype: str) -> np.ndarray:
+    """Read what `_bits` made of an array of this dtype."""
+    x, kind = np.load(file, allow_pickle=False), jnp.dtype(dtype)
+    return x if kind.isbuiltin == 1 else x.view(kind)
+
+
+def _leaf(file: IO[bytes], like: Any) -> jax.Array:
+    if _is_key(like):
+        return jax.random.wrap_key_data(np.load(file, allow_pickle=False), impl=jax.random.key_impl(like))
+    return jnp.asarray(_array(file, like.dtype.name))

@@ -1,5 +1,6 @@
 """What a solve returns, and the error that carries it."""
 
+import copyreg
 from typing import Any
 
 import equinox as eqx
@@ -155,6 +156,8 @@ def summary(solution: Solution) -> str:
 class SolveError(RuntimeError):
     """A concrete solve failed; `solution` holds everything that was saved before.
 
+    It can be pickled and copied, `solution` included, and so travels between processes.
+
     Args:
         solution: the `Solution` of the failed solve.
     """
@@ -167,3 +170,7 @@ class SolveError(RuntimeError):
         worst = Status(int(status[status != Status.SUCCESS][0]))
         super().__init__(f"{summary(solution)}. {_REMEDY[worst]}. (throw=False returns the solution instead.)")
         self.solution = solution
+
+    def __reduce__(self) -> tuple:
+        """Rebuild from message and attributes, past `__init__`, which takes a solution and not a message."""
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # pyright: ignore[reportAttributeAccessIssue]

@@ -1,7 +1,7 @@
 """One training loop for every model: optax updates, progress, early stopping, checkpoints."""
 
+import functools
 import os
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,28 +11,35 @@ import jax
 import numpy as np
 import optax
 
+from node_jax import arguments, recovery
 from node_jax import checkpoint as files
 from node_jax import progress as bars
 from node_jax import updates as inner
+from node_jax.batches import Batches
+from node_jax.losses import Counts, squared_error
 from node_jax.types import PyTree
-from node_jax.updates import Counts, Row, squared_error
+from node_jax.updates import Row
 
-__all__ = ["Counts", "Fit", "fit", "squared_error"]
+__all__ = ["Counts", "Fit", "Update", "fit", "squared_error"]
 
 
 class Fit(NamedTuple):
     """What `fit` returns; arrays are `(n,)` for `n` updates done, `(n, members)` for an ensemble.
 
     Attributes:
-        model: the trained model; the best one seen if `patience` or `validate` was given.
+        model: the trained model; the best one seen if `patience` or `validate` was given. It is the last whose loss
+            and gradient were finite where the last one has none that is finite.
         losses: loss before each update.
         nfe: field evaluations that the loss reported.
         failed: failed solves that the loss reported.
-        skipped: whether the update was skipped because its loss or gradient was not finite; bool.
+        skipped: whether the update was skipped because its loss, gradient or step was not finite; bool.
         scores: what early stopping looks at: the validation score, NaN where not measured, or else the loss.
-        best_update: number of updates behind `model`.
-        stopped_early: whether patience ran out.
-        opt_state: state of the optimizer after the last update.
+        best_update: number of updates behind `model`, those skipped included.
+        stopped_early: whether the run was ended: patience ran out, the callback asked for it, or training was given
+            up after too many recoveries.
+        opt_state: state of the optimizer after the last update, for `fit(opt_state=...)`.
+        recovered: whether training went back to the last good model after the update; bool.
+        metrics: the numbers that the loss returned in its dict, by name.
     """
 
     model: PyTree
@@ -44,6 +51,41 @@ class Fit(NamedTuple):
     best_update: np.ndarray
     stopped_early: bool
     opt_state: PyTree
+    recovered: np.ndarray
+    metrics: dict[str, np.ndarray]
+
+
+class Update(NamedTuple):
+    """What a callback is given after each update; numbers are `()`, or `(members,)` for an ensemble.
+
+    Attributes:
+        number: number of updates done, from 1; int.
+        loss: loss before the update.
+        metrics: the numbers that the loss returned in its dict, by name.
+        nfe: field evaluations that the loss reported.
+        failed: failed solves that the loss reported.
+        skipped: whether the update was skipped; bool.
+        recovered: whether training went back to the last good model; bool.
+        score: validation score of the model after the update, NaN if not measured; the loss without `validate`.
+        arrays: arrays of the model after the update, None in place of its other leaves.
+        static: the other leaves of the model.
+    """
+
+    number: int
+    loss: Any
+    metrics: dict[str, Any]
+    nfe: Any
+    failed: Any
+    skipped: Any
+    recovered: Any
+    score: Any
+    arrays: PyTree
+    static: PyTree
+
+    @property
+    def model(self) -> PyTree:
+        """The model after the update."""
+        return eqx.combine(self.arrays, self.static)
 
 
 def fit(
@@ -52,13 +94,16 @@ def fit(
     data: PyTree,
     optimizer: optax.GradientTransformation,
     *,
-    updates: int,
-    key: jax.Array,
+    updates: int | None = None,
+    epochs: int | None = None,
+    key: Any,
     batch_size: int | None = None,
     members: int | None = None,
+    opt_state: PyTree = None,
     validate: Callable | None = None,
     validate_every: int = 10,
     patience: int | None = None,
+    callback: Callable | None = None,
     checkpoint: str | os.PathLike | None = None,
     every: int = 100,
     resume: bool = False,
@@ -66,27 +111,41 @@ def fit(
 ) -> Fit:
     """Train a model with an optax optimizer, one jitted update at a time.
 
-    An update whose loss or gradient is not finite leaves model and optimizer as they were; such updates, and
-    the failed solves that the loss reports, are counted, shown, and warned about at the end. Every floating
-    array of the model is trained, except in its `steps` (tolerances, grids).
+    Every floating array of the model is trained, except in its `steps` (tolerances, grids).
+
+    **Where the loss is not finite.** An update whose loss, gradient (squared) or step is not finite leaves model and
+    optimizer as they were: it may be the batch. After three in a row it is the model: training goes back to the last
+    one whose loss and gradient were finite, with the optimizer started anew (its schedules go on) and steps half as
+    long; they double again after every 100 good updates in a row, up to their full size. After more than ten halvings
+    the run ends. The model to be returned is looked at too, with one more evaluation of loss and gradient (three if
+    they are not finite), and the last good one is returned if need be: it has a finite loss if any had one. Each member
+    of an ensemble goes its own way. Skipped updates, recoveries and the failed solves that the loss reports are
+    counted, shown, and warned about at the end.
 
     Args:
         model: pytree with arrays, such as a `NeuralODE`.
-        loss: `loss(model, batch, key)`, a real scalar or `(scalar, Counts(nfe, failed))`; a function of a
-            module (a new one recompiles).
+        loss: `loss(model, batch, key)`, a real scalar, `(scalar, Counts(nfe, failed))` or
+            `(scalar, Counts(nfe, failed), metrics)` with a dict of real scalars to be shown and kept; a function of
+            a module (a new one recompiles).
         data: pytree of arrays, handed to `loss` whole, or by rows with `batch_size`.
         optimizer: an optax optimizer.
         updates: number of updates, those of a resumed run included.
+        epochs: number of passes over the data, instead of `updates`; needs `batch_size`, and counts complete batches.
         key: JAX random key; update `i` uses `fold_in`, so that a resumed run draws the same numbers.
         batch_size: rows of the leading axis of `data` in each update, drawn without replacement; an
             incomplete last batch of an epoch is left out.
         members: size of an ensemble trained by `vmap`: every array of `model` has this leading axis, and each
             member its own optimizer state and random key; its own loss decides which update of it is skipped
             and which model of it is best. The data are shared.
+        opt_state: state of the optimizer to go on with, `opt_state` of an earlier `Fit`; default: a new one. A run
+            that is resumed takes that of its checkpoint.
         validate: `validate(model)` returning a scalar to be small, measured every `validate_every` updates.
         validate_every: updates between two validations.
         patience: stop when the best score, of every member, is more than this many updates old.
-        checkpoint: file to write the state of the run to, atomically, every `every` updates and at the end.
+        callback: `callback(update)` with an `Update`, called after each update (and after its checkpoint); the run
+            ends when it returns True. It must return True, False or None.
+        checkpoint: file to write the state of the run to, atomically, before the first update, every `every` updates
+            and at the end; a file that is there is replaced unless `resume`.
         every: updates between two checkpoints.
         resume: go on from `checkpoint` if that file exists, to the same losses bit for bit.
         progress: show a bar with loss, NFE and time left (needs tqdm); a string is its label.
@@ -113,44 +172,90 @@ def fit(
         >>> bool(run.losses[-1] < run.losses[0])
         True
     """
-    counts = {"updates": updates, "validate_every": validate_every, "every": every}
-    _check_counts(**counts, batch_size=batch_size, members=members, patience=patience)
-    _check_things(loss, optimizer, validate, checkpoint, resume)
+    arguments.check_counts(validate_every=validate_every, every=every)
+    arguments.check_counts(batch_size=batch_size, members=members, patience=patience)
+    arguments.check_things(loss, optimizer, validate, callback, checkpoint, resume)
+    key = arguments.random_key(key)
+    arguments.check_data(data)
+    batches = Batches(data, batch_size, key)
+    updates = arguments.number_of_updates(updates, epochs, batches.in_an_epoch)
     keep = patience is not None or validate is not None
-    job, state = inner.begin(model, loss, optimizer, members, keep)
-    batches = _Batches(data, batch_size, key)
-    about = {
-        "key": _numbers(key),
-        "batch_size": batch_size,
-        "members": members,
-        "validated": validate is not None,
-    }
-    history: list[Row] = []
-    if resume and checkpoint is not None and Path(checkpoint).exists():
-        state, columns = files.read(checkpoint, state, about)
-        history = [Row(*row) for row in zip(*(columns[name] for name in Row._fields), strict=True)]
+    job, state = inner.begin(model, loss, optimizer, members, keep, opt_state)
+    about = _about(key, batch_size, members, validate)
+    write = functools.partial(_write, checkpoint, members, about)
+    state, history = _start(checkpoint, resume, about, state)
+    if not history:  # what cannot be stored fails before the work
+        write(state, history)
 
-    tally = bars.Tally(history)
+    tally, asked = bars.Tally(history), False
     with bars.bar(progress, len(history), updates) as bar:
-        while len(history) < updates and not inner.exhausted(state, patience):
+        while len(history) < updates and not inner.exhausted(state, patience) and not asked:
             before = state
             state, row = inner.update(job, state, data, batches.rows(len(history)), key)
             if validate is not None:
                 state, row = _validated(job, validate, validate_every, state, row)
             elif keep:  # the loss was that of the model before the update
                 state = inner.judge(state, before.arrays, before.step, row.loss)
-            history.append(jax.device_get(row))
+            _note(history, jax.device_get(row))
             tally.show(bar, history[-1])
-            if checkpoint is not None and len(history) % every == 0:
-                files.write(checkpoint, state, inner.columns(history, members)._asdict(), about)
+            if len(history) % every == 0:
+                write(state, history)
+            asked = callback is not None and _asks(callback, job, state, history)
+    write(state, history)
     rows = inner.columns(history, members)
+
+    def look(state):
+        return inner.update(job, state, data, batches.rows(int(state.step)), key)[0]  # compiled already
+
+    end = inner.finish(job, state, keep, validate is not None, look)
+    unmeasured = validate is not None and not np.all(end.chosen)
+    bars.warn(rows, end.fell_back, recovery.given_up(state.recovery), unmeasured)
+    return Fit(
+        eqx.combine(end.arrays, job.static),
+        *rows[:5],
+        best_update=np.asarray(end.done),
+        stopped_early=asked or inner.exhausted(state, patience),
+        opt_state=end.opt_state,
+        recovered=rows.recovered,
+        metrics=rows.metrics,
+    )
+
+
+def _write(checkpoint, members, about, state, history) -> None:
     if checkpoint is not None:
-        files.write(checkpoint, state, rows._asdict(), about)
-    _say(rows)
-    arrays, done = (state.best, state.best_step) if keep else (state.arrays, state.step)
-    trained = eqx.combine(arrays, job.static)
-    stopped = inner.exhausted(state, patience)
-    return Fit(trained, *rows, np.asarray(done), stopped, state.opt_state)
+        files.write(checkpoint, state, inner.stored(inner.columns(history, members)), about)
+
+
+def _start(checkpoint, resume, about, state) -> tuple[inner.State, list[Row]]:
+    """Return state and history to begin with: those of the checkpoint, if the run is to be resumed."""
+    if checkpoint is None:
+        return state, []
+    files.sweep(checkpoint)
+    if not (resume and Path(checkpoint).exists()):
+        return state, []
+    state, table = files.read(checkpoint, state, about)
+    return state, inner.restored(table)
+
+
+def _note(history: list[Row], row: Row) -> None:
+    """Add a row, with the metrics of those before."""
+    if history and row.metrics.keys() != history[0].metrics.keys():
+        was, now = sorted(history[0].metrics), sorted(row.metrics)
+        raise files.CheckpointError(f"the checkpoint belongs to a loss with metrics {was}, not {now}")
+    history.append(row)
+
+
+def _asks(callback, job, state, history) -> bool:
+    """Call back, and return whether that asks to stop."""
+    row = history[-1]
+    numbers = {name: getattr(row, name) for name in Update._fields if name in Row._fields}
+    answer = callback(Update(len(history), **numbers, arrays=state.arrays, static=job.static))
+    if answer is None:
+        return False
+    known = isinstance(answer, (bool, np.bool_, np.ndarray, jax.Array))
+    if known and np.shape(answer) == () and np.asarray(answer).dtype.kind == "b":
+        return bool(answer)
+    raise TypeError(f"callback must return None, or a bool that says whether to stop, got {answer!r}")
 
 
 def _validated(job, validate, validate_every, state, row):
@@ -161,70 +266,8 @@ def _validated(job, validate, validate_every, state, row):
     return inner.judge(state, state.arrays, state.step, score), row._replace(score=score)
 
 
-def _say(rows: Row) -> None:
-    """Warn about what was left out."""
-    skipped, failed = np.flatnonzero(rows.skipped), inner.total(rows.failed)
-    if skipped.size:
-        first = int(skipped[0]) // max(1, int(np.size(rows.skipped[0])))
-        warnings.warn(
-            f"{skipped.size:,} of {rows.skipped.size:,} updates were skipped, first update {first}: "
-            "their loss or gradient was not finite",
-            stacklevel=3,
-        )
-    if failed:
-        where = int(np.sum(np.reshape(rows.failed, (len(rows.failed), -1)).any(axis=1)))
-        warnings.warn(
-            f"{failed:,} solves failed, in {where:,} of {len(rows.failed):,} updates; the loss left them out",
-            stacklevel=3,
-        )
-
-
-def _numbers(key: jax.Array) -> list:
-    """The words of a random key, typed or not."""
+def _about(key, batch_size, members, validate) -> dict[str, Any]:
+    """What runs that go on from one another agree in."""
     typed = jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key)
-    return np.asarray(jax.random.key_data(key) if typed else key).tolist()
-
-
-def _check_counts(**counts: Any) -> None:
-    for name, value in counts.items():
-        optional = name in ("batch_size", "members", "patience")
-        if value is None and optional:
-            continue
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ValueError(f"{name} must be a positive integer{' or None' * optional}, got {value!r}")
-
-
-def _check_things(loss, optimizer, validate, checkpoint, resume) -> None:
-    if not callable(loss):
-        raise TypeError(f"loss must be callable as loss(model, batch, key), got {loss!r}")
-    if not callable(getattr(optimizer, "update", None)):
-        raise TypeError(f"optimizer must be an optax optimizer such as optax.adam(1e-3), got {optimizer!r}")
-    if validate is not None and not callable(validate):
-        raise TypeError(f"validate must be callable as validate(model), got {validate!r}")
-    if resume and checkpoint is None:
-        raise ValueError("resume=True needs checkpoint=path, got checkpoint=None")
-
-
-class _Batches:
-    """Rows of the data for each update: a permutation an epoch, drawn from the key and the epoch alone."""
-
-    def __init__(self, data: PyTree, batch_size: int | None, key: jax.Array):
-        self.size, self.key, self.epoch, self.order = batch_size, key, -1, np.zeros(0, int)
-        if batch_size is None:
-            return
-        lengths = {jax.numpy.shape(x)[:1] for x in jax.tree.leaves(data)}
-        if len(lengths) != 1 or lengths == {()}:
-            raise ValueError(f"batch_size={batch_size}: data needs one leading axis, got {lengths}")
-        ((self.number,),) = lengths
-        if batch_size > self.number:
-            raise ValueError(f"batch_size must be at most the {self.number} rows of data, got {batch_size}")
-
-    def rows(self, update: int) -> np.ndarray | None:
-        """Indices of the batch of an update; None for all of the data."""
-        if self.size is None:
-            return None
-        epoch, batch = divmod(update, self.number // self.size)
-        if epoch != self.epoch:
-            key = jax.random.fold_in(jax.random.fold_in(self.key, inner.BATCHES), epoch)
-            self.epoch, self.order = epoch, np.asarray(jax.random.permutation(key, self.number))
-        return self.order[batch * self.size : (batch + 1) * self.size]
+    words = np.asarray(jax.random.key_data(key) if typed else key).tolist()
+    return {"key": words, "batch_size": batch_size, "members": members, "validated": validate is not None}

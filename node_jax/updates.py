@@ -10,65 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from node_jax import tree
+from node_jax import losses, recovery, tree
 from node_jax.control import Adaptive, Fixed, Grid
-from node_jax.solution import Solution
+from node_jax.recovery import Recovery
 from node_jax.types import PyTree
 
 LOSSES, BATCHES = 0, 1  # streams of random numbers
-
-
-class Counts(NamedTuple):
-    """What a loss may tell `fit` besides its value: field evaluations and failed solves, integer scalars."""
-
-    nfe: Any = 0
-    failed: Any = 0
-
-
-def squared_error(solution: Solution, targets: PyTree, weights: Any = None) -> tuple[jax.Array, Counts]:
-    """Return the mean squared error over the lanes that succeeded, and how many did not.
-
-    Args:
-        solution: of one solve or, after `vmap`, of a batch.
-        targets: pytree like `solution.zs` (`solution.z1` if no times were saved).
-        weights: array of weights for the leading axes of `targets`, at least the lanes; default: all equal.
-
-    Returns:
-        Real scalar, the weighted mean over all elements of lanes that are `ok`, NaN if none is; and counts.
-
-    Raises:
-        ValueError: if `targets` or `weights` do not have the shapes of the states.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> import node_jax as nj
-        >>> def still(z, t, theta):
-        ...     return jnp.zeros_like(z)
-        >>> loss, counts = squared_error(nj.odesolve(still, 1.0, 0.0, 1.0), jnp.array(3.0))
-        >>> float(loss), int(counts.failed)
-        (4.0, 0)
-    """
-    states = solution.z1 if solution.zs is None else solution.zs
-    want, got = (jax.tree.map(jnp.shape, x) for x in (states, targets))
-    if want != got:
-        raise ValueError(f"targets must have the shapes of the states, {want}, got {got}")
-    weights = jnp.ones(solution.ok.shape) if weights is None else jnp.asarray(weights)
-    lanes = solution.ok.ndim
-    if any(x.shape[: weights.ndim] != weights.shape for x in jax.tree.leaves(states)) or weights.ndim < lanes:
-        raise ValueError(f"weights must have leading axes of the states, {want}, got shape {weights.shape}")
-    weights = tree.where_rows(solution.ok, weights, jnp.zeros_like(weights))
-    # Masked before squaring: a NaN state whose square alone was masked would still make the gradient NaN.
-    error = tree.subtract(tree.where_rows(solution.ok, states, targets), targets)
-    sums = [_weighted(x, weights) for x in jax.tree.leaves(error)]
-    counts = Counts(jnp.sum(solution.stats.nfe), jnp.sum(~solution.ok))
-    return jnp.asarray(sum(total for total, _ in sums) / sum(weight for _, weight in sums)), counts
-
-
-def _weighted(error: jax.Array, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Weighted sum of the squares of one leaf, and the sum of the weights of its elements."""
-    square = (error * jnp.conj(error)).real
-    weights = weights.astype(square.dtype).reshape(weights.shape + (1,) * (error.ndim - weights.ndim))
-    return jnp.sum(square * weights), jnp.sum(jnp.broadcast_to(weights, error.shape))
 
 
 class State(NamedTuple):
@@ -80,6 +27,7 @@ class State(NamedTuple):
     best: PyTree  # arrays of the best model, () if none is kept
     best_score: jax.Array
     best_step: jax.Array
+    recovery: Recovery
 
 
 class Row(NamedTuple):
@@ -90,6 +38,12 @@ class Row(NamedTuple):
     failed: Any
     skipped: Any
     score: Any
+    recovered: Any
+    metrics: dict[str, Any]
+
+
+_PLAIN = tuple(name for name in Row._fields if name != "metrics")
+_METRIC = "metrics/"  # before the name of a metric in a checkpoint
 
 
 class Job(NamedTuple):
@@ -102,8 +56,8 @@ class Job(NamedTuple):
     members: int | None
 
 
-def begin(model, loss, optimizer, members, keep) -> tuple[Job, State]:
-    """Split a model into what is fixed and what changes, and start the optimizer."""
+def begin(model, loss, optimizer, members, keep, opt_state=None) -> tuple[Job, State]:
+    """Split a model into what is fixed and what changes, and start the optimizer, or go on with it."""
     arrays, static = eqx.partition(model, eqx.is_array)
     trained = jax.tree.map(_trainable, arrays, is_leaf=_is_steps)
     trained = jax.tree.map(lambda flag, sub: jax.tree.map(lambda _: flag, sub), trained, arrays)
@@ -113,18 +67,40 @@ def begin(model, loss, optimizer, members, keep) -> tuple[Job, State]:
         if members is not None and x.shape[:1] != (members,):
             where = jax.tree_util.keystr(path)
             raise ValueError(f"members={members}: model{where} must have that leading axis, got shape {x.shape}")
-    init = optimizer.init if members is None else jax.vmap(optimizer.init)
+    params = eqx.filter(arrays, trained)
+    started = (optimizer.init if members is None else jax.vmap(optimizer.init))(params)
+    started = jax.tree.map(_settled, started)
+    opt_state = started if opt_state is None else _fitting(started, opt_state)
     lanes = () if members is None else (members,)
     step = jnp.zeros((), jnp.int32)
     best_score, best_step = jnp.full(lanes, jnp.inf), jnp.zeros(lanes, jnp.int32)
-    opt_state = init(eqx.filter(arrays, trained))
-    state = State(arrays, opt_state, step, arrays if keep else (), best_score, best_step)
+    best = arrays if keep else ()
+    state = State(arrays, opt_state, step, best, best_score, best_step, recovery.begin(params, lanes))
     return Job(loss, optimizer, static, trained, members), jax.tree.map(_settled, state)
 
 
 def _settled(x: Any) -> jax.Array:
     """Make an array of the type that an update returns: weak ones (`jnp.array(0.0)`) would compile twice."""
     return x.astype(x.dtype) if getattr(x, "weak_type", False) else jnp.asarray(x)
+
+
+def _fitting(started: PyTree, given: PyTree) -> PyTree:
+    """Take a given state of the optimizer if its arrays are those of one just started."""
+    want, got = (jax.tree_util.tree_leaves_with_path(x) for x in (started, given))
+    want_text, got_text = ([_leaf_text(*leaf) for leaf in leaves] for leaves in (want, got))
+    if want_text != got_text:
+        only_want = [x for x in want_text if x not in got_text]
+        only_got = [x for x in got_text if x not in want_text]
+        raise ValueError(
+            "opt_state must be that of a run with the same optimizer, model and members: "
+            f"here there is {', '.join(only_want) or 'nothing else'}, "
+            f"in opt_state {', '.join(only_got) or 'nothing else'}"
+        )
+    return jax.tree.unflatten(jax.tree.structure(started), [x for _, x in got])
+
+
+def _leaf_text(path: Any, x: Any) -> str:
+    return f"{jax.tree_util.keystr(path) or 'one array'} {losses.described(x)}"
 
 
 def _is_steps(x: Any) -> bool:
@@ -143,39 +119,83 @@ def update(job: Job, state: State, data: PyTree, rows: Any, key: jax.Array) -> t
     one = functools.partial(_update_one, job)
     if job.members is not None:
         key = jax.random.split(key, job.members)
-        one = jax.vmap(one, in_axes=(0, 0, None, 0))
-    arrays, opt_state, row = one(state.arrays, state.opt_state, batch, key)
-    return state._replace(arrays=arrays, opt_state=opt_state, step=state.step + 1), row
+        one = jax.vmap(one, in_axes=(0, 0, 0, None, None, 0))
+    arrays, opt_state, memory, row = one(state.arrays, state.opt_state, state.recovery, state.step, batch, key)
+    moved = {"arrays": arrays, "opt_state": opt_state, "recovery": memory}
+    return state._replace(**moved, step=state.step + 1), row
 
 
-def _update_one(job: Job, arrays: PyTree, opt_state: PyTree, batch: PyTree, key: jax.Array):
+def _update_one(job: Job, arrays: PyTree, opt_state: PyTree, memory: Recovery, step: Any, batch: PyTree, key: Any):
     params, frozen = eqx.partition(arrays, job.trained)
 
     def objective(params):
-        out = job.loss(eqx.combine(params, frozen, job.static), batch, key)
-        return _value_and_counts(out)
+        value, *rest = losses.parts(job.loss(eqx.combine(params, frozen, job.static), batch, key))
+        return value, rest
 
-    (loss, counts), grads = jax.value_and_grad(objective, has_aux=True)(params)
+    (loss, (counts, metrics)), grads = jax.value_and_grad(objective, has_aux=True)(params)
     grads = jax.tree.map(jnp.conj, grads)  # of a complex weight: the direction of steepest ascent
     # Optimizers that look at the loss itself (reduce_on_plateau, lbfgs) get it.
     extra = {"value": loss, "grad": grads, "value_fn": lambda params: objective(params)[0]}
     optimizer = optax.with_extra_args_support(job.optimizer)
     steps, moved_state = optimizer.update(grads, opt_state, params, **extra)
-    moved = optax.apply_updates(params, steps)
-    good = jnp.isfinite(loss) & tree.all_finite(grads) & tree.all_finite(moved)
-    params = tree.where_rows(good, moved, params)
-    row = Row(loss, jnp.asarray(counts.nfe), jnp.asarray(counts.failed), ~good, loss)
-    return eqx.combine(params, frozen), tree.where_rows(good, moved_state, opt_state), row
+    moved = optax.apply_updates(params, recovery.shortened(memory, steps))
+    fine = recovery.tame(loss, grads)
+    accepted = fine & tree.all_finite(moved) & ~recovery.given_up(memory)
+    memory, back = recovery.advance(recovery.look(memory, params, step, fine), accepted)
+    stays = tree.where_rows(back, memory.good, params)
+    stays_state = tree.where_rows(back, recovery.cleared(job.optimizer, memory.good, opt_state), opt_state)
+    row = Row(loss, counts.nfe, counts.failed, ~accepted, loss, back, metrics)
+    params = tree.where_rows(accepted, moved, stays)
+    return eqx.combine(params, frozen), tree.where_rows(accepted, moved_state, stays_state), memory, row
 
 
-def _value_and_counts(out: Any) -> tuple[jax.Array, Counts]:
-    pair: Any = out if type(out) is tuple and len(out) == 2 else (out, Counts())
-    value, counts = pair
-    if not isinstance(counts, Counts):
-        raise TypeError(f"loss must return a scalar or (scalar, Counts(nfe, failed)), got the second {counts!r}")
-    if not eqx.is_array_like(value) or jnp.shape(value) != () or jnp.iscomplexobj(value):
-        raise TypeError(f"loss must return a real scalar or (scalar, Counts(nfe, failed)), got {value!r}")
-    return jnp.asarray(value), counts
+class End(NamedTuple):
+    """What a run ends with; all but `arrays` and `opt_state` one a member."""
+
+    arrays: PyTree  # of the model
+    done: Any  # number of updates behind it
+    opt_state: PyTree
+    chosen: Any  # whether it is the best model
+    fell_back: Any  # whether it is neither that nor the last model, since the loss of these is not finite
+
+
+def finish(job: Job, state: State, keep: bool, scored: bool, look: Callable[[State], State]) -> End:
+    """Take the best model, the last, or the last good one: the first of these whose loss is finite.
+
+    Args:
+        job: as of `begin`.
+        state: after the last update.
+        keep: whether the best model is kept.
+        scored: whether it is the best by a validation score, which does not look at its loss.
+        look: makes an update, of which nothing is kept but whether loss and gradient were finite.
+    """
+    chosen = jnp.isfinite(state.best_score) & keep
+    if scored and np.any(chosen):
+        chosen = chosen & _is_sound(state._replace(arrays=state.best), look)
+    if np.all(chosen):
+        return End(state.best, state.best_step, state.opt_state, chosen, ~chosen)
+    sound = _is_sound(state, look)
+    good, good_step = eqx.combine(state.recovery.good, state.arrays), state.recovery.good_step
+    arrays, done, opt_state = state.arrays, jnp.broadcast_to(state.step, sound.shape), state.opt_state
+    if not np.all(sound):
+        clear = functools.partial(recovery.cleared, job.optimizer)
+        clear = clear if job.members is None else jax.vmap(clear)
+        opt_state = tree.where_rows(sound, opt_state, clear(state.recovery.good, opt_state))
+        arrays, done = tree.where_rows(sound, arrays, good), jnp.where(sound, done, good_step)
+    if keep:
+        arrays, done = tree.where_rows(chosen, state.best, arrays), jnp.where(chosen, state.best_step, done)
+    return End(arrays, done, opt_state, chosen, ~sound & ~chosen)
+
+
+def _is_sound(state: State, look: Callable[[State], State]) -> jax.Array:
+    """Whether loss and gradient of a model are finite in one of several batches."""
+    sound = jnp.array(False)
+    for i in range(recovery.TRIES):
+        at = state._replace(step=state.step + i)
+        sound = sound | (look(at).recovery.good_step == at.step)
+        if np.all(sound):
+            break
+    return sound
 
 
 @eqx.filter_jit
@@ -183,7 +203,7 @@ def validation_score(job: Job, validate: Callable, arrays: PyTree) -> jax.Array:
     """Return `validate(model)`, for each member."""
 
     def one(arrays):
-        return jnp.asarray(validate(eqx.combine(arrays, job.static)))
+        return losses.scalar("validate", validate(eqx.combine(arrays, job.static)))
 
     return one(arrays) if job.members is None else jax.vmap(one)(arrays)
 
@@ -191,7 +211,7 @@ def validation_score(job: Job, validate: Callable, arrays: PyTree) -> jax.Array:
 @jax.jit
 def judge(state: State, arrays: PyTree, updates: Any, score: Any) -> State:
     """Keep the arrays as the best ones, of each member whose score they improve."""
-    better = score < state.best_score
+    better = jnp.isfinite(score) & (score < state.best_score)
     best = tree.where_rows(better, arrays, state.best)
     return state._replace(
         best=best,
@@ -201,7 +221,9 @@ def judge(state: State, arrays: PyTree, updates: Any, score: Any) -> State:
 
 
 def exhausted(state: State, patience: int | None) -> bool:
-    """Whether no member has improved for `patience` updates."""
+    """Whether no member has improved for `patience` updates, or all are given up."""
+    if np.all(np.asarray(state.recovery.halvings) > recovery.HALVINGS):
+        return True
     return patience is not None and bool(np.all(state.step - np.asarray(state.best_step) > patience))
 
 
@@ -209,15 +231,23 @@ def columns(history: list[Row], members: int | None) -> Row:
     """Turn the history of updates into one array for each of its entries."""
     if not history:
         empty = np.zeros((0,) if members is None else (0, members))
-        return Row(empty, empty.astype(int), empty.astype(int), empty.astype(bool), empty)
-    return Row(*(np.stack(column) for column in zip(*history, strict=True)))
+        count, flag = empty.astype(int), empty.astype(bool)
+        return Row(empty, count, count, flag, empty, flag, metrics={})
+    plain = {name: np.stack([getattr(row, name) for row in history]) for name in _PLAIN}
+    metrics = {name: np.stack([row.metrics[name] for row in history]) for name in history[0].metrics}
+    return Row(**plain, metrics=metrics)
 
 
-def total(x: Any) -> int:
-    """Sum over members."""
-    return int(np.sum(x))
+def stored(rows: Row) -> dict[str, np.ndarray]:
+    """Give every column a name."""
+    return {name: getattr(rows, name) for name in _PLAIN} | {_METRIC + name: x for name, x in rows.metrics.items()}
 
 
-def median_loss(row: Row) -> float:
-    """Median over members."""
-    return float(np.median(row.loss))
+def restored(table: dict[str, np.ndarray]) -> list[Row]:
+    """Undo `stored`, row by row."""
+
+    def row(i):
+        metrics = {name.removeprefix(_METRIC): x[i] for name, x in table.items() if name.startswith(_METRIC)}
+        return Row(**{name: table[name][i] for name in _PLAIN}, metrics=metrics)
+
+    return [row(i) for i in range(len(table["loss"]))]
