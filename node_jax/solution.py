@@ -1,13 +1,13 @@
 """What a solve returns, and the error that carries it."""
 
-from typing import Any
+from typing import Any, NoReturn
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from node_jax import lanes, tree
+from node_jax import hints, lanes, tree
 from node_jax.interpolate import horner
 from node_jax.save import Interpolant
 from node_jax.types import PyTree, Stats, Status
@@ -77,6 +77,10 @@ class Solution(eqx.Module):
         for _ in range(self.status.ndim):
             read = jax.vmap(read, in_axes=(0, None))
         return read((self.interpolant, self.count, self.t_reached), t)
+
+    def __getattr__(self, name: str) -> NoReturn:
+        """Say what is used here instead of a name of another package."""
+        hints.missing("Solution", name, hints.ATTRIBUTES, Solution.__annotations__)
 
     def __str__(self) -> str:
         """Summarise the outcome, over all lanes if there are several."""

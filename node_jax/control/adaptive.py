@@ -1,5 +1,6 @@
 """Steps chosen so that the estimated error stays below a tolerance."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -8,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from node_jax import tree
+from node_jax.arraylike import points_of
 from node_jax.control.first_step import first_step
 from node_jax.control.records import Control, Proposal, Verdict, add_time, direction
 from node_jax.types import Method, PyTree, Status, Step, Time, VectorField
@@ -32,8 +34,8 @@ class Adaptive(eqx.Module):
         first_step: size of the first step, in units of `t`; default: chosen.
         min_step: a rejected step of this size fails with `STEP_UNDERFLOW`.
         max_step: no step is larger.
-        breakpoints: array `(m,)` of times at which `f` jumps (doses, switches), in any order: steps land on them, no
-            step sees the field on both sides, and the slope is restarted.
+        breakpoints: array or list `(m,)` of times (or one time) at which `f` jumps (doses, switches), in any order:
+            steps land on them, no step sees the field on both sides, and the slope is restarted.
         p: proportional coefficient of the PID controller; `i`, `d`: integral and derivative ones.
         safety, min_factor, max_factor: limits on the change of the step. With `p = d = 0` a step that was accepted is
             never followed by a smaller one.
@@ -52,7 +54,7 @@ class Adaptive(eqx.Module):
     first_step: Any = None
     min_step: Any = 0.0
     max_step: Any = jnp.inf
-    breakpoints: Any = None
+    breakpoints: Any = eqx.field(converter=functools.partial(points_of, "breakpoints"), default=None)
     p: float = eqx.field(static=True, default=0.2)
     i: float = eqx.field(static=True, default=0.65)
     d: float = eqx.field(static=True, default=0.0)
