@@ -11,6 +11,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 
 from node_jax import hints, lanes, tree
@@ -26,8 +27,9 @@ from node_jax.save import Dense, SaveAt, SaveEnd, SaveSteps
 from node_jax.types import PyTree, is_count
 
 ADJOINTS = (Checkpointed, Backsolve, Interpolated, Reversible, Direct, Forward)
-OURS = (str(Path(__file__).parent), str(Path(eqx.__file__).parent))  # a module's methods are called by equinox
-TIMES = ("t", "ts", "time", "tau", "_t", "_", "s")  # what people call the time of a field
+# frames between the line of a user and ours: tracing, methods of modules, checks of annotations
+OURS = (*(str(Path(path).parent) for path in (__file__, jax.__file__, eqx.__file__, jaxtyping.__file__)), "<@beartype")
+TIMES = ("t", "_t", "time", "tau")  # what people call the time of a field
 
 
 def check_options(f, method, steps, save, adjoint, max_steps, lane_width, throw) -> None:
@@ -136,22 +138,21 @@ def warn_of_tolerances(steps: Any, z0: PyTree) -> None:
     floors = {4 * float(jnp.finfo(x).eps): x for x in floating if jnp.issubdtype(x, jnp.inexact)}
     if floors and min(typed) < max(floors):
         floor = max(floors)
-        warnings.warn(
+        _warn(
             f"rtol={min(typed):.3g} is below 4 machine epsilons of {floors[floor]}: {floor:.3g} is used. For less, take"
-            " a state of float64 with jax.config.update('jax_enable_x64', True)",
-            stacklevel=_outside_the_package(),
+            " a state of float64 with jax.config.update('jax_enable_x64', True)"
         )
 
 
 _DEFAULT = Adaptive().rtol
 
 
-def _outside_the_package() -> int:
-    """Return the `stacklevel` of the innermost caller that is not part of this package."""
-    level, frame = 1, sys._getframe(1)
+def _warn(text: str) -> None:
+    """Warn at the innermost line that is not part of this package."""
+    level, frame = 1, sys._getframe()
     while frame.f_back is not None and frame.f_code.co_filename.startswith(OURS):
         level, frame = level + 1, frame.f_back
-    return level
+    warnings.warn(text, stacklevel=level)
 
 
 def hoisted_field(z0: PyTree, t0: Any, values: PyTree, rest: PyTree) -> lanes.Hoisted:
@@ -175,9 +176,7 @@ def hoisted_field(z0: PyTree, t0: Any, values: PyTree, rest: PyTree) -> lanes.Ho
         said = "" if hint is None else f" {hint}"
         raise TypeError(f"f(z, t, theta) must return a pytree like z0 = {want}, got {got}.{said}")
     if _time_first(eqx.combine(values, rest)[0]):
-        warnings.warn(
-            f"f is called as f(z, t, theta), but its first argument has the name of a time. {_SWAP}", stacklevel=2
-        )
+        _warn(f"f is called as f(z, t, theta), but its first argument has the name of a time. {_SWAP}")
     return hoisted
 
 

@@ -16,9 +16,10 @@ _INSTALLED = ("site-packages", "dist-packages")
 
 
 class _Names(NamedTuple):
-    """Names of globals and attributes that some code mentions and does not store, and the cells it only reads."""
+    """Globals and attributes that some code reads and does not store, and the cells that it only reads."""
 
-    read: tuple[str, ...]
+    globals: tuple[str, ...]
+    attributes: tuple[str, ...]
     cells: tuple[int, ...]
 
 
@@ -95,17 +96,17 @@ def _of_callable(f: Any, found: list, seen: set) -> None:
 def _of_function(f: FunctionType, own: Any, kind: type | None, found: list, seen: set) -> None:
     """Read what a function does, and the methods of the same object that it mentions."""
     names, world = _names(f.__code__), f.__globals__
-    for name in names.read:
+    for name in names.globals:
         if name in world:
-            found.append(_token(world[name], names.read, world, seen))
+            found.append(_token(world[name], names.attributes, world, seen))
     for i in names.cells:
         try:
-            found.append(_token((f.__closure__ or ())[i].cell_contents, names.read, world, seen))
+            found.append(_token((f.__closure__ or ())[i].cell_contents, names.attributes, world, seen))
         except ValueError:  # not assigned yet
             found.append(None)
     if own is not None:
-        found.extend(_attributes(own, names.read, world, seen))
-    for method in _methods(kind, names.read):
+        found.extend(_attributes(own, names.attributes, world, seen))
+    for method in _methods(kind, names.attributes):
         if id(method) not in seen:
             seen.add(id(method))
             _of_function(method, own, kind, found, seen)
@@ -157,13 +158,20 @@ def _is_installed(module: ModuleType) -> bool:
 @functools.lru_cache(maxsize=4096)
 def _names(code: CodeType) -> _Names:
     if any(folder in code.co_filename for folder in _INSTALLED):
-        return _Names((), ())
+        return _Names((), (), ())
     codes = list(_with_inner(code))
     steps = [x for each in codes for x in dis.get_instructions(each)]
-    stored = {x.argval for x in steps if x.opname in ("STORE_GLOBAL", "STORE_ATTR")}
-    moved = {x.argval for x in steps if x.opname == "STORE_DEREF"}
-    names = dict.fromkeys(name for each in codes for name in each.co_names if name not in stored)
-    return _Names(tuple(names), tuple(i for i, name in enumerate(code.co_freevars) if name not in moved))
+
+    def read(loads: tuple[str, ...], store: str) -> tuple[str, ...]:
+        stored = {x.argval for x in steps if x.opname == store}
+        return tuple(dict.fromkeys(x.argval for x in steps if x.opname in loads and x.argval not in stored))
+
+    cells = read(("LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_CLOSURE"), "STORE_DEREF")
+    return _Names(
+        read(("LOAD_GLOBAL", "LOAD_NAME"), "STORE_GLOBAL"),
+        read(("LOAD_ATTR", "LOAD_METHOD"), "STORE_ATTR"),
+        tuple(i for i, name in enumerate(code.co_freevars) if name in cells),
+    )
 
 
 def _with_inner(code: CodeType) -> Iterator[CodeType]:
