@@ -56,11 +56,16 @@ def odesolve(
 
     Args:
         f: vector field `f(z, t, theta)`, returning a pytree like `z` (shapes and dtypes). A module-level function or
-            an equinox module; a new lambda for each call compiles anew.
+            an equinox module; a new lambda for each call compiles anew. What it reads from outside (a global, `self.k`,
+            a variable it closes over) is built into the compiled solve. That such a name has got another value is seen
+            and compiles anew; what changes inside an array, a list or a dictionary, or is read by functions of other
+            modules, is not seen, and nothing is within a `jit` of the caller: what changes belongs into `theta`.
         z0: initial state: pytree of real or complex floating arrays.
         t0: initial time, scalar. Times are cast to the real dtype of `z0`, at least float32.
         t1: final time, scalar; `t1 < t0` integrates backwards, `t1 == t0` returns `z0`.
-        theta: parameters: any pytree.
+        theta: parameters: any pytree of arrays, Python numbers and functions. Numbers are traced as arrays, bools and
+            integers too; functions are static. Text and other objects are refused: they go into static fields of a
+            module, or into what `f` closes over.
         method: an explicit Runge-Kutta method.
         steps: `Adaptive(rtol, atol)`, `Fixed(n)` or `Grid(ts)`.
         adjoint: how gradients are computed.
