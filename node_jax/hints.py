@@ -87,7 +87,8 @@ def method_named(name: Any) -> str:
 
 def missing(owner: str, name: str, hints: dict[str, str], known: Iterable[str] = ()) -> NoReturn:
     """Raise the error of a name that `owner` does not have, with what to use instead."""
-    raise AttributeError(f"{owner} has no attribute {name!r}{_said(name, hints, known)}")
+    said = "" if name.startswith("_") else _said(name, hints, known)  # those are asked for by libraries, often
+    raise AttributeError(f"{owner} has no attribute {name!r}{said}")
 
 
 def _said(name: str, hints: dict[str, str], known: Iterable[str] = ()) -> str:
