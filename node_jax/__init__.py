@@ -1,6 +1,8 @@
 """Neural ordinary differential equations in JAX."""
 
-from node_jax import datasets, nn, testing
+from typing import TYPE_CHECKING, NoReturn
+
+from node_jax import datasets, hints, nn, testing, train
 from node_jax.adapters import from_diffrax, from_torchdiffeq, odeint
 from node_jax.adjoints.backsolve import Backsolve
 from node_jax.adjoints.checkpointed import Checkpointed
@@ -75,5 +77,16 @@ __all__ = [
     "rk38",
     "shard",
     "testing",
+    "train",
     "tsit5",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])
+
+
+if not TYPE_CHECKING:  # a checker shall know what there is
+
+    def __getattr__(name: str) -> NoReturn:
+        hints.missing("node_jax", name, hints.NAMES, __all__)

@@ -7,7 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from node_jax.arraylike import times_of
 from node_jax.control import Adaptive
+from node_jax.hints import refuses_by_name
 from node_jax.odesolve import odesolve
 from node_jax.save import SaveAt
 from node_jax.types import PyTree, VectorField
@@ -73,13 +75,14 @@ def from_diffrax(f: Any) -> VectorField:
     return _Rearranged(f, _time_state_args)
 
 
+@refuses_by_name(odesolve)
 def odeint(f: Any, z0: PyTree, ts: Any, *args: PyTree, rtol: Any = 1e-6, atol: Any = 1e-8, **options) -> PyTree:
     """Solve with the call of `jax.experimental.ode.odeint`.
 
     Args:
         f: field `f(z, t, *args)`.
         z0: initial state at `ts[0]`.
-        ts: times `(n,)`, `n >= 1`, monotonic, in units of `t`.
+        ts: times, array or list `(n,)`, `n >= 1`, monotonic, in units of `t`.
         *args: further arguments of `f`.
         rtol: relative tolerance.
         atol: absolute tolerance, in units of `z`.
@@ -99,6 +102,7 @@ def odeint(f: Any, z0: PyTree, ts: Any, *args: PyTree, rtol: Any = 1e-6, atol: A
         >>> nj.odeint(decay, jnp.ones(3), jnp.linspace(0.0, 1.0, 5), 2.0).shape
         (5, 3)
     """
+    ts = times_of("ts", ts)
     if jnp.ndim(ts) != 1 or jnp.shape(ts)[0] == 0:
         raise ValueError(f"ts must have shape (n,) with n >= 1, got shape {jnp.shape(ts)}")
     ts = ts if isinstance(ts, jax.Array) else np.asarray(ts)  # numbers keep their digits

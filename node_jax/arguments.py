@@ -1,74 +1,234 @@
-"""What `fit` is called with: wrong arguments are named, with their value and what to give instead."""
+"""What is wrong with the arguments of a solve, said by name and value."""
 
+import inspect
+import math
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 
+from node_jax import hints, lanes, tree
+from node_jax.adjoints.backsolve import Backsolve
+from node_jax.adjoints.checkpointed import Checkpointed
+from node_jax.adjoints.direct import Direct
+from node_jax.adjoints.forward import Forward
+from node_jax.adjoints.interpolated import Interpolated
+from node_jax.adjoints.reversible import Reversible
+from node_jax.control import Adaptive, Fixed, Grid
+from node_jax.methods import ExplicitRK
+from node_jax.save import Dense, SaveAt, SaveEnd, SaveSteps
+from node_jax.times import narrowed
 from node_jax.types import PyTree, is_count
 
-
-def check_counts(**counts: Any) -> None:
-    """Refuse what is no positive integer, or None where that is allowed."""
-    for name, value in counts.items():
-        optional = name in ("batch_size", "members", "patience")
-        if not is_count(value) and not (value is None and optional):
-            raise ValueError(f"{name} must be a positive integer{' or None' * optional}, got {value!r}")
+ADJOINTS = (Checkpointed, Backsolve, Interpolated, Reversible, Direct, Forward)
+# frames between the line of a user and ours: tracing, methods of modules, checks of annotations
+OURS = (*(str(Path(path).parent) for path in (__file__, jax.__file__, eqx.__file__, jaxtyping.__file__)), "<@beartype")
+TIMES = ("t", "_t", "time", "tau")  # what people call the time of a field
 
 
-def check_things(loss, optimizer, validate, callback, checkpoint, resume) -> None:
-    """Refuse what cannot be called, and to resume from nowhere."""
-    if not callable(loss):
-        raise TypeError(f"loss must be callable as loss(model, batch, key), got {loss!r}")
-    if not callable(getattr(optimizer, "update", None)):
-        raise TypeError(f"optimizer must be an optax optimizer such as optax.adam(1e-3), got {optimizer!r}")
-    if validate is not None and not callable(validate):
-        raise TypeError(f"validate must be callable as validate(model), got {validate!r}")
-    if callback is not None and not callable(callback):
-        raise TypeError(f"callback must be callable as callback(update), got {callback!r}")
-    if resume and checkpoint is None:
-        raise ValueError("resume=True needs checkpoint=path, got checkpoint=None")
+def check_options(f, method, steps, save, adjoint, max_steps, lane_width, throw) -> None:
+    """Refuse options of a wrong type, and those that do not go together."""
+    if not callable(f):
+        raise TypeError(f"f must be callable as f(z, t, theta), got {f!r}")
+    _check_records(method, steps, save, adjoint)
+    if isinstance(steps, Adaptive) and not method.has_error:
+        raise ValueError(f"method={method!r} has no error estimate: use steps=Fixed(n), or a method such as tsit5")
+    if save.wants_slopes and not method.dense:
+        raise ValueError(f"method={method!r} has no dense output: use save=SaveEnd() or SaveSteps(n)")
+    if max_steps is not None and not is_count(max_steps):
+        raise ValueError(f"max_steps must be a positive integer or None, got {max_steps!r}")
+    if lane_width is not None and lane_width != math.inf and not is_count(lane_width):
+        raise ValueError(f"lane_width must be a positive integer, math.inf or None, got {lane_width!r}")
+    if not isinstance(throw, (bool, np.bool_)):
+        raise TypeError(f"throw must be True or False, got {throw!r}")
 
 
-def random_key(key: Any) -> jax.Array:
-    """Return one random key, typed or as two or four words, and refuse anything else."""
-    dtype, shape = getattr(key, "dtype", None), getattr(key, "shape", None)
-    if isinstance(key, (jax.Array, np.ndarray)) and dtype is not None:
-        typed = jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key)
-        if (typed and shape == ()) or (dtype == np.uint32 and shape in [(2,), (4,)]):
-            return key if isinstance(key, jax.Array) else jnp.asarray(key)
-        raise TypeError(
-            f"key must be one random key such as jax.random.key(0), got an array {dtype}{list(shape or ())}"
-        )
-    seed = int(key) if isinstance(key, (int, np.integer)) and not isinstance(key, bool) else 0
-    raise TypeError(f"key must be a random key such as jax.random.key({seed}), got {key!r}")
+def _check_records(method, steps, save, adjoint) -> None:
+    if type(method) is not ExplicitRK:  # a `Coupled` comes with adjoint=Reversible() only
+        said = hints.method_named(method)
+        raise TypeError(f"method must be an ExplicitRK record such as node_jax.tsit5, got {method!r}{said}")
+    if not isinstance(steps, (Adaptive, Fixed, Grid)):
+        raise TypeError(f"steps must be Adaptive(...), Fixed(n) or Grid(ts), got {steps!r}")
+    if not isinstance(save, (SaveEnd, SaveAt, SaveSteps, Dense)):
+        raise TypeError(f"save must be SaveEnd(), SaveAt(ts), SaveSteps(n) or Dense(n), got {save!r}")
+    if not isinstance(adjoint, ADJOINTS):
+        names = ", ".join(f"{adjoint.__name__}()" for adjoint in ADJOINTS)
+        raise TypeError(f"adjoint must be one of {names}, got {adjoint!r}")
 
 
-def check_data(data: PyTree) -> None:
-    """Refuse what is read once, or by iterating over it: only arrays can be read again, and by rows."""
-    for path, x in jax.tree_util.tree_leaves_with_path(data, is_leaf=_is_iterator):
-        if _is_iterator(x) or (hasattr(x, "__iter__") and not hasattr(x, "shape") and not isinstance(x, str)):
+def checked_theta(theta: PyTree) -> PyTree:
+    """Return parameters whose leaves are arrays, numbers and functions; refuse others by their path."""
+    for leaf in jax.tree.leaves(theta):
+        if not (_is_numeric(leaf) or callable(leaf)):
+            break
+    else:
+        return theta
+    for path, leaf in jax.tree_util.tree_leaves_with_path(theta):
+        if not (_is_numeric(leaf) or callable(leaf)):
             raise TypeError(
-                f"data{jax.tree_util.keystr(path)} must be an array, got {x!r}, which has to be iterated over: put its "
-                "rows into arrays and give batch_size=..., or call fit for one piece after the other, with "
-                "opt_state=run.opt_state of the piece before"
+                f"theta{jax.tree_util.keystr(path)} must be an array, a number or a function, got {leaf!r} of type"
+                f" {type(leaf).__name__}: let f close over it, or make it a static field of an equinox module"
             )
+    return theta
 
 
-def _is_iterator(x: Any) -> bool:
-    return hasattr(x, "__next__")
+def _is_numeric(x: Any) -> bool:
+    """Whether `x` is a number or an array of a dtype that JAX has."""
+    if isinstance(x, (np.ndarray, np.generic)):
+        return x.dtype.kind not in "OSUMm"
+    return eqx.is_array_like(x)
 
 
-def number_of_updates(updates: int | None, epochs: int | None, batches: int | None) -> int:
-    """Turn `updates` or `epochs`, of so many batches each, into a number of updates."""
-    if (updates is None) == (epochs is None):
-        raise ValueError(f"give either updates or epochs, got updates={updates!r} and epochs={epochs!r}")
-    if epochs is None:
-        check_counts(updates=updates)
-        assert updates is not None
-        return updates
-    check_counts(epochs=epochs)
-    if batches is None:
-        raise ValueError(f"epochs={epochs} needs batch_size, got batch_size=None; without it an epoch is one update")
-    return epochs * batches
+def checked_state(z0: PyTree) -> PyTree:
+    """Return the initial state as a pytree of arrays."""
+
+    def leaf(x):
+        if not _is_numeric(x):
+            raise TypeError(f"z0 must be a pytree of arrays, got a leaf of type {type(x).__name__}: {x!r}")
+        x = jnp.asarray(x, dtype=jnp.result_type(x))
+        if not jnp.issubdtype(x.dtype, jnp.inexact):
+            raise TypeError(f"z0 must be of a real or complex floating dtype, got a leaf of {x.dtype}: {x}")
+        return x
+
+    return jax.tree.map(leaf, z0)
+
+
+def checked_tolerances(steps: Any, z0: PyTree) -> Any:
+    """Return steps whose tolerances are pytree prefixes of `z0`; a list of numbers goes with a state of one array."""
+    if not isinstance(steps, Adaptive):
+        return steps
+    if steps.breakpoints is not None and jnp.ndim(steps.breakpoints) != 1:
+        raise ValueError(f"breakpoints must have shape (m,), got shape {jnp.shape(steps.breakpoints)}")
+    rtol, atol = (_tolerance(name, getattr(steps, name), z0) for name in ("rtol", "atol"))
+    if rtol is steps.rtol and atol is steps.atol:
+        return steps
+    return eqx.tree_at(lambda x: (x.rtol, x.atol), steps, (rtol, atol))
+
+
+def _tolerance(name: str, value: Any, z0: PyTree) -> Any:
+    tried = value
+    if isinstance(value, list) and eqx.is_array(z0):
+        tried = jnp.stack(value) if value and all(map(eqx.is_array, value)) else value
+    try:
+        spread = tree.spread(tried, z0)
+        fits = jax.tree.map(lambda tol, x: jnp.broadcast_shapes(tol.shape, x.shape) == x.shape, spread, z0)
+        if not all(jax.tree.leaves(fits)):
+            raise ValueError("the tolerance is larger than the state")
+    except ValueError as error:
+        raise ValueError(f"{name} must be a scalar or a pytree prefix of z0, got {value!r}") from error
+    return tried
+
+
+def warn_of_tolerances(steps: Any, z0: PyTree) -> None:
+    """Warn where a relative tolerance that was typed in is smaller than what the dtype of the state can hold.
+
+    The default is not: it stands for itself or the least that is possible. Nor are zero, which asks for none, and
+    arrays, which are not looked into.
+    """
+    typed = [r for r in jax.tree.leaves(getattr(steps, "rtol", ())) if type(r) is float and r > 0.0 and r != _DEFAULT]
+    if not typed:
+        return
+    floating = [jnp.result_type(x) for x in jax.tree.leaves(z0) if _is_numeric(x)]
+    floors = {4 * float(jnp.finfo(x).eps): x for x in floating if jnp.issubdtype(x, jnp.inexact)}
+    if floors and min(typed) < max(floors):
+        floor = max(floors)
+        _warn(
+            f"rtol={min(typed):.3g} is below 4 machine epsilons of {floors[floor]}: {floor:.3g} is used. For less, take"
+            " a state of float64 with jax.config.update('jax_enable_x64', True)"
+        )
+
+
+_DEFAULT = Adaptive().rtol
+
+
+def _warn(text: str) -> None:
+    """Warn at the innermost line that is not part of this package."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(OURS):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(text, stacklevel=level)
+
+
+def hoisted_field(z0: PyTree, t0: Any, values: PyTree, rest: PyTree) -> lanes.Hoisted:
+    """Trace the field once and check that what it returns is a slope of `z0`."""
+
+    def call(z, t, values):
+        f, theta = eqx.combine(values, rest)
+        return narrowed(f(z, t, theta), z, t)
+
+    examples = (z0, t0, values)
+    try:
+        hoisted = lanes.hoist(call, *examples)
+    except (TypeError, ValueError, LookupError, AttributeError) as error:
+        hint = _other_call(examples, rest)
+        if hint is None:
+            raise
+        raise TypeError(f"f failed as f(z, t, theta), with {error!r}. {hint}") from error
+    want, got = _kinds(z0), _kinds(hoisted.shape)
+    if got != want:
+        hint = _other_call(examples, rest)
+        said = "" if hint is None else f" {hint}"
+        raise TypeError(f"f(z, t, theta) must return a pytree like z0 = {want}, got {got}.{said}")
+    if _time_first(eqx.combine(values, rest)[0]):
+        _warn(f"f is called as f(z, t, theta), but its first argument has the name of a time. {_SWAP}")
+    return hoisted
+
+
+def _kinds(z: PyTree) -> PyTree:
+    return jax.tree.map(lambda x: (x.shape, str(x.dtype)), z)
+
+
+_SWAP = "The arguments look swapped: wrap it as from_torchdiffeq(f) or from_diffrax(f)."
+_TWO = "It takes two arguments: write it with a third, f(z, t, theta)."
+
+# ways to call a field that people bring along: whether time comes first, what to say, the call
+_CALLS: tuple[tuple[bool, str, Callable], ...] = (
+    (True, _SWAP, lambda f, z, t, theta: f(t, z, theta)),
+    (True, _SWAP, lambda f, z, t, theta: f(t, z)),
+    (False, _TWO, lambda f, z, t, theta: f(z, t)),
+)
+
+
+def _other_call(examples: tuple, rest: PyTree) -> str | None:
+    """Say how the field looks as if it wants to be called.
+
+    That is another call with which it runs, looks at the state, and returns its slope. The names of its arguments
+    count more: a field whose second argument is called as a time has its arguments in the right order.
+    """
+    first = _time_first(eqx.combine(examples[-1], rest)[0])
+    for time_first, hint, call in _CALLS:
+        if first in (None, time_first) and _explains(call, examples, rest):
+            return hint
+    return None
+
+
+def _time_first(f: Callable) -> bool | None:
+    """Whether the names of the arguments put time before the state; None if they do not say."""
+    try:
+        names = [name.lower() for name in inspect.signature(f).parameters]
+    except (TypeError, ValueError):
+        return None
+    first, second = (name in TIMES for name in (*names, "", "")[:2])
+    return None if first == second else first
+
+
+def _explains(call: Callable, examples: tuple, rest: PyTree) -> bool:
+    z0 = examples[0]
+
+    def field(z, t, values):
+        f, theta = eqx.combine(values, rest)
+        return call(f, z, t, theta)
+
+    try:
+        hoisted = lanes.hoist(field, *examples)
+    except Exception:  # any failure of user code means that the guess was wrong
+        return False
+    looks = any(hoisted.used[: len(jax.tree.leaves(z0))])
+    return looks and _kinds(hoisted.shape) == _kinds(z0)

@@ -211,7 +211,7 @@ class _Problem(NamedTuple):
 
 
 def _tighter(steps: Adaptive, factor: float) -> Adaptive:
-    scaled = jax.tree.map(lambda x: x * factor, (steps.rtol, steps.atol))
+    scaled = jax.tree.map(lambda x: jnp.asarray(x) * factor, (steps.rtol, steps.atol))  # arrays: nobody typed these
     return eqx.tree_at(lambda s: (s.rtol, s.atol), steps, scaled)
 
 

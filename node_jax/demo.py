@@ -159,10 +159,18 @@ def _picture(record: pop.Record, done: _Done, numbers: dict[str, Any]) -> plotti
             f"years seen, RMSE of logarithms: network {rows['network']['train']:.2f}, "
             f"Lotka-Volterra {rows['lotka_volterra']['train']:.2f}",
             f"held out: network {rows['network']['held_out']:.2f},\nLotka-Volterra "
-            f"{rows['lotka_volterra']['held_out']:.2f}, last cycle {rows['last_cycle']['held_out']:.2f}",
+            f"{rows['lotka_volterra']['held_out']:.2f}, last cycle {rows['last_cycle']['held_out']:.2f}\n"
+            + _compared(rows, "\n"),
             f"gradient against central differences: relative error {check['worst_relative_error']:.0e}",
         ),
     )
+
+
+def _compared(rows: dict[str, Any], gap: str = " ") -> str:
+    """Say plainly whether the network forecasts better than the equations that it is compared with."""
+    ours, theirs = (rows[name]["held_out"] for name in ("network", "lotka_volterra"))
+    verdict = "better" if ours < theirs else "worse"
+    return f"The network forecasts{gap}{verdict} than Lotka-Volterra."
 
 
 _TITLES = {
@@ -179,7 +187,7 @@ def _report(numbers: dict[str, Any], out: Path) -> None:
         print(f"  {_TITLES[name]:<33}{seen}   {row['held_out']:9.3f}")
     seeds = [seed["held_out"] for seed in numbers["network_seeds"]]
     print(f"  single seeds, held out: {min(seeds):.3f} to {max(seeds):.3f}")
-    print(f"Best forecast of the held-out years: {_TITLES[numbers['best_forecast']]}.")
+    print(f"Best forecast of the held-out years: {_TITLES[numbers['best_forecast']]}. {_compared(numbers['rmse_log'])}")
     for name, counts in numbers["training"].items():
         if counts["failed_solves"] or counts["skipped_updates"]:
             failed, skipped = counts["failed_solves"], counts["skipped_updates"]

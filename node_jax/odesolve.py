@@ -1,29 +1,25 @@
 """The door: checks, defaults and glue. The only module that knows all the others."""
 
 import functools
-import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from node_jax import lanes, tree
-from node_jax.adjoints.backsolve import Backsolve
+from node_jax import arguments, lanes, tree
 from node_jax.adjoints.checkpointed import Checkpointed
-from node_jax.adjoints.direct import Direct
-from node_jax.adjoints.forward import Forward
-from node_jax.adjoints.interpolated import Interpolated
 from node_jax.adjoints.reversible import Reversible
 from node_jax.control import Adaptive, Fixed, Grid
+from node_jax.hints import refuses_by_name
 from node_jax.methods import ExplicitRK, tsit5
+from node_jax.outside import reads
 from node_jax.problem import Inputs, Problem
 from node_jax.save import Dense, SaveAt, SaveEnd, SaveSteps
 from node_jax.solution import Solution, SolveError
 from node_jax.times import time_dtype
-from node_jax.types import PyTree, VectorField, is_count
-
-ADJOINTS = (Checkpointed, Backsolve, Interpolated, Reversible, Direct, Forward)
+from node_jax.types import PyTree, VectorField
 
 
 class _Static(NamedTuple):
@@ -35,8 +31,10 @@ class _Static(NamedTuple):
     adjoint: Any
     max_steps: int | None
     lane_width: int | float | None
+    outside: tuple = ()  # what the functions among them read
 
 
+@refuses_by_name()
 def odesolve(
     f: VectorField,
     z0: PyTree,
@@ -60,13 +58,18 @@ def odesolve(
 
     Args:
         f: vector field `f(z, t, theta)`, returning a pytree like `z` (shapes and dtypes). A module-level function or
-            an equinox module; a new lambda for each call compiles anew.
+            an equinox module; a new lambda for each call compiles anew. What it reads from outside (a global, `self.k`,
+            a variable it closes over) is built into the compiled solve. That such a name has got another value is seen
+            and compiles anew; what changes inside an array, a list or a dictionary, or is read by functions of other
+            modules, is not seen, and nothing is within a `jit` of the caller: what changes belongs into `theta`.
         z0: initial state: pytree of real or complex floating arrays.
         t0: initial time, real scalar. Times keep their digits: all have the widest dtype among times given as arrays
             and the real dtype of `z0`, at least float32. Python numbers have the dtype of the others, or 64 bits where
             that would blur the distances between them (a float32 state and seconds since 1970).
         t1: final time, scalar; `t1 < t0` integrates backwards, `t1 == t0` returns `z0`.
-        theta: parameters: any pytree.
+        theta: parameters: any pytree of arrays, Python numbers and functions. Numbers are traced as arrays, bools and
+            integers too; functions are static. Text and other objects are refused: they go into static fields of a
+            module, or into what `f` closes over.
         method: an explicit Runge-Kutta method.
         steps: `Adaptive(rtol, atol)`, `Fixed(n)` or `Grid(ts)`.
         adjoint: how gradients are computed.
@@ -97,7 +100,8 @@ def odesolve(
         Solution: 1 ok, ...
     """
     options = {"method": method, "steps": steps, "adjoint": adjoint, "save": save, "max_steps": max_steps}
-    _check_options(f, **options, lane_width=lane_width)
+    arguments.check_options(f, **options, lane_width=lane_width, throw=throw)
+    arguments.warn_of_tolerances(steps, z0)
     solution = _solve(*prepare(f, z0, t0, t1, theta, **options, lane_width=lane_width, order=order))
     if throw and not lanes.is_traced(solution) and not bool(jnp.all(solution.ok)):
         raise SolveError(solution)
@@ -108,11 +112,11 @@ def prepare(
     f, z0, t0, t1, theta, *, method, steps, adjoint, save, max_steps, lane_width=None, order=None
 ) -> tuple[_Static, list]:
     """Separate what a compilation depends on from the values."""
-    z0 = _state(z0)
+    z0, theta = arguments.checked_state(z0), arguments.checked_theta(theta)
     dtype = time_dtype(z0, {"t0": t0, "t1": t1, **save.times(), **steps.times()})
     t0, t1 = _time("t0", t0, dtype), _time("t1", t1, dtype)
     steps, save = (_cast(part, dtype) for part in (steps, save))
-    _check_tolerances(steps, z0)
+    steps = arguments.checked_tolerances(steps, z0)
 
     order = None if order is None else _time("order", order, dtype)
 
@@ -120,7 +124,9 @@ def prepare(
     number_of_f = len(jax.tree.leaves(f))
     dynamic = [x if _is_value(x, i >= number_of_f) else None for i, x in enumerate(leaves)]
     fixed = tuple(None if d is not None else x for x, d in zip(leaves, dynamic, strict=True))
-    return _Static(structure, fixed, method, adjoint, max_steps, lane_width), dynamic
+    functions = [x for x in fixed if callable(x)]
+    outside = reads(*functions, *(() if f is fixed[0] else (type(f),)))
+    return _Static(structure, fixed, method, adjoint, max_steps, lane_width, outside), dynamic
 
 
 def problem_of(static: _Static, dynamic: list) -> tuple[Problem, list, PyTree]:
@@ -130,7 +136,7 @@ def problem_of(static: _Static, dynamic: list) -> tuple[Problem, list, PyTree]:
     arrays, rigid = eqx.partition(f, eqx.is_array)
     numbers, other = eqx.partition(theta, eqx.is_array_like)
     values = (arrays, numbers)
-    field = _hoist_field(z0, t0, values, (rigid, other))
+    field = arguments.hoisted_field(z0, t0, values, (rigid, other))
     params, params_structure = jax.tree.flatten(values)
 
     def with_params(z, t, theta):
@@ -160,7 +166,9 @@ def _solve(static: _Static, dynamic: list) -> Solution:
         ts, zs = save.ts, rows
         if save.fn is not None:
             inputs = problem.unflatten(flat)
-            zs = _observed(save, (inputs.z0, inputs.t0, theta), zs, save.written(outcome.out, 0, outcome.ok))
+            zs = _observed(
+                save.fn, save.ts, (inputs.z0, inputs.t0, theta), zs, save.written(outcome.out, 0, outcome.ok)
+            )
     elif isinstance(save, SaveSteps):
         ts, zs = rows
     elif isinstance(save, Dense):
@@ -169,8 +177,8 @@ def _solve(static: _Static, dynamic: list) -> Solution:
     return Solution(outcome.z1, ts, zs, outcome.status, t_reached, outcome.stats, interpolant)
 
 
-def _observed(save: SaveAt, start: tuple, zs: PyTree, written: jax.Array) -> PyTree:
-    """Return `save.fn` of all rows, NaN in those that were not reached.
+def _observed(fn: Callable, ts: jax.Array, start: tuple, zs: PyTree, written: jax.Array) -> PyTree:
+    """Return `fn` of all rows, NaN in those that were not reached.
 
     There it is given the start of the solve, and ones in the place of what is not finite: what it would make of NaN
     would spoil the gradient of all that it depends on.
@@ -183,7 +191,7 @@ def _observed(save: SaveAt, start: tuple, zs: PyTree, written: jax.Array) -> PyT
     z0, t0, theta = jax.tree.map(finite, start)
     z0 = jax.tree.map(lambda x: jnp.where(jnp.isfinite(x), x, jnp.ones_like(x)), z0)
     zs = tree.where_rows(written, zs, jax.tree.map(lambda x, rows: jnp.broadcast_to(x, rows.shape), z0, zs))
-    rows = jax.vmap(lambda z, t: save.fn(z, t, theta))(zs, jnp.where(written, save.ts, t0))
+    rows = jax.vmap(lambda z, t: fn(z, t, theta))(zs, jnp.where(written, ts, t0))
     return tree.where_rows(written, rows, tree.full_like(rows, jnp.nan))
 
 
@@ -196,18 +204,6 @@ def _is_value(x: Any, numbers: bool) -> bool:
     return eqx.is_array_like(x) if numbers else eqx.is_array(x)
 
 
-def _state(z0: PyTree) -> PyTree:
-    def leaf(x):
-        if not eqx.is_array_like(x):
-            raise TypeError(f"z0 must be a pytree of arrays, got a leaf of type {type(x).__name__}")
-        x = jnp.asarray(x, dtype=jnp.result_type(x))
-        if not jnp.issubdtype(x.dtype, jnp.inexact):
-            raise TypeError(f"z0 must be of a real or complex floating dtype, got a leaf of {x.dtype}: {x}")
-        return x
-
-    return jax.tree.map(leaf, z0)
-
-
 def _time(name: str, t: Any, dtype: jnp.dtype) -> jax.Array:
     if not eqx.is_array_like(t) or jnp.ndim(t) != 0 or jnp.iscomplexobj(t):
         raise ValueError(f"{name} must be a real scalar, got {t!r}")
@@ -216,89 +212,3 @@ def _time(name: str, t: Any, dtype: jnp.dtype) -> jax.Array:
 
 def _cast(part: Any, dtype: jnp.dtype) -> Any:
     return jax.tree.map(lambda x: jnp.asarray(x, dtype), part)
-
-
-def _check_options(f, method, steps, save, adjoint, max_steps, lane_width) -> None:
-    if not callable(f):
-        raise TypeError(f"f must be callable as f(z, t, theta), got {f!r}")
-    if type(method) is not ExplicitRK:  # a `Coupled` comes with adjoint=Reversible() only
-        raise TypeError(f"method must be an ExplicitRK record such as node_jax.tsit5, got {method!r}")
-    if not isinstance(steps, (Adaptive, Fixed, Grid)):
-        raise TypeError(f"steps must be Adaptive(...), Fixed(n) or Grid(ts), got {steps!r}")
-    if not isinstance(save, (SaveEnd, SaveAt, SaveSteps, Dense)):
-        raise TypeError(f"save must be SaveEnd(), SaveAt(ts), SaveSteps(n) or Dense(n), got {save!r}")
-    if not isinstance(adjoint, ADJOINTS):
-        names = ", ".join(f"{adjoint.__name__}()" for adjoint in ADJOINTS)
-        raise TypeError(f"adjoint must be one of {names}, got {adjoint!r}")
-    if isinstance(steps, Adaptive) and not method.has_error:
-        raise ValueError(f"method={method!r} has no error estimate: use steps=Fixed(n), or a method such as tsit5")
-    if save.wants_slopes and not method.dense:
-        raise ValueError(f"method={method!r} has no dense output: use save=SaveEnd() or SaveSteps(n)")
-    if max_steps is not None and not is_count(max_steps):
-        raise ValueError(f"max_steps must be a positive integer or None, got {max_steps!r}")
-    if lane_width is not None and lane_width != math.inf and not is_count(lane_width):
-        raise ValueError(f"lane_width must be a positive integer, math.inf or None, got {lane_width!r}")
-
-
-def _check_tolerances(steps: Any, z0: PyTree) -> None:
-    if not isinstance(steps, Adaptive):
-        return
-    for name in ("rtol", "atol"):
-        value = getattr(steps, name)
-        try:
-            spread = tree.spread(value, z0)
-            fits = jax.tree.map(lambda tol, x: jnp.broadcast_shapes(tol.shape, x.shape) == x.shape, spread, z0)
-            if not all(jax.tree.leaves(fits)):
-                raise ValueError("the tolerance is larger than the state")
-        except ValueError as error:
-            raise ValueError(f"{name} must be a scalar or a pytree prefix of z0, got {value!r}") from error
-
-
-def _hoist_field(z0, t0, values, rest):
-    """Trace the field once and check that what it returns is a slope of `z0`."""
-
-    def field(z, t, values):
-        f, theta = eqx.combine(values, rest)
-        return _narrowed(f(z, t, theta), z, t)
-
-    def swapped(z, t, values):
-        f, theta = eqx.combine(values, rest)
-        return f(t, z, theta)
-
-    def without_theta(z, t, values):
-        return eqx.combine(values, rest)[0](t, z)
-
-    want = jax.tree.map(lambda x: (x.shape, str(x.dtype)), z0)
-    try:
-        hoisted = lanes.hoist(field, z0, t0, values)
-        got = jax.tree.map(lambda x: (x.shape, str(x.dtype)), hoisted.shape)
-    except (TypeError, ValueError, IndexError) as error:
-        if any(_fits(other, want, z0, t0, values) for other in (swapped, without_theta)):
-            raise TypeError(f"f failed as f(z, t, theta), with {error!r}, but runs with t before z. {_SWAP}") from error
-        raise
-    if got != want:
-        hint = f" {_SWAP}" if any(_fits(other, want, z0, t0, values) for other in (swapped, without_theta)) else ""
-        raise TypeError(f"f(z, t, theta) must return a pytree like z0 = {want}, got {got}.{hint}")
-    return hoisted
-
-
-def _narrowed(slope: PyTree, z: PyTree, t: jax.Array) -> PyTree:
-    """Bring a slope to the dtypes of the state where times have more digits than the state, and gave them to it."""
-    if t.dtype == tree.real_dtype(z) or jax.tree.structure(slope) != jax.tree.structure(z):
-        return slope
-
-    def leaf(k, x):
-        return k.astype(x.dtype) if jnp.result_type(k) == jnp.promote_types(x.dtype, t.dtype) else k
-
-    return jax.tree.map(leaf, slope, z)
-
-
-_SWAP = "The arguments look swapped: wrap it as from_torchdiffeq(f) or from_diffrax(f)."
-
-
-def _fits(field, want, z0, t0, values) -> bool:
-    try:
-        shape = jax.eval_shape(field, z0, t0, values)
-    except Exception:  # any failure of user code means that the guess was wrong
-        return False
-    return jax.tree.map(lambda x: (x.shape, str(x.dtype)), shape) == want

@@ -1,14 +1,14 @@
 """What a solve returns, and the error that carries it."""
 
 import copyreg
-from typing import Any
+from typing import Any, NoReturn
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from node_jax import lanes, tree
+from node_jax import hints, lanes, tree
 from node_jax.interpolate import horner
 from node_jax.save import Interpolant
 from node_jax.times import ULPS
@@ -97,8 +97,9 @@ class Solution(eqx.Module):
 
         Example:
             >>> import jax, jax.numpy as jnp, node_jax as nj
+            >>> starts = jnp.array([1.0, jnp.nan])
             >>> def loss(rate):
-            ...     sol = jax.vmap(lambda z0: nj.odesolve(nj.testing.decay, z0, 0.0, 1.0, rate))(jnp.array([1.0, jnp.nan]))
+            ...     sol = jax.vmap(lambda z0: nj.odesolve(nj.testing.decay, z0, 0.0, 1.0, rate))(starts)
             ...     return jnp.sum(jnp.where(sol.ok, (sol.filled().z1 - 0.3) ** 2, 0.0))
             >>> bool(jnp.isfinite(jax.grad(loss)(1.0)))
             True
@@ -109,6 +110,10 @@ class Solution(eqx.Module):
             return jnp.where(failed, jnp.asarray(value, x.dtype), x)
 
         return eqx.tree_at(lambda s: (s.z1, s.zs), self, jax.tree.map(replaced, (self.z1, self.zs)))
+
+    def __getattr__(self, name: str) -> NoReturn:
+        """Say what is used here instead of a name of another package."""
+        hints.missing("Solution", name, hints.ATTRIBUTES, Solution.__annotations__)
 
     def __str__(self) -> str:
         """Summarise the outcome, over all lanes if there are several."""

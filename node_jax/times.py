@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.core import Tracer
 
 from node_jax import tree
 from node_jax.types import PyTree
@@ -19,7 +20,7 @@ def time_dtype(z0: PyTree, times: dict[str, Any]) -> jnp.dtype:
     """Return the dtype of all times of a solve: at least that of the state and that of every array of times.
 
     Python numbers and integers have no dtype of their own. They take that of the others, or 64 bits where that would
-    blur the distances between them.
+    blur the distances between them. Those of a transformation have the dtype that JAX gives them.
 
     Raises:
         ValueError: if it would and 64 bits are not enabled.
@@ -43,18 +44,18 @@ def _digits(x: Any) -> jnp.dtype | None:
 
     The values of a transformation are not known: they keep all the digits that they have.
     """
-    if isinstance(x, jax.core.Tracer) and jnp.issubdtype(x.dtype, jnp.integer):
+    if isinstance(x, Tracer) and jnp.issubdtype(x.dtype, jnp.integer):
         return jnp.finfo(f"float{8 * max(4, x.dtype.itemsize)}").dtype
     if not isinstance(x, jax.Array | np.ndarray | np.generic) or not jnp.issubdtype(x.dtype, jnp.floating):
         return None
-    weak = isinstance(x, jax.Array) and x.weak_type and not isinstance(x, jax.core.Tracer)
+    weak = isinstance(x, jax.Array) and x.weak_type and not isinstance(x, Tracer)
     return None if weak and x.dtype.itemsize > 4 else x.dtype
 
 
 def _known(x: Any, dtype: jnp.dtype) -> np.ndarray:
     """Return the finite values, in 64 bits, of concrete times that `dtype` may not hold."""
     own = _digits(x)
-    if isinstance(x, jax.core.Tracer) or (own is not None and jnp.promote_types(own, dtype) == dtype):
+    if isinstance(x, Tracer) or (own is not None and jnp.promote_types(own, dtype) == dtype):
         return np.zeros(0)
     values = np.ravel(np.asarray(x, np.float64))
     return values[np.isfinite(values)]
@@ -94,3 +95,14 @@ def from_end_to_end(ts: jax.Array, t0: jax.Array, t1: jax.Array) -> jax.Array:
 
 def _moved(ts: jax.Array, there: jax.Array, limit: jax.Array) -> jax.Array:
     return ts + lax.stop_gradient(jnp.where(jnp.abs(ts - there) <= limit, there - ts, 0.0))
+
+
+def narrowed(slope: PyTree, z: PyTree, t: jax.Array) -> PyTree:
+    """Bring a slope to the dtypes of the state where times have more digits than the state, and gave them to it."""
+    if t.dtype == tree.real_dtype(z) or jax.tree.structure(slope) != jax.tree.structure(z):
+        return slope
+
+    def leaf(k, x):
+        return k.astype(x.dtype) if jnp.result_type(k) == jnp.promote_types(x.dtype, t.dtype) else k
+
+    return jax.tree.map(leaf, slope, z)

@@ -2,9 +2,11 @@
 
 import enum
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, NoReturn, Protocol, runtime_checkable
 
 import jax
+
+from node_jax import hints
 
 PyTree = Any
 VectorField = Callable[[PyTree, Any, PyTree], PyTree]  # f(z, t, theta) -> dz/dt, shaped like z
@@ -110,3 +112,13 @@ class Stats(NamedTuple):
     limited: jax.Array
     idle: jax.Array
     unseen: jax.Array
+
+    def __getitem__(self, i: Any) -> Any:
+        """Return a count by its place; names are attributes."""
+        if isinstance(i, str):
+            hints.missing("stats", i, hints.COUNTS, self._fields)
+        return tuple.__getitem__(self, i)
+
+    def __getattr__(self, name: str) -> NoReturn:
+        """Say what is used here instead of a name of another package."""
+        hints.missing("stats", name, hints.COUNTS, self._fields)

@@ -5,16 +5,20 @@
 # float32 on a CPU, in a minute or two.
 
 # %% [markdown]
-# If the package is missing, as in Colab, the next cell asks for the address of the repository (the one you opened this
-# page from, which is also under `[project.urls]` in `pyproject.toml`) and installs from there.
+# If the package is missing, as in Colab, the next cell installs it from its repository. A JAX that is there stays as it
+# is.
 
 # %%
+import importlib.metadata
 import importlib.util
 
 from IPython import get_ipython
 
 if importlib.util.find_spec("node_jax") is None:
-    get_ipython().run_line_magic("pip", f'install --quiet "node-jax[demo] @ git+{input("Repository: ")}"')
+    there = [name for name in ("jax", "jaxlib") if importlib.util.find_spec(name)]
+    kept = " ".join(f"{name}=={importlib.metadata.version(name)}" for name in there)
+    package = '"node-jax[demo] @ git+https://github.com/node-jax/node-jax"'
+    get_ipython().run_line_magic("pip", f"install --quiet {package} {kept}")
 
 # %%
 import jax

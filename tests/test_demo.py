@@ -56,6 +56,14 @@ def test_best_forecast_is_the_smallest_held_out_error(short):
     assert rows[short[2]["best_forecast"]]["held_out"] == min(row["held_out"] for row in rows.values())
 
 
+def test_a_network_that_forecasts_worse_than_the_equations_is_said_to(short):
+    rows = short[2]["rmse_log"]
+    worse = rows["network"]["held_out"] >= rows["lotka_volterra"]["held_out"]
+    assert demo._compared(rows) == f"The network forecasts {'worse' if worse else 'better'} than Lotka-Volterra."
+    rows = {"network": {"held_out": 0.4}, "lotka_volterra": {"held_out": 0.3}}
+    assert "worse" in demo._compared(rows)
+
+
 def test_resumed_run_gives_the_same_numbers(short, capsys):
     _, out, numbers = short
     assert command_line.main(["demo", "--updates", "8", "--out", str(out), "--resume"]) == 0

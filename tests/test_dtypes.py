@@ -228,7 +228,7 @@ def test_fields_of_other_packages_are_rearranged():
 
 
 @pytest.mark.parametrize(
-    "theta", [None, 0.7, 1, np.float32(0.7), {"rate": jnp.array(0.7), "name": "tag", "n": 3}], ids=str
+    "theta", [None, 0.7, 1, np.float32(0.7), {"rate": jnp.array(0.7), "act": jnp.tanh, "n": 3}], ids=str
 )
 def test_theta_may_be_any_tree(theta):
     assert nj.odesolve(uses_rate, 1.0, 0.0, 1.0, theta).ok
@@ -236,7 +236,7 @@ def test_theta_may_be_any_tree(theta):
 
 def uses_rate(z, t, theta):
     if isinstance(theta, dict):
-        assert theta["name"] == "tag"
+        assert theta["act"] is jnp.tanh
         theta = theta["rate"] * theta["n"]
     return -z if theta is None else -jnp.asarray(theta, z.dtype) * z
 

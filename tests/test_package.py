@@ -30,10 +30,13 @@ def test_version_equals_the_installed_metadata():
 
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="the source tree is not a git clone")
-def test_repository_url_stands_in_one_place():
-    address = PROJECT["urls"]["Repository"].removeprefix("https://")
-    found = run("git", "grep", "-I", "--untracked", "--count", "--fixed-strings", address, cwd=ROOT)
-    assert found.split() == ["pyproject.toml:1"]
+def test_what_is_installed_from_a_repository_comes_from_that_of_the_metadata():
+    found = run(
+        "git", "grep", "-I", "--untracked", "-oE", r"git\+https:[^ \"`\\]+", "--", "*.md", "notebooks", cwd=ROOT
+    )
+    address = f"git+{PROJECT['urls']['Repository']}"
+    places = ("README.md", "notebooks/quickstart.ipynb", "notebooks/quickstart.py")
+    assert found.split() == [f"{place}:{address}" for place in places]
 
 
 def test_lower_bounds_are_the_oldest_versions_tried():

@@ -15,7 +15,7 @@ import optax
 import pytest
 
 import node_jax as nj
-from node_jax import arguments
+from node_jax import fit_arguments as arguments
 from node_jax.checkpoint import CheckpointError
 from node_jax.train import Counts, squared_error
 

@@ -112,7 +112,7 @@ def reached(each: Each, outcome: Outcome) -> Reached:
 
 
 def arrive(
-    problem: Problem, inputs: Inputs, nodes: tuple[PyTree, PyTree], got: Reached, moves: Inputs, sign=1
+    problem: Problem, inputs: Inputs, rest: tuple[tuple[PyTree, PyTree], Reached], moves: Inputs, sign=1
 ) -> Cotangents:
     """Return what one lane returns at `t1` and the output times, from the states at nodes that do not move with them.
 
@@ -120,7 +120,7 @@ def arrive(
     the 4th are those of the flow. With `sign=-1` it goes from the times to the nodes. At a time that was not reached
     the field may not be finite: there the start of the solve stands for it, and nothing moves.
     """
-    z1, rows = nodes
+    (z1, rows), got = rest
 
     def moved(t, z, got):
         t, z = jnp.where(got, t, inputs.t0), tree.where(got, z, inputs.z0)
@@ -186,11 +186,11 @@ class Ends(NamedTuple):
         def at_nodes(inputs, rest):
             outcome, got = rest
             ends = (outcome.z1, inputs.save.rows(outcome.out))
-            return arrive(each.problem, inputs, ends, got, moves, sign=-1)
+            return arrive(each.problem, inputs, (ends, got), moves, sign=-1)
 
         def arrived(some, nodes):
             put = each.put(self.moving, some)
-            return put(lambda inputs, rest: arrive(each.problem, inputs, *rest, moves))((tuple(nodes), got))
+            return put(lambda inputs, rest: arrive(each.problem, inputs, rest, moves))((tuple(nodes), got))
 
         if not (moves.t1 or _at_times(moves)):
             return tree.full_like(some, 0.0), bar

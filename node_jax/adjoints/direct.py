@@ -61,7 +61,7 @@ class Direct(eqx.Module):
         else:
             rows = save.rows(save.finish(inside, out, z, outcome.stats.accepted, outcome.ok))
         nodes = ((z, rows), reached(each, outcome))
-        z1, rows = each(lambda inputs, rest: arrive(each.problem, inputs, *rest, moves))(nodes)
+        z1, rows = each(lambda inputs, rest: arrive(each.problem, inputs, rest, moves))(nodes)
         return z1, rows, ()
 
 

@@ -104,7 +104,7 @@ def replay(each: Each, outcome: Outcome, history: History, recorder: Slots, shif
     start = (t, z0, jnp.zeros_like(accepted), out, recorder.blank(z0, lane.t0))
     _, z, _, out, slots = lax.fori_loop(0, history.n, body, start)
     rows = save.rows(save.finish(inside, out, z, accepted, ok))
-    z1, rows = each(lambda inputs, rest: arrive(problem, inputs, *rest, moves))(((z, rows), reached(each, outcome)))
+    z1, rows = each(lambda inputs, rest: arrive(problem, inputs, rest, moves))(((z, rows), reached(each, outcome)))
     return z1, rows, slots.z
 
 

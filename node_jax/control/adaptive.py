@@ -1,5 +1,6 @@
 """Steps chosen so that the estimated error stays below a tolerance."""
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -9,14 +10,15 @@ import jax
 import jax.numpy as jnp
 
 from node_jax import tree
+from node_jax.arraylike import points_of
 from node_jax.control.first_step import first_step
 from node_jax.control.records import Control, Proposal, Verdict, add_time, direction
 from node_jax.types import Method, PyTree, Status, Step, Time, VectorField
 
 STALLED = 10_000  # weight of accepted steps in a row that ends a solve which leads nowhere
 PATIENCE = 4  # accepted steps in a row after which a trial that was not finite is forgotten
-# In place of the number of these, before the first trial: an estimate that vanishes is not believed. The first step is a
-# guess, and a guess can lie where the estimate of a method is zero: that of bosh3 is for z' = -z and a step of 1.
+# In place of the number of these, before the first trial: an estimate that vanishes is not believed. The first step is
+# a guess, and a guess can lie where the estimate of a method is zero: that of bosh3 is for z' = -z and a step of 1.
 DOUBTED = 7
 
 
@@ -36,8 +38,8 @@ class Adaptive(eqx.Module):
         first_step: size of the first step, in units of `t`; default: chosen.
         min_step: a rejected step of this size fails with `STEP_UNDERFLOW`.
         max_step: no step is larger.
-        breakpoints: array `(m,)` of times at which `f` jumps (doses, switches), in any order: steps land on them, no
-            step sees the field on both sides, and the slope is restarted.
+        breakpoints: array or list `(m,)` of times (or one time) at which `f` jumps (doses, switches), in any order:
+            steps land on them, no step sees the field on both sides, and the slope is restarted.
         p: proportional coefficient of the PID controller; `i`, `d`: integral and derivative ones.
         safety, min_factor, max_factor: limits on the change of the step. With `p = d = 0` a step that was accepted is
             never followed by a smaller one.
@@ -56,7 +58,7 @@ class Adaptive(eqx.Module):
     first_step: Any = None
     min_step: Any = 0.0
     max_step: Any = jnp.inf
-    breakpoints: Any = None
+    breakpoints: Any = eqx.field(converter=functools.partial(points_of, "breakpoints"), default=None)
     p: float = eqx.field(static=True, default=0.2)
     i: float = eqx.field(static=True, default=0.65)
     d: float = eqx.field(static=True, default=0.0)

@@ -1,5 +1,6 @@
 """Steps known beforehand."""
 
+import functools
 from typing import Any
 
 import equinox as eqx
@@ -7,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from node_jax import tree
+from node_jax.arraylike import times_of
 from node_jax.control.records import Control, Proposal, Verdict, direction
 from node_jax.times import from_end_to_end
 from node_jax.types import Status, Time, is_count
@@ -96,7 +98,7 @@ class Grid(_Prescribed):
     """Take the steps between given times.
 
     Args:
-        ts: array `(n + 1,)`, `n >= 1`, monotonic, from `t0` to `t1`, in units of `t`.
+        ts: array or list of real numbers `(n + 1,)`, `n >= 1`, monotonic, from `t0` to `t1`, in units of `t`.
 
     Raises:
         ValueError: if `ts` is not one-dimensional or has fewer than two entries. A grid whose ends are not `t0` and
@@ -108,7 +110,7 @@ class Grid(_Prescribed):
         2
     """
 
-    ts: Any
+    ts: Any = eqx.field(converter=functools.partial(times_of, "Grid(ts): ts"))
 
     def __check_init__(self):
         """Refuse a grid of the wrong shape."""

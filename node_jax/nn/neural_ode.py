@@ -55,6 +55,13 @@ class NeuralODE(eqx.Module):
         if not callable(self.field):
             raise TypeError(f"field must be callable as field(z, t, theta), got {self.field!r}")
 
+    def __repr__(self) -> str:
+        """Name the parts, those at their defaults included."""
+        parts = {name: eqx.tree_pformat(getattr(self, name)) for name in ("field", *_OPTIONS)}
+        parts["method"] = repr(self.method)
+        lines = [f"{name}={text}".replace("\n", "\n  ") for name, text in parts.items()]
+        return "NeuralODE(\n  " + ",\n  ".join(lines) + "\n)"
+
     def __call__(self, z0: PyTree) -> PyTree:
         """Return the state at `t1`.
 

@@ -1,5 +1,6 @@
 """Save the state at given times."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from node_jax import tree
+from node_jax.arraylike import times_of
 from node_jax.interpolate import at_fraction
 from node_jax.save.ends import StepBar, Trial, blank_rows, finished_rows, no_bar
 from node_jax.times import aligned
@@ -39,8 +41,9 @@ class SaveAt(eqx.Module):
     """Save the state, or a function of it, at given times.
 
     Args:
-        ts: array `(n,)`, in units of `t`, from `t0` towards `t1`; may repeat, include both ends, and be padded with
-            its last time.
+        ts: array or list of real numbers `(n,)`, in units of `t`, from `t0` towards `t1`; may repeat, include both
+            ends, and be padded with its last time. Another number of times compiles anew, another value does not: pad
+            rows of different lengths to one length.
         fn: `fn(z, t, theta)` to save instead of `z`; a module-level function (a new one recompiles).
 
     Raises:
@@ -52,7 +55,7 @@ class SaveAt(eqx.Module):
         (5,)
     """
 
-    ts: Any
+    ts: Any = eqx.field(converter=functools.partial(times_of, "SaveAt(ts): ts"))
     fn: Callable | None = eqx.field(static=True, default=None)
 
     capacity = None

@@ -1,0 +1,181 @@
+"""What a field reads from outside, as a key that changes when it does: a compiled solve has such values built in."""
+
+import dis
+import functools
+import weakref
+from collections.abc import Iterator
+from types import CodeType, FunctionType, MethodType, ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+_FEW = 64  # entries of a tuple that is compared by value
+_BY_VALUE = {int, bool, str, complex, bytes, type(None)}
+_CALL = "__call__"
+_INSTALLED = ("site-packages", "dist-packages")
+
+
+class _Names(NamedTuple):
+    """Globals and attributes that some code reads and does not store, and the cells that it only reads."""
+
+    globals: tuple[str, ...]
+    attributes: tuple[str, ...]
+    cells: tuple[int, ...]
+
+
+class _Same:
+    """An object compared by identity, without keeping it alive if that is possible."""
+
+    def __init__(self, x: Any):
+        try:
+            self.held = weakref.ref(x)
+        except TypeError:  # a list, a dictionary
+            self.held = functools.partial(_itself, x)
+        self.number = id(x)
+
+    def __hash__(self) -> int:
+        return self.number
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.held() is not None and self.held() is other.held()
+
+
+def _itself(x: Any) -> Any:
+    return x
+
+
+def reads(*functions: Any) -> tuple:
+    """Return a hashable key of the values that functions read from outside.
+
+    These are the globals that their code mentions, the variables they close over, and those attributes of plain
+    objects, classes and modules among them, `self` included, that the code mentions. Numbers, strings and
+    tuples of them count by value; everything else by identity, so that an array, a list or a dictionary that is changed
+    in place is not seen. Functions of the same module are looked into. What the code itself stores (counters)
+    and code of installed packages are left out.
+
+    Args:
+        *functions: functions, methods, `functools.partial`s, objects that can be called; a class stands for what its
+            instances do when they are called, whatever they hold.
+
+    Example:
+        >>> rate = 1.0
+        >>> def decay(z, t, theta):
+        ...     return -rate * z
+        >>> before, rate = reads(decay), 2.0
+        >>> before == reads(decay)
+        False
+    """
+    found: list = []
+    seen: set = set()
+    for f in functions:
+        _of_callable(f, found, seen)
+    return tuple(found)
+
+
+def _of_callable(f: Any, found: list, seen: set) -> None:
+    if id(f) in seen:
+        return
+    seen.add(id(f))
+    if isinstance(f, functools.partial):
+        found.extend(_token(x, (), None, seen) for x in (*f.args, *f.keywords.values()))
+        _of_callable(f.func, found, seen)
+        return
+    own, kind = None, None
+    if isinstance(f, MethodType):
+        function, own, kind = f.__func__, f.__self__, type(f.__self__)
+    elif isinstance(f, type):
+        function, kind = getattr(f, _CALL, None), f
+    elif isinstance(f, FunctionType):
+        function = f
+    else:
+        function, own, kind = getattr(type(f), _CALL, None), f, type(f)
+    if isinstance(function, FunctionType):
+        _of_function(function, own, kind, found, seen)
+
+
+def _of_function(f: FunctionType, own: Any, kind: type | None, found: list, seen: set) -> None:
+    """Read what a function does, and the methods of the same object that it mentions."""
+    names, world = _names(f.__code__), f.__globals__
+    for name in names.globals:
+        if name in world:
+            found.append(_token(world[name], names.attributes, world, seen))
+    for i in names.cells:
+        try:
+            found.append(_token((f.__closure__ or ())[i].cell_contents, names.attributes, world, seen))
+        except ValueError:  # not assigned yet
+            found.append(None)
+    if own is not None:
+        found.extend(_attributes(own, names.attributes, world, seen))
+    for method in _methods(kind, names.attributes):
+        if id(method) not in seen:
+            seen.add(id(method))
+            _of_function(method, own, kind, found, seen)
+
+
+def _methods(kind: type | None, names: tuple[str, ...]) -> Iterator[FunctionType]:
+    """Functions of a class, those of properties included, that some code mentions."""
+    for name in () if kind is None else (*names, _CALL):
+        x = getattr(kind, name, None)
+        x = x.fget if isinstance(x, property) else x
+        if isinstance(x, FunctionType):
+            yield x
+
+
+def _token(x: Any, names: tuple[str, ...], world: dict | None, seen: set) -> Any:
+    """Return what stands for a value in the key."""
+    kind = type(x)
+    if kind is float:
+        return x.hex()  # tells -0.0 from 0.0, and NaN equals itself
+    if kind in _BY_VALUE:
+        return kind, x
+    if kind is tuple and len(x) <= _FEW:
+        return tuple(_token(each, (), world, seen) for each in x)
+    if isinstance(x, np.generic):
+        return kind, x.tobytes()
+    if isinstance(x, ModuleType):
+        return None if _is_installed(x) else _attributes(x, names, world, seen)
+    if kind is FunctionType and x.__globals__ is world and id(x) not in seen:
+        found: list = [_Same(x)]
+        _of_callable(x, found, seen)
+        return tuple(found)
+    return _Same(x), _attributes(x, names, world, seen)
+
+
+def _attributes(x: Any, names: tuple[str, ...], world: dict | None, seen: set) -> tuple:
+    """Return what stands for those attributes of a plain object, a class or a module that some code mentions."""
+    own = getattr(x, "__dict__", None)
+    if not own or not names or isinstance(x, FunctionType) or (id(x), id(names)) in seen:
+        return ()
+    seen.add((id(x), id(names)))
+    return tuple(_token(own[name], names, world, seen) for name in names if name in own)
+
+
+def _is_installed(module: ModuleType) -> bool:
+    path = getattr(module, "__file__", None)
+    return path is None or any(folder in path for folder in _INSTALLED)
+
+
+@functools.lru_cache(maxsize=4096)
+def _names(code: CodeType) -> _Names:
+    if any(folder in code.co_filename for folder in _INSTALLED):
+        return _Names((), (), ())
+    codes = list(_with_inner(code))
+    steps = [x for each in codes for x in dis.get_instructions(each)]
+
+    def read(loads: tuple[str, ...], store: str) -> tuple[str, ...]:
+        stored = {x.argval for x in steps if x.opname == store}
+        return tuple(dict.fromkeys(x.argval for x in steps if x.opname in loads and x.argval not in stored))
+
+    cells = read(("LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_CLOSURE"), "STORE_DEREF")
+    return _Names(
+        read(("LOAD_GLOBAL", "LOAD_NAME"), "STORE_GLOBAL"),
+        read(("LOAD_ATTR", "LOAD_METHOD"), "STORE_ATTR"),
+        tuple(i for i, name in enumerate(code.co_freevars) if name in cells),
+    )
+
+
+def _with_inner(code: CodeType) -> Iterator[CodeType]:
+    yield code
+    for x in code.co_consts:
+        if isinstance(x, CodeType):
+            yield from _with_inner(x)
