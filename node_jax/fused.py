@@ -54,6 +54,8 @@ def fused(fn: Callable, carry: Any) -> Any:
 
     It may write over `carry`; what else it needs it closes over.
     """
+    if jax.config.jax_disable_jit:  # pyright: ignore[reportAttributeAccessIssue]
+        return fn(carry)
     closed, shape = jax.make_jaxpr(jax.jit(fn), return_shape=True)(carry)
     flat = fused_p.bind(*closed.consts, *jax.tree.leaves(carry), jaxpr=closed.jaxpr, constants=len(closed.consts))
     return jax.tree.unflatten(jax.tree.structure(shape), flat)
@@ -113,7 +115,7 @@ def _lower(primitive: Primitive, plain: Callable, on_cpu: Callable) -> None:
 
 fused_p = Primitive("fused")
 fused_p.multiple_results = True
-fused_p.def_impl(lambda *args, **params: jax.jit(functools.partial(fused_p.bind, **params))(*args))
+fused_p.def_impl(lambda *args, **params: jax.jit(functools.partial(_plain, **params))(*args))
 fused_p.def_abstract_eval(lambda *_, jaxpr, constants: [x.aval for x in jaxpr.outvars])
 _lower(fused_p, _plain, _on_cpu)
 batching.primitive_batchers[fused_p] = _batch_fused

@@ -138,10 +138,10 @@ def problem_of(static: _Static, dynamic: list) -> tuple[Problem, list, PyTree]:
     values = (arrays, numbers)
     field = arguments.hoisted_field(z0, t0, values, (rigid, other))
     params, params_structure = jax.tree.flatten(values)
+    count, call = len(params), field.call  # not the values themselves: the problem outlives them
 
     def with_params(z, t, theta):
-        parts = jax.tree.unflatten(params_structure, theta[: len(params)])
-        return field.call(theta[len(params) :], z, t, parts)
+        return call(theta[count:], z, t, jax.tree.unflatten(params_structure, theta[:count]))
 
     steps, save = (part.aligned(t0, t1) for part in (steps, save))
     inputs = Inputs(z0, t0, t1, [jnp.asarray(p) for p in params + field.consts], steps, save, order)
