@@ -20,6 +20,8 @@ from jax.extend.core import ClosedJaxpr, Primitive, jaxpr_as_fun
 from jax.interpreters import ad, batching, mlir
 from jax.sharding import NamedSharding, PartitionSpec
 
+from node_jax.checks import without_order
+
 TRIED = (0, 10)  # the jaxlib that all this was tried with; of another we ask nothing
 LARGEST = 1024  # elements that an operation may work on: beyond, a kernel costs more than to start it
 PRODUCT = 8  # rows, columns and terms: with fewer of each, no library multiplies the matrices
@@ -109,8 +111,8 @@ def _lower(primitive: Primitive, plain: Callable, on_cpu: Callable) -> None:
         chosen = lowered if _divides(ctx.module_context.axis_context) else called
         return chosen(ctx, *args, **params)
 
-    mlir.register_lowering(primitive, lowered)
-    mlir.register_lowering(primitive, rule, platform="cpu")
+    mlir.register_lowering(primitive, without_order(lowered))
+    mlir.register_lowering(primitive, without_order(rule), platform="cpu")
 
 
 fused_p = Primitive("fused")

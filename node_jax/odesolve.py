@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from node_jax import arguments, lanes, tree
 from node_jax.adjoints.checkpointed import Checkpointed
 from node_jax.adjoints.reversible import Reversible
+from node_jax.checks import standard
 from node_jax.control import Adaptive, Fixed, Grid
 from node_jax.hints import refuses_by_name
 from node_jax.methods import ExplicitRK, tsit5
@@ -19,7 +20,7 @@ from node_jax.problem import Inputs, Problem
 from node_jax.save import Dense, SaveAt, SaveEnd, SaveSteps
 from node_jax.solution import Solution, SolveError
 from node_jax.times import time_dtype
-from node_jax.types import PyTree, VectorField
+from node_jax.types import PyTree, Status, VectorField
 
 
 class _Static(NamedTuple):
@@ -102,9 +103,27 @@ def odesolve(
     options = {"method": method, "steps": steps, "adjoint": adjoint, "save": save, "max_steps": max_steps}
     arguments.check_options(f, **options, lane_width=lane_width, throw=throw)
     arguments.warn_of_tolerances(steps, z0)
-    solution = _solve(*prepare(f, z0, t0, t1, theta, **options, lane_width=lane_width, order=order))
+    prepared = prepare(f, z0, t0, t1, theta, **options, lane_width=lane_width, order=order)
+    debugs = jax.config.jax_debug_nans  # pyright: ignore[reportAttributeAccessIssue]
+    solution = _watched(*prepared) if debugs else _solve(*prepared)
     if throw and not lanes.is_traced(solution) and not bool(jnp.all(solution.ok)):
         raise SolveError(solution)
+    return solution
+
+
+def _watched(static: _Static, dynamic: list) -> Solution:
+    """Solve under `jax_debug_nans`: rows that are not used are NaN and pass, a NaN that a solve met is found."""
+    with jax.debug_nans(False):
+        solution = _solve(static, dynamic)
+    lost = solution.status == Status.NON_FINITE
+    try:  # found by JAX in `vmap` and `grad` too: 0 / 0 if and only if any lane is lost
+        jax.lax.div(jnp.zeros(lost.shape), jnp.where(lost, 0.0, 1.0))
+    except FloatingPointError as error:
+        where = "" if lanes.is_traced(solution) else f" at t = {jnp.asarray(solution.t_reached)[()]}"
+        raise FloatingPointError(
+            f"a solve ended NON_FINITE{where}: a value of f, z0, theta or the times is NaN or infinite. Call f there by"
+            " hand, still under jax_debug_nans, to find the operation; without the switch, sol.status says which lanes"
+        ) from error
     return solution
 
 
@@ -158,7 +177,7 @@ def problem_of(static: _Static, dynamic: list) -> tuple[Problem, list, PyTree]:
 def _solve(static: _Static, dynamic: list) -> Solution:
     problem, flat, theta = problem_of(static, dynamic)
     save = problem.unflatten(flat).save
-    outcome = lanes.solve(problem, static.adjoint, flat)
+    outcome = standard(lanes.solve)(problem, static.adjoint, flat)
 
     rows = save.rows(outcome.out)
     ts, zs, interpolant = None, None, None

@@ -9,6 +9,8 @@ import node_jax as nj
 SWITCHES = {
     "disable_jit": jax.disable_jit,
     "checking_leaks": jax.checking_leaks,
+    "debug_nans": lambda: jax.debug_nans(True),
+    "strict": lambda: jax.numpy_dtype_promotion("strict"),
 }
 ADJOINTS = [nj.Checkpointed(), nj.Direct(), nj.Interpolated(), nj.Backsolve(), nj.Reversible()]
 SAVES = [nj.SaveEnd(), nj.SaveAt(jnp.array([0.05, 0.1])), nj.SaveSteps(4), nj.Dense(4)]
