@@ -1,8 +1,10 @@
 """What JAX's own switches do to a solve: each finds what it looks for, and a healthy solve passes."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import pytest
+from jax.experimental import checkify, io_callback
 
 import node_jax as nj
 
@@ -71,3 +73,72 @@ def test_rows_have_gradients_under_each_switch(switch):
 
     with switch():
         assert jnp.isfinite(jax.grad(loss)(RATE))
+
+
+def lost(z, t, rate):
+    return -rate * jnp.where(t > 0.05, jnp.log(-z), z)
+
+
+def ended(f, rate, **options):
+    return nj.odesolve(f, jnp.ones(2), 0.0, 0.1, rate, throw=False, **options).z1[0]
+
+
+def test_a_nan_of_the_field_is_found_by_debug_nans():
+    many = jax.vmap(lambda rate: ended(lost, rate))
+    with jax.debug_nans(True):
+        with pytest.raises(FloatingPointError, match="NON_FINITE at t = 0.049"):
+            ended(lost, RATE)
+        with pytest.raises(FloatingPointError, match="NON_FINITE"):
+            many(jnp.ones(2))
+        with pytest.raises(FloatingPointError, match="NON_FINITE"):
+            jax.grad(lambda rate: ended(lost, rate))(RATE)
+
+
+def test_checkify_finds_a_nan_and_passes_rows_that_no_step_wrote():
+    def found(fn):
+        return checkify.checkify(fn, errors=checkify.nan_checks)(RATE)[0].get()
+
+    assert "odesolve" in found(lambda rate: ended(lost, rate))
+    assert "odesolve" in found(jax.grad(lambda rate: ended(lost, rate)))
+    assert found(lambda rate: ended(decay, rate, save=nj.SaveSteps(8))) is None
+    assert found(jax.grad(lambda rate: ended(decay, rate))) is None
+
+
+def printing(z, t, rate):
+    jax.debug.print("{z}", z=z, ordered=True)
+    return -rate * z
+
+
+def calling_back(z, t, rate):
+    io_callback(print, None, z, ordered=True)
+    return -rate * z
+
+
+def checking(z, t, rate):
+    checkify.check(jnp.all(z > 0), "negative")
+    return -rate * z
+
+
+@pytest.mark.parametrize(
+    ("f", "remedy"), [(printing, "ordered=False"), (calling_back, "ordered=False"), (checking, "sol.status")]
+)
+def test_an_effect_that_no_solve_can_have_is_refused_with_its_remedy(f, remedy):
+    with pytest.raises(NotImplementedError, match=remedy):
+        ended(f, RATE)
+
+
+def test_an_ordered_effect_of_the_derivative_alone_is_refused():
+    with pytest.raises(NotImplementedError, match="OrderedDebugEffect"):
+        jax.grad(lambda rate: ended(lambda z, t, rate: -rate * eqx.debug.backward_nan(z), rate))(RATE)
+
+
+def test_a_field_may_print_without_order():
+    seen = []
+
+    def watched(z, t, rate):
+        jax.debug.callback(lambda t: seen.append(float(t)), t)
+        return -rate * z
+
+    jax.vmap(jax.grad(lambda rate: ended(watched, rate)))(jnp.array([0.5, 1.0]))
+    jax.effects_barrier()
+    assert seen
