@@ -1,6 +1,6 @@
-"""What `jax.experimental.checkify` and JAX's effects know of a primitive of one's own: a rule each, or a refusal by name.
+"""What `checkify` and JAX's effects know of a primitive of one's own: a rule each, or a refusal by name.
 
-`checkify` has no public way to register a rule; this is the only file that uses its private names.
+`jax.experimental.checkify` has no public way to register a rule; this is the only file that uses its private names.
 """
 
 import functools
