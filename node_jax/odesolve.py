@@ -89,6 +89,9 @@ def odesolve(
     Raises:
         SolveError: if the solve fails, values are concrete and `throw` is true; `.solution` holds what was saved.
         ValueError, TypeError: for arguments of a wrong shape, dtype or type, at trace time.
+        FloatingPointError: under `jax_debug_nans`, if a solve meets a NaN. Rows that no step wrote are NaN and pass,
+            except where they are results of a `jit` of the caller, which JAX looks at itself.
+        NotImplementedError: if `f` has an ordered effect or a `checkify.check`, which no solve can carry out.
 
     Example:
         >>> import node_jax as nj
