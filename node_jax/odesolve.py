@@ -143,8 +143,8 @@ def problem_of(static: _Static, dynamic: list) -> tuple[Problem, list, PyTree]:
         parts = jax.tree.unflatten(params_structure, theta[: len(params)])
         return field.call(theta[len(params) :], z, t, parts)
 
-    steps, save = (part.aligned(t0, t1) for part in (steps, save))
-    inputs = Inputs(z0, t0, t1, [jnp.asarray(p) for p in params + field.consts], steps, save, order)
+    numbers = [jnp.asarray(p) for p in params + field.consts]
+    inputs = Inputs(z0, t0, t1, numbers, steps.aligned(t0, t1), save, order)
     flat, structure = jax.tree.flatten(inputs)
     timed = field.used[len(jax.tree.leaves(z0))]
     unflatten = functools.partial(_unflatten, structure)

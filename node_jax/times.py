@@ -81,20 +81,16 @@ def rounding(t0: jax.Array, t1: jax.Array) -> jax.Array:
     return ULPS * float(jnp.finfo(t0.dtype).eps) * jnp.maximum(jnp.abs(t0), jnp.abs(t1))
 
 
-def aligned(ts: jax.Array, t0: jax.Array, t1: jax.Array) -> jax.Array:
-    """Return times of which those that lie beyond an end by rounding are that end."""
-    inside = jnp.clip(ts, jnp.minimum(t0, t1), jnp.maximum(t0, t1))
-    return _moved(ts, inside, rounding(t0, t1))
+def between(ts: jax.Array, t0: jax.Array, t1: jax.Array) -> jax.Array:
+    """Return times of which those beyond an end, where rounding put them, are that end."""
+    return jnp.clip(ts, jnp.minimum(t0, t1), jnp.maximum(t0, t1))
 
 
 def from_end_to_end(ts: jax.Array, t0: jax.Array, t1: jax.Array) -> jax.Array:
     """Return times that begin at `t0` and end at `t1` to the last bit if they do up to rounding."""
-    ends = jnp.stack([t0, t1])
-    return aligned(ts, t0, t1).at[jnp.array([0, -1])].set(_moved(ts[jnp.array([0, -1])], ends, rounding(t0, t1)))
-
-
-def _moved(ts: jax.Array, there: jax.Array, limit: jax.Array) -> jax.Array:
-    return ts + lax.stop_gradient(jnp.where(jnp.abs(ts - there) <= limit, there - ts, 0.0))
+    ends, inside = jnp.stack([t0, t1]), between(ts, t0, t1)
+    there = inside.at[jnp.array([0, -1])].set(ends)
+    return ts + lax.stop_gradient(jnp.where(jnp.abs(ts - there) <= rounding(t0, t1), there - ts, 0.0))
 
 
 def narrowed(slope: PyTree, z: PyTree, t: jax.Array) -> PyTree:

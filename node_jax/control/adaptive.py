@@ -17,9 +17,6 @@ from node_jax.types import Method, PyTree, Status, Step, Time, VectorField
 
 STALLED = 10_000  # weight of accepted steps in a row that ends a solve which leads nowhere
 PATIENCE = 4  # accepted steps in a row after which a trial that was not finite is forgotten
-# In place of the number of these, before the first trial: an estimate that vanishes is not believed. The first step is
-# a guess, and a guess can lie where the estimate of a method is zero: that of bosh3 is for z' = -z and a step of 1.
-DOUBTED = 7
 
 
 class Adaptive(eqx.Module):
@@ -120,8 +117,7 @@ class Adaptive(eqx.Module):
         unseen = jnp.maximum(self.max_factor * size, span / few)
         unseen = jnp.fmax(unseen, self._resolving(method.error_order).astype(t0.dtype) * tangent)
         last, before = (jnp.zeros_like(t0) if used else None for used in (self.p or self.d, self.d))
-        counts = jnp.where(size > 0.2 * tangent, DOUBTED, PATIENCE).astype(jnp.int32)
-        return Control(size, last, before, jnp.full_like(size, jnp.inf), counts, unseen), memory
+        return Control(size, last, before, jnp.full_like(size, jnp.inf), jnp.zeros((), jnp.int32), unseen), memory
 
     def _resolving(self, order: int) -> jax.Array:
         """Return the step, in units of the time in which a tangent changes, that gives it to the relative tolerance."""
@@ -171,15 +167,13 @@ class Adaptive(eqx.Module):
         stalled, streak = control.counts >> 3, control.counts & 7
         digits = float(jnp.finfo(tree.real_dtype(z)).eps)
         silent = ratio <= 0.25 * digits * moved
-        doubtful = (streak == DOUBTED) & (ratio <= 16 * digits * moved)
-        accepted = good & (ratio <= 1.0) & ~doubtful
+        accepted = good & (ratio <= 1.0)
 
         # in single precision, which is vectorised on a CPU: a step size needs no more digits
         error = jnp.log(jnp.maximum(ratio, 1e-10).astype(jnp.float32)).astype(dtype)
         size = jnp.abs(proposal.h) * self._factor(method, error, accepted, control)
         size = jnp.where(accepted & proposal.breaks, jnp.maximum(size, control.size), size)
         size = jnp.where(silent, jnp.minimum(size, jnp.maximum(control.unseen, control.size)), size)
-        size = jnp.where(doubtful, 0.5 * control.size, size)
         streak = jnp.where(good, streak + accepted, 0)
         size, room = _before_wall(size, good, accepted, streak, control)
 
@@ -189,7 +183,7 @@ class Adaptive(eqx.Module):
         least, furthest = self._least(t0, t1), jnp.maximum(jnp.abs(t0), jnp.abs(t1))
         too_small = jnp.where(good, least, jnp.maximum(self.min_step, max(1e-9, 4 * eps) * furthest))
         stalled = _stalled(stalled, accepted, moved, ratio, t, control.size, t1 - t0)
-        underflow = (~accepted & ~doubtful & (control.size <= too_small)) | (stalled >= STALLED)
+        underflow = (~accepted & (control.size <= too_small)) | (stalled >= STALLED)
         failure = jnp.where(underflow, jnp.where(good, Status.STEP_UNDERFLOW, Status.NON_FINITE), Status.SUCCESS)
 
         size = jnp.clip(size, least, self.max_step)

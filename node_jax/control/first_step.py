@@ -47,7 +47,8 @@ def first_step(
     h1 = jnp.where(steepest <= 1e-15, jnp.maximum(1e-6, 1e-3 * h0), (0.01 / steepest) ** (1.0 / order))
     size = jnp.where(jnp.isfinite(h1) & (h1 > 0), jnp.minimum(100 * h0, h1), h0)
     rate = size_of(change, tree.rms) / size_of(moved, tree.rms)
-    return jnp.minimum(size, span), 1 / rate
+    # At a longer step the estimate of a method can be zero: that of bosh3 is for z' = -z and a step of 1.
+    return jnp.minimum(jnp.fmin(size, 0.2 / rate), span), 1 / rate
 
 
 def _nudge(z: PyTree, tolerance: PyTree) -> PyTree:
