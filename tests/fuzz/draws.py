@@ -3,7 +3,7 @@
 import numpy as np
 
 from .fields import FIELDS
-from .structures import ADJOINTS, METHODS, PAIRS, SECOND, TREES, Structure
+from .structures import ADJOINTS, CONTROLS, METHODS, PAIRS, SECOND, TREES, Structure
 
 SWITCHES = ("disable_jit", "debug_nans", "leaks", "rank", "strict", "x32")
 LANES = {(): 0.28, (1,): 0.08, (2,): 0.14, (3,): 0.16, (7,): 0.12, (2, 3): 0.12, (3, 1): 0.05, (300,): 0.05}
@@ -55,6 +55,7 @@ def _steps(rng, s: Structure) -> Structure:
     s = s.replace(steps=steps, n=int(pick(rng, (1, 2, 5, 20))))
     usable = [m for m in METHODS if METHODS[m].has_error or not s.adaptive]
     method = pick(rng, {m: 4.0 if m == "tsit5" else 1.0 for m in usable})
+    control = pick(rng, list(CONTROLS)) if s.adaptive and chance(rng, 0.2) else ""
     low = METHODS[method].order < 5
     points = int(pick(rng, (1, 2, 3))) if steps == "breakpoints" else 0
     save = pick(rng, SAVES)
@@ -64,6 +65,7 @@ def _steps(rng, s: Structure) -> Structure:
         save = "at"
     return s.replace(
         method=method,
+        control=control,
         points=points,
         tau=int(rng.integers(max(points, 1))),
         save=save,
@@ -102,7 +104,8 @@ def _lanes(rng, s: Structure) -> Structure:
     for i in range(len(s.shapes)):
         masks |= {f"w.z1.{i}": every, f"w.rows.{i}": every}
     masks |= dict.fromkeys(("keep", "nodes", "count"), every)
-    return s.replace(lanes=lanes, masks=tuple(masks.items()))
+    width = int(pick(rng, (1, 2, 64))) if lanes and chance(rng, 0.2) else None
+    return s.replace(lanes=lanes, masks=tuple(masks.items()), width=width)
 
 
 def _derivative(rng, s: Structure) -> Structure:

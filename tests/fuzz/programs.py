@@ -7,7 +7,7 @@ import numpy as np
 
 from .comparing import Finding
 from .solves import observed
-from .structures import TREES, Structure
+from .structures import CONTROLS, TREES, Structure
 from .values import Draw
 
 SWITCHES = {
@@ -101,12 +101,14 @@ def _call(s: Structure) -> str:
         f, theta = f"lambda z, t, _: field(z, t, {p!r})", "None"
     ends = 'a["grid"][0], a["grid"][-1]' if s.steps == "grid" else 'a["t0"], a["t1"]'
     points = ', breakpoints=a["points"]' if s.points else ""
+    points += "".join(f", {k}={v}" for k, v in CONTROLS[s.control].items())
     steps = {"fixed": f"nj.Fixed({s.n})", "grid": 'nj.Grid(a["grid"])'}
     saves = {"at": 'nj.SaveAt(a["ts"])', "fn": 'nj.SaveAt(a["ts"], observed)', "end": "nj.SaveEnd()"}
     saves |= {"steps": f"nj.SaveSteps({s.capacity})", "dense": f"nj.Dense({s.capacity})"}
     adaptive = f"nj.Adaptive({tree('rtol')}, {tree('atol')}{points})"
     chosen = f"method=nj.{s.method}, steps={steps.get(s.steps, adaptive)}, save={saves[s.save]}, adjoint={s.adjoint}"
-    return f"nj.odesolve({f}, {tree('z0')}, {ends}, {theta}, {chosen}, max_steps={s.max_steps}, throw=False)"
+    chosen += f", max_steps={s.max_steps}" + (f", lane_width={s.width}" if s.width else "")
+    return f"nj.odesolve({f}, {tree('z0')}, {ends}, {theta}, {chosen}, throw=False)"
 
 
 def _rows(s: Structure) -> str:

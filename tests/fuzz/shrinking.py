@@ -117,6 +117,8 @@ def _home(s: Structure, draw: Draw, finding: Finding) -> Iterator:
 
 
 def _method(s: Structure, draw: Draw, finding: Finding) -> Iterator:
+    if s.control or s.width:
+        yield s.replace(control="", width=None), draw
     if s.method != "tsit5":
         yield s.replace(method="tsit5"), draw
 

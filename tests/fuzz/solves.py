@@ -11,7 +11,7 @@ from jax import lax
 
 import node_jax as nj
 
-from .structures import METHODS, Structure
+from .structures import CONTROLS, METHODS, Structure
 
 
 class Named(NamedTuple):
@@ -62,7 +62,7 @@ def options(s: Structure, a: dict) -> dict:
 
     if s.adaptive:
         points = {"breakpoints": a["points"]} if s.points else {}
-        steps = nj.Adaptive(tolerance("rtol"), tolerance("atol"), **points)
+        steps = nj.Adaptive(tolerance("rtol"), tolerance("atol"), **points, **CONTROLS[s.control])
     else:
         steps = nj.Fixed(s.n) if s.steps == "fixed" else nj.Grid(a["grid"])
     saves = {
@@ -78,6 +78,7 @@ def options(s: Structure, a: dict) -> dict:
         "adjoint": s.strategy.adjoint,
         "save": saves[s.save](),
         "max_steps": s.max_steps,
+        "lane_width": s.width,
     }
 
 

@@ -50,6 +50,14 @@ ADJOINTS = {
     "nj.Interpolated()": Strategy(nj.Interpolated(), FIRST, "flow"),
     "nj.Reversible()": Strategy(nj.Reversible(), FIRST, "scheme"),
 }
+CONTROLS: dict[str, dict] = {
+    "": {},
+    "pid": {"p": 0.3, "i": 0.4, "d": 0.1},
+    "integral": {"p": 0.0, "i": 1.0},
+    "small steps": {"max_step": 0.21},
+    "first step": {"first_step": 1e-3},
+    "to the limit": {"stay_stable": False},
+}
 SECOND = ("hvp_fr", "vmap_hvp", "hvp_ff", "hvp_rr")
 
 
@@ -67,6 +75,7 @@ class Structure:
     home: str = "theta"  # where the field finds its parameters: theta, module, closure
     method: str = "tsit5"
     steps: str = "adaptive"  # adaptive, leaf (tolerances for each leaf), breakpoints, fixed, grid
+    control: str = ""  # a key of CONTROLS
     n: int = 8  # steps that are fixed
     points: int = 0  # breakpoints
     tau: int = 0  # which of them is the jump
@@ -82,6 +91,7 @@ class Structure:
     uses: str = "both"  # what the loss reads: z1, rows, both
     switch: str = ""  # one of JAX's
     max_steps: int = 600
+    width: int | None = None  # lanes that step together
     alone: bool = False  # compare with each lane solved alone
     partner: str = ""  # compare with this adjoint
 
