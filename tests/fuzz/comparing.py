@@ -90,7 +90,7 @@ def compare(check: str, pairs: list[Entry], tolerance: float, slack: dict | None
             continue
         good = ~e.failed
         size = np.max(np.abs(e.want[good & np.isfinite(e.want)]), initial=0.0)
-        least = min(span, 1.0) if e.key.startswith("p.") else 1.0
+        least = min(max(span, 1e-3), 1.0) if e.key.startswith("p.") else 1.0
         allowed = tolerance * (size + least * e.shared**0.5) + (slack or {}).get(e.label, 0.0)
         with np.errstate(invalid="ignore"):
             error = np.where(e.failed, np.where(e.got == 0, 0.0, np.inf), np.abs(e.got - e.want) / allowed)

@@ -60,13 +60,15 @@ def _two_lanes(s: Structure, draw: Draw, finding: Finding) -> Iterator:
     if len(s.lanes) != 1 or s.lanes[0] < 3:
         return
     bad, good = np.flatnonzero(draw.failing), np.flatnonzero(~draw.failing)
-    chosen = np.array([*bad[:1], *good[: 2 - len(bad[:1])]])
+    chosen = np.array([*bad[:1], *good[:3]])[:2]
 
     def taken(values):
         return {k: x[chosen] if any(s.mask(k.removeprefix("v."))) else x for k, x in values.items()}
 
     two = _mapped(draw, taken)
-    yield s.replace(lanes=(len(chosen),)), two._replace(allowed=draw.allowed[chosen], partial=draw.partial[chosen])
+    two = two._replace(allowed=draw.allowed[chosen], partial=draw.partial[chosen])
+    for width in (None, 1):  # 1: the lanes take turns, as many lanes do
+        yield s.replace(lanes=(len(chosen),), width=width), two
 
 
 def _plain(s: Structure, draw: Draw, finding: Finding) -> Iterator:

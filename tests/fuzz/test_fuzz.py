@@ -18,7 +18,7 @@ from .failing import KINDS, spoil
 from .structures import VALUES, Structure
 from .values import Draw, draw_values
 
-CHEAP = ()  # (seed, structure)
+CHEAP = (11, 19, 23, 38, 43, 48, 64, 82, 88, 92)  # structures of seed 0 that compile fast
 
 
 def small(**changes) -> tuple[Structure, Draw]:
@@ -29,11 +29,11 @@ def small(**changes) -> tuple[Structure, Draw]:
     return s, draw_values(s, 0, 3)
 
 
-@pytest.mark.parametrize(("seed", "number"), CHEAP)
-def test_draws_of_fixed_seeds_find_nothing(seed, number):
+@pytest.mark.parametrize("number", CHEAP)
+def test_draws_of_fixed_seeds_find_nothing(number):
     for index in range(number * VALUES, (number + 1) * VALUES):
-        record = worker.record(seed, index, 0.0, None)
-        assert record["ok"], (record["kind"], record["findings"], f"python -m tests.fuzz --seed {seed} --show {index}")
+        record = worker.record(0, index, worker.SWITCHES, None)
+        assert record["ok"], (record["kind"], record["findings"], f"python -m tests.fuzz --show {index}")
 
 
 def off(s, a):
@@ -148,7 +148,7 @@ def test_shrinking_keeps_the_fault_and_drops_the_rest(faulty):
 
 def test_draw_is_determined_by_seed_and_index():
     for index in (0, 17, 123):
-        first, second = (worker.draw(5, index, 0.05) for _ in range(2))
+        first, second = (worker.draw(5, index, worker.SWITCHES) for _ in range(2))
         assert first[0] == second[0]
         np.testing.assert_equal(first[1], second[1])
 

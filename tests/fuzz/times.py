@@ -47,6 +47,8 @@ def draw_times(s: Structure, rng) -> Times:
     skipped: set[str] = {"tq"} if still else set()
     if s.points:
         values["points"] = _points(s, rng, at, tags)
+        if s.save == "steps" and s.field == "jump":  # one of the rows is at the jump, which moves and the row does not
+            skipped |= {"points"}
         if "ts" in values and s.field == "jump" and s.rows > 2 and not tags and chance(rng, 0.15):
             values["ts"][..., 1] = values["points"][..., s.tau]
             values["ts"].sort(axis=-1)

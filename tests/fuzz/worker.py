@@ -16,6 +16,7 @@ from .shrinking import shrink
 from .structures import VALUES, Structure
 from .values import Draw, draw_values
 
+SWITCHES = 0.05  # share of structures that run under one of JAX's
 OFTEN = 12  # structures after which compiled programs are dropped
 MINOR_TAGS = ("outputs", "short")
 UNTAGGED = ("raises", "t_reached", "not NaN beyond the ends")
