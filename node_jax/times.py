@@ -93,6 +93,24 @@ def from_end_to_end(ts: jax.Array, t0: jax.Array, t1: jax.Array) -> jax.Array:
     return ts + lax.stop_gradient(jnp.where(jnp.abs(ts - there) <= rounding(t0, t1), there - ts, 0.0))
 
 
+def misplaced(name: str, ts: Any, t0: Any, t1: Any) -> str | None:
+    """Say which of concrete times is no number, turns back or lies beyond an end; None if none does."""
+    ts, (t0, t1) = np.asarray(ts, np.float64), np.asarray([t0, t1], np.float64)
+    sign = -1.0 if t1 < t0 else 1.0
+    blur = ULPS * float(np.finfo(np.float32).eps) * max(abs(t0), abs(t1))
+    for i, t in enumerate(ts):
+        if not np.isfinite(t):
+            return f"{name}[{i}] must be finite, got {t}"
+        if i and sign * (t - ts[i - 1]) < 0:
+            return f"{name} must go from t0={t0} towards t1={t1}: {name}[{i}]={t} comes after {ts[i - 1]}"
+    for i, end, which in ((0, t0, "t0"), (-1, t1, "t1")):
+        beyond = sign * (ts[i] - end) if i else sign * (end - ts[i])
+        if ts.size and beyond > 0:
+            more = " (times are compared in the dtype of the solve)" if beyond <= blur else ""
+            return f"{name}[{i % ts.size}]={ts[i]} lies beyond {which}={end}{more}"
+    return None
+
+
 def narrowed(slope: PyTree, z: PyTree, t: jax.Array) -> PyTree:
     """Bring a slope to the dtypes of the state where times have more digits than the state, and gave them to it."""
     if t.dtype == tree.real_dtype(z) or jax.tree.structure(slope) != jax.tree.structure(z):

@@ -58,6 +58,10 @@ class NoCounts:
         """Return all times, by name."""
         return {}
 
+    def complaint(self, t0, t1):
+        """Say what is wrong with concrete values: nothing can be."""
+        return
+
     def parts(self, out):
         """Separate the tables of all solves from what each lane counts: nothing."""
         return out, ()

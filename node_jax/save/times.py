@@ -13,7 +13,7 @@ from node_jax import tree
 from node_jax.arraylike import times_of
 from node_jax.interpolate import at_fraction
 from node_jax.save.ends import StepBar, Trial, blank_rows, finished_rows, no_bar
-from node_jax.times import between, rounding
+from node_jax.times import between, misplaced, rounding
 from node_jax.types import PyTree
 
 
@@ -70,6 +70,10 @@ class SaveAt(eqx.Module):
     def times(self):
         """Return all times, by name."""
         return {"SaveAt(ts)": self.ts}
+
+    def complaint(self, t0, t1):
+        """Say what is wrong with concrete times; None if nothing is."""
+        return misplaced("SaveAt(ts): ts", self.ts, t0, t1)
 
     def valid(self, t0, t1):
         """Whether the times of one lane go from `t0` towards `t1` without turning back."""
