@@ -65,11 +65,11 @@ def test_a_component_of_size_zero_without_absolute_tolerance_has_a_first_step(ad
 @pytest.mark.parametrize("ends", [(0.0, 1.0), (1.0, 0.0)], ids=["forwards", "backwards"])
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_a_state_of_sixteen_bits_goes_both_ways(dtype, ends):
-    rate = jnp.asarray(2.0, dtype)
-    half = jnp.array([0.5], jnp.float32)
-    sol = nj.odesolve(decay, jnp.asarray(1.0, dtype), *ends, rate, steps=nj.Adaptive(1e-2, 1e-3), save=nj.SaveAt(half))
-    np.testing.assert_allclose(np.float32(sol.z1), np.exp(-2 * (ends[1] - ends[0])), rtol=0.05)
-    np.testing.assert_allclose(np.float32(sol.zs[0]), np.exp(-2 * (0.5 - ends[0])), rtol=0.05)
+    one, half = jnp.ones((), dtype), jnp.array([0.5], jnp.float32)
+    sol = nj.odesolve(decay, one, *ends, 2 * one, save=nj.SaveAt(half))
+    few = 16 * float(jnp.finfo(dtype).eps)
+    np.testing.assert_allclose(np.float32(sol.z1), np.exp(-2 * (ends[1] - ends[0])), rtol=few)
+    np.testing.assert_allclose(np.float32(sol.zs[0]), np.exp(-2 * (0.5 - ends[0])), rtol=few)
 
 
 def test_a_node_that_is_repeated_backwards_writes_no_rows_ahead():
@@ -310,8 +310,9 @@ def test_a_masked_lane_adds_nothing_to_shared_parameters(save):
 
     both = jax.grad(loss, (0, 1))(0.7, jnp.ones(2), jnp.array([3.0, 0.6]))
     alone = jax.grad(loss, (0, 1))(0.7, jnp.ones(1), jnp.array([3.0]))
-    np.testing.assert_array_equal(both[1], [alone[1][0], 0.0])
-    np.testing.assert_allclose(both[0], alone[0], rtol=1e-15)
+    np.testing.assert_allclose(both[1][0], alone[1][0], rtol=1e-14)
+    np.testing.assert_allclose(both[0], alone[0], rtol=1e-14)
+    assert both[1][1] == 0.0
 
 
 LOST = {
