@@ -185,7 +185,7 @@ class _Problem(NamedTuple):
         moving, _ = self.split()
         leaves, structure = jax.tree.flatten(moving)
         keys = jax.random.split(jax.random.key(0), max(1, len(leaves)))
-        scales = [jnp.maximum(jnp.abs(x), 1e-3 * jnp.max(jnp.abs(x), initial=1e-30)) for x in leaves]
+        scales = [_scale(x) for x in leaves]
         signs = [jax.random.rademacher(k, x.shape).astype(x.dtype) for k, x in zip(keys, leaves, strict=False)]
         direction = jax.tree.unflatten(structure, [s * x for s, x in zip(signs, scales, strict=True)])
         try:
@@ -245,6 +245,12 @@ class _Problem(NamedTuple):
         return None
 
 
+def _scale(x: jax.Array) -> jax.Array:
+    """Return the size of a change of each element: of the element, or of the others; 1 where all are zero."""
+    most = jnp.max(jnp.abs(x), initial=0.0)
+    return jnp.where(most > 0, jnp.maximum(jnp.abs(x), 1e-3 * most), 1.0)
+
+
 def _tighter(steps: Adaptive, factor: float) -> Adaptive:
     scaled = jax.tree.map(lambda x: jnp.asarray(x) * factor, (steps.rtol, steps.atol))  # arrays: nobody typed these
     return eqx.tree_at(lambda s: (s.rtol, s.atol), steps, scaled)
@@ -254,7 +260,7 @@ def _reference(method, steps, k: int) -> tuple:
     """Return options at a tolerance smaller by `10**k`, with an adjoint that has an error control of its own."""
     method = method if method.has_error and method.dense else tsit5
     tight = _tighter(steps, 10.0**-k) if isinstance(steps, Adaptive) else Adaptive(10.0 ** (-6 - k), 10.0 ** (-8 - k))
-    return method, tight, Interpolated(), 16
+    return method, dataclasses.replace(tight, first_step=None), Interpolated(), 16
 
 
 def _gap(got: PyTree, want: PyTree) -> float:
