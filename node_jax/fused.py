@@ -20,6 +20,8 @@ from jax.extend.core import ClosedJaxpr, Primitive, jaxpr_as_fun
 from jax.interpreters import ad, batching, mlir
 from jax.sharding import NamedSharding, PartitionSpec
 
+from node_jax.checks import without_order
+
 TRIED = (0, 10)  # the jaxlib that all this was tried with; of another we ask nothing
 LARGEST = 1024  # elements that an operation may work on: beyond, a kernel costs more than to start it
 PRODUCT = 8  # rows, columns and terms: with fewer of each, no library multiplies the matrices
@@ -54,6 +56,8 @@ def fused(fn: Callable, carry: Any) -> Any:
 
     It may write over `carry`; what else it needs it closes over.
     """
+    if jax.config.jax_disable_jit:  # pyright: ignore[reportAttributeAccessIssue]
+        return fn(carry)
     closed, shape = jax.make_jaxpr(jax.jit(fn), return_shape=True)(carry)
     flat = fused_p.bind(*closed.consts, *jax.tree.leaves(carry), jaxpr=closed.jaxpr, constants=len(closed.consts))
     return jax.tree.unflatten(jax.tree.structure(shape), flat)
@@ -107,13 +111,13 @@ def _lower(primitive: Primitive, plain: Callable, on_cpu: Callable) -> None:
         chosen = lowered if _divides(ctx.module_context.axis_context) else called
         return chosen(ctx, *args, **params)
 
-    mlir.register_lowering(primitive, lowered)
-    mlir.register_lowering(primitive, rule, platform="cpu")
+    mlir.register_lowering(primitive, without_order(lowered))
+    mlir.register_lowering(primitive, without_order(rule), platform="cpu")
 
 
 fused_p = Primitive("fused")
 fused_p.multiple_results = True
-fused_p.def_impl(lambda *args, **params: jax.jit(functools.partial(fused_p.bind, **params))(*args))
+fused_p.def_impl(lambda *args, **params: jax.jit(functools.partial(_plain, **params))(*args))
 fused_p.def_abstract_eval(lambda *_, jaxpr, constants: [x.aval for x in jaxpr.outvars])
 _lower(fused_p, _plain, _on_cpu)
 batching.primitive_batchers[fused_p] = _batch_fused

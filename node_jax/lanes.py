@@ -14,6 +14,7 @@ from jax.extend.core import ClosedJaxpr, Primitive, jaxpr_as_fun
 from jax.interpreters import ad, batching, mlir
 
 from node_jax import placement, queue, tree
+from node_jax.checks import finds_nan, refuse_effects, standard, without_order
 from node_jax.chunks import Chunks
 from node_jax.ensemble import plan
 from node_jax.fused import multiplies
@@ -34,7 +35,7 @@ from node_jax.linear import (
     shapes_of,
 )
 from node_jax.problem import Outcome, Problem
-from node_jax.types import PyTree
+from node_jax.types import PyTree, Status
 
 solve_p = Primitive("odesolve")
 solve_p.multiple_results = True
@@ -60,7 +61,7 @@ def _lower(primitive: Primitive, fn: Callable) -> None:
         }
         return lowered(ctx.replace(**alone), *args, **params)
 
-    mlir.register_lowering(primitive, rule)
+    mlir.register_lowering(primitive, without_order(rule))
 
 
 class Hoisted(NamedTuple):
@@ -81,6 +82,7 @@ def hoist(f: Callable, *examples: PyTree) -> Hoisted:
     """Trace `f` once. Values of outer transformations that it closes over (of any type) become visible inputs."""
     closed, shape = placement.traced(f, *examples)
     _refuse_other_solves(closed.jaxpr)
+    refuse_effects(closed.jaxpr.effects)
     structure = jax.tree.structure(shape)
     read = {id(v) for eqn in closed.jaxpr.eqns for v in eqn.invars} | {id(v) for v in closed.jaxpr.outvars}
 
@@ -110,6 +112,7 @@ def _refuse_other_solves(jaxpr: Any) -> None:
                 _refuse_other_solves(inner)
 
 
+@standard
 def _run(*leaves, problem, adjoint, recording, lanes, masks):
     each = each_of(problem, leaves, masks, lanes)
     planned = None if recording else plan(each)
@@ -118,6 +121,7 @@ def _run(*leaves, problem, adjoint, recording, lanes, masks):
     return jax.tree.leaves(integrate(each, recorder_of(each, adjoint, recording)))
 
 
+@standard
 def _abstract(*leaves, problem, adjoint, recording, lanes, masks):
     each = each_of_shapes(problem, leaves, masks, lanes)
     shapes = shapes_of(each, recorder_of(each, adjoint, recording))
@@ -259,6 +263,7 @@ def _batch_applied(primitive, args, dims, *, fn: Applied, avals):
     return placement.mapped(batched, args, dims)
 
 
+@standard
 def _call(*args, fn: Applied, avals):
     return fn.apply(*args)
 
@@ -268,15 +273,34 @@ for _primitive, _rule in ((tangent_p, _tangent_jvp), (backward_p, _backward_jvp)
     _primitive.def_impl(_call)
     _primitive.def_abstract_eval(lambda *args, fn, avals: [placement.shaped(x, args) for x in avals])
     _lower(_primitive, _call)
-    batching.primitive_batchers[_primitive] = functools.partial(_batch_applied, _primitive)
-    ad.primitive_jvps[_primitive] = _rule
-ad.primitive_transposes[tangent_p] = _transpose
+    batching.primitive_batchers[_primitive] = standard(functools.partial(_batch_applied, _primitive))
+    ad.primitive_jvps[_primitive] = standard(_rule)
+ad.primitive_transposes[tangent_p] = standard(_transpose)
 
 solve_p.def_impl(lambda *leaves, **params: _compiled(**params)(*leaves))
 solve_p.def_abstract_eval(_abstract)
 _lower(solve_p, _run)
-batching.primitive_batchers[solve_p] = _batch
-ad.primitive_jvps[solve_p] = _jvp
+batching.primitive_batchers[solve_p] = standard(_batch)
+ad.primitive_jvps[solve_p] = standard(_jvp)
+
+
+def _lost(outs, leaves, *, problem, adjoint, recording, lanes, masks) -> list:
+    """Return NaN for lanes that met one, for `checkify`; rows that no step wrote are NaN by contract."""
+    each = each_of_shapes(problem, leaves, masks, lanes)
+    shapes = shapes_of(each, recorder_of(each, adjoint, recording))
+    result = jax.tree.unflatten(jax.tree.structure(shapes), outs)
+    outcome = result if isinstance(result, Outcome) else result[0]
+    return [jnp.where(outcome.status == Status.NON_FINITE, jnp.nan, 0.0)]
+
+
+def _pulled_or_pushed(outs, _, *, fn: Applied, avals) -> list:
+    """Return derivatives; not those of outputs that may be lost, whose tangents are NaN by contract."""
+    return [] if fn.zeros is None and isinstance(one_entry(fn.linear), Guard | Chunks) else list(outs)
+
+
+finds_nan(solve_p, _lost)
+finds_nan(tangent_p, _pulled_or_pushed)
+finds_nan(backward_p, _pulled_or_pushed)
 
 
 def is_traced(values: PyTree) -> bool:

@@ -12,6 +12,7 @@ import numpy as np
 from node_jax import arguments, lanes, tree
 from node_jax.adjoints.checkpointed import Checkpointed
 from node_jax.adjoints.reversible import Reversible
+from node_jax.checks import standard
 from node_jax.control import Adaptive, Fixed, Grid
 from node_jax.hints import refuses_by_name
 from node_jax.methods import ExplicitRK, tsit5
@@ -104,7 +105,9 @@ def odesolve(
     options = {"method": method, "steps": steps, "adjoint": adjoint, "save": save, "max_steps": max_steps}
     arguments.check_options(f, **options, lane_width=lane_width, throw=throw)
     arguments.warn_of_tolerances(steps, z0)
-    solution = _solve(*prepare(f, z0, t0, t1, theta, **options, lane_width=lane_width, order=order))
+    prepared = prepare(f, z0, t0, t1, theta, **options, lane_width=lane_width, order=order)
+    debugs = jax.config.jax_debug_nans  # pyright: ignore[reportAttributeAccessIssue]
+    solution = _watched(*prepared) if debugs else _solve(*prepared)
     if lanes.is_traced(solution):
         return solution
     arguments.warn_of_small_states(steps, z0, solution)
@@ -121,6 +124,22 @@ def _complaint(t0: Any, t1: Any, steps: Any, save: Any) -> str | None:
         if not np.isfinite(t):
             return f"{name} must be finite, got {t}"
     return steps.complaint(t0, t1) or save.complaint(t0, t1)
+
+
+def _watched(static: _Static, dynamic: list) -> Solution:
+    """Solve under `jax_debug_nans`: rows that are not used are NaN and pass, a NaN that a solve met is found."""
+    with jax.debug_nans(False):
+        solution = _solve(static, dynamic)
+    lost = solution.status == Status.NON_FINITE
+    try:  # found by JAX in `vmap` and `grad` too: 0 / 0 if and only if any lane is lost
+        jax.lax.div(jnp.zeros(lost.shape), jnp.where(lost, 0.0, 1.0))
+    except FloatingPointError as error:
+        where = "" if lanes.is_traced(solution) else f" at t = {jnp.asarray(solution.t_reached)[()]}"
+        raise FloatingPointError(
+            f"a solve ended NON_FINITE{where}: a value of f, z0, theta or the times is NaN or infinite. Call f there by"
+            " hand, still under jax_debug_nans, to find the operation; without the switch, sol.status says which lanes"
+        ) from error
+    return solution
 
 
 def prepare(
@@ -153,10 +172,10 @@ def problem_of(static: _Static, dynamic: list) -> tuple[Problem, list, PyTree]:
     values = (arrays, numbers)
     field = arguments.hoisted_field(z0, t0, values, (rigid, other))
     params, params_structure = jax.tree.flatten(values)
+    count, call = len(params), field.call  # not the values themselves: the problem outlives them
 
     def with_params(z, t, theta):
-        parts = jax.tree.unflatten(params_structure, theta[: len(params)])
-        return field.call(theta[len(params) :], z, t, parts)
+        return call(theta[count:], z, t, jax.tree.unflatten(params_structure, theta[:count]))
 
     numbers = [jnp.asarray(p) for p in params + field.consts]
     inputs = Inputs(z0, t0, t1, numbers, steps.aligned(t0, t1), save, order)
@@ -173,7 +192,7 @@ def problem_of(static: _Static, dynamic: list) -> tuple[Problem, list, PyTree]:
 def _solve(static: _Static, dynamic: list) -> Solution:
     problem, flat, theta = problem_of(static, dynamic)
     save = problem.unflatten(flat).save
-    outcome = lanes.solve(problem, static.adjoint, flat)
+    outcome = standard(lanes.solve)(problem, static.adjoint, flat)
 
     rows = save.rows(outcome.out)
     ts, zs, interpolant = None, None, None

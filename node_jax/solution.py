@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from node_jax import hints, lanes, tree
+from node_jax.checks import standard
 from node_jax.interpolate import horner
 from node_jax.save import Interpolant
 from node_jax.times import ULPS
@@ -77,7 +78,7 @@ class Solution(eqx.Module):
         if self.interpolant is None:
             raise ValueError("evaluate(t) needs dense output: solve with save=Dense()")
         t = jnp.asarray(t, self.interpolant.t.dtype)
-        read = _read
+        read = standard(_read)
         for _ in range(self.status.ndim):
             read = jax.vmap(read, in_axes=(0, None))
         return read((self.interpolant, self.count, self.t_reached), t)

@@ -26,7 +26,8 @@ def time_dtype(z0: PyTree, times: dict[str, Any]) -> jnp.dtype:
         ValueError: if it would and 64 bits are not enabled.
     """
     own = [dtype for dtype in map(_digits, times.values()) if dtype is not None]
-    dtype = jnp.result_type(tree.real_dtype(z0), *map(jax.dtypes.canonicalize_dtype, own))
+    with jax.numpy_dtype_promotion("standard"):
+        dtype = jnp.result_type(tree.real_dtype(z0), *map(jax.dtypes.canonicalize_dtype, own))
     if not _blurs(times, dtype):
         return dtype
     wide = jnp.result_type(float)
@@ -55,7 +56,7 @@ def _digits(x: Any) -> jnp.dtype | None:
 def _known(x: Any, dtype: jnp.dtype) -> np.ndarray:
     """Return the finite values, in 64 bits, of concrete times that `dtype` may not hold."""
     own = _digits(x)
-    if isinstance(x, Tracer) or (own is not None and jnp.promote_types(own, dtype) == dtype):
+    if isinstance(x, Tracer) or (own is not None and tree.promoted(own, dtype) == dtype):
         return np.zeros(0)
     values = np.ravel(np.asarray(x, np.float64))
     return values[np.isfinite(values)]
@@ -117,6 +118,6 @@ def narrowed(slope: PyTree, z: PyTree, t: jax.Array) -> PyTree:
         return slope
 
     def leaf(k, x):
-        return k.astype(x.dtype) if jnp.result_type(k) == jnp.promote_types(x.dtype, t.dtype) else k
+        return k.astype(x.dtype) if jnp.result_type(k) == tree.promoted(x.dtype, t.dtype) else k
 
     return jax.tree.map(leaf, slope, z)

@@ -3,6 +3,7 @@
 import functools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,14 @@ from node_jax.types import PyTree
 
 def real_dtype(*trees: PyTree) -> jnp.dtype:
     """Real dtype that holds times and norms of `trees`: that of the widest leaf, at least float32."""
-    return jnp.finfo(jnp.result_type(jnp.float32, *jax.tree.leaves(trees))).dtype
+    with jax.numpy_dtype_promotion("standard"):
+        return jnp.finfo(jnp.result_type(jnp.float32, *jax.tree.leaves(trees))).dtype
+
+
+def promoted(a: Any, b: Any) -> jnp.dtype:
+    """Return the wider of two dtypes."""
+    with jax.numpy_dtype_promotion("standard"):
+        return jnp.promote_types(a, b)
 
 
 def combine(z: PyTree, h: jax.Array, weights: Sequence, slopes: Sequence[PyTree]) -> PyTree:
@@ -86,7 +94,8 @@ def where_rows(condition: jax.Array, a: PyTree, b: PyTree) -> PyTree:
 
 def full_like(tree: PyTree, value: float) -> PyTree:
     """Return `tree` with every element replaced by `value`."""
-    return jax.tree.map(lambda x: jnp.full_like(x, value), tree)
+    with jax.debug_nans(False):  # a NaN that is asked for was not computed
+        return jax.tree.map(lambda x: jnp.full_like(x, value), tree)
 
 
 def all_finite(tree: PyTree) -> jax.Array:
@@ -105,7 +114,7 @@ def excess(a: PyTree, b: PyTree) -> jax.Array:
     dtype = real_dtype(a)
 
     def leaf(x, y):
-        x, y = (v.astype(jnp.promote_types(v.dtype, jnp.float32)) for v in (x, y))
+        x, y = (v.astype(promoted(v.dtype, jnp.float32)) for v in (x, y))
         return jnp.sum((x * jnp.conj(x) - y * jnp.conj(y)).real).astype(dtype)
 
     return jax.tree.reduce(jnp.add, jax.tree.map(leaf, a, b), jnp.zeros((), dtype))
@@ -277,7 +286,7 @@ def rms(z: PyTree) -> jax.Array:
         >>> float(rms((jnp.array([3.0, 4.0]), jnp.array(0.0), jnp.zeros(0))))  # sqrt(25 / 3)
         2.88675...
     """
-    leaves = [x.astype(jnp.promote_types(x.dtype, jnp.float32)) for x in jax.tree.leaves(z) if x.size]
+    leaves = [x.astype(promoted(x.dtype, jnp.float32)) for x in jax.tree.leaves(z) if x.size]
     dtype = real_dtype(z)
     total = sum((jnp.sum((x * jnp.conj(x)).real).astype(dtype) for x in leaves), jnp.zeros((), dtype))
     return jnp.sqrt(total / max(1, sum(x.size for x in leaves)))
@@ -288,7 +297,7 @@ def tolerances(z0: PyTree, z1: PyTree, rtol: PyTree, atol: PyTree) -> PyTree:
 
     def leaf(x, y, r, a):
         real = jnp.finfo(x.dtype)
-        wide = jnp.promote_types(real.dtype, jnp.float32)
+        wide = promoted(real.dtype, jnp.float32)
         r = jnp.maximum(r, 4 * float(real.eps)).astype(wide)  # no step changes a state by less
         scale = a.astype(wide) + r * jnp.maximum(jnp.abs(x), jnp.abs(y)).astype(wide)
         return scale + float(jnp.finfo(wide).tiny)  # no error at all is fine even without a tolerance
@@ -302,5 +311,5 @@ def divide(a: PyTree, b: PyTree) -> PyTree:
 
 
 def _divided(x, y):
-    dtype = jnp.promote_types(x.dtype, y.dtype)
+    dtype = promoted(x.dtype, y.dtype)
     return x.astype(dtype) / y.astype(dtype)

@@ -115,7 +115,12 @@ def _bounded(body, carry, n: jax.Array, limit: int, h: PyTree):
         return lax.cond(steps[0][0] < n, scan, lambda carry, _: (carry, skipped), carry, steps)
 
     carry, kept = lax.scan(jax.checkpoint(block), carry, blocks)
-    return carry, jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), kept)
+    return carry, jax.tree.map(lambda x: _wanted(x.reshape(-1, *x.shape[2:])), kept)
+
+
+def _wanted(x: jax.Array) -> jax.Array:
+    """Return `x`; its cotangent is then an array, also where nothing uses `x`: JAX's `scan` needs one."""
+    return lax.optimization_barrier(x) if jnp.issubdtype(x.dtype, jnp.inexact) else x
 
 
 def _read(inside: Each, outcome: Outcome, history: History, starts: Start, ends: jax.Array):

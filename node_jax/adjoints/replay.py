@@ -93,6 +93,7 @@ def replay(each: Each, outcome: Outcome, history: History, recorder: Slots, shif
 
     def body(i, carry):
         t, z, index, out, slots = carry
+        i = jnp.asarray(i, history.n.dtype)  # a Python number without `jit`
         _, trial, after, z1 = retake(each, lane, i, Row(tree.row(history.h, i), t, z), index)
         out, rounds = save.record(inside, method, lambda trial, _: trial, out, trial)
         # a recorded index counts for all lanes: taken from the loop, it has no lanes, however it is mapped

@@ -234,8 +234,9 @@ class Adaptive(eqx.Module):
         exponent = jnp.where(accepted, damped, error)
         exponent = (exponent * (-1.0 / method.error_order)).astype(jnp.float32)
         factor = self.safety * jnp.exp(exponent).astype(error.dtype)
-        least = self.min_factor if self.p or self.d else jnp.where(accepted, 1.0, self.min_factor)
-        return jnp.clip(factor, least, jnp.where(accepted, self.max_factor, 1.0))
+        one, least = factor.dtype.type(1), self.min_factor  # of one dtype: `where` of two Python numbers has 64 bits
+        least = least if self.p or self.d else jnp.where(accepted, one, least)
+        return jnp.clip(factor, least, jnp.where(accepted, self.max_factor, one))
 
     def _estimate(self, step: Step, tolerance: PyTree) -> jax.Array:
         high, *low = (self.norm(tree.divide(error, tolerance)) for error in step.error)
@@ -260,7 +261,9 @@ def _before_wall(size, good, accepted, streak, control: Control):
     """
     asked = control.size
     room = control.room - jnp.where(accepted, asked, 0.0)
-    shrink = jnp.where(control.room < jnp.inf, 0.5, 0.1)  # isinf would cost a fifth of the time of 256 lanes
+    shrink = jnp.where(
+        control.room < jnp.inf, room.dtype.type(0.5), 0.1
+    )  # isinf would cost a fifth of the time of 256 lanes
     size = jnp.where(good, jnp.minimum(size, 0.5 * room), shrink * asked)
     return size, jnp.where(good, jnp.where(streak < PATIENCE, room, jnp.inf), asked)
 

@@ -13,7 +13,8 @@ def direction(t0: jax.Array, t1: jax.Array) -> jax.Array:
 
     The direction is a fact of the solve. It is never read off the sign of a step, which may be zero.
     """
-    return jnp.where(t1 < t0, -1.0, 1.0).astype(t0.dtype)
+    one = t0.dtype.type(1)
+    return jnp.where(t1 < t0, -one, one)
 
 
 class Control(NamedTuple):

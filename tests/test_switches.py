@@ -1,0 +1,181 @@
+"""What JAX's own switches do to a solve: each finds what it looks for, and a healthy solve passes."""
+
+import functools
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.experimental import checkify, io_callback
+
+import node_jax as nj
+from node_jax import lanes
+
+SWITCHES = {
+    "disable_jit": jax.disable_jit,
+    "checking_leaks": jax.checking_leaks,
+    "debug_nans": lambda: jax.debug_nans(True),
+    "strict": lambda: jax.numpy_dtype_promotion("strict"),
+}
+ADJOINTS = [nj.Checkpointed(), nj.Direct(), nj.Interpolated(), nj.Backsolve(), nj.Reversible()]
+SAVES = [nj.SaveEnd(), nj.SaveAt(jnp.array([0.05, 0.1])), nj.SaveSteps(4), nj.Dense(4)]
+BODIES = {lanes.solve_p: lanes._run, lanes.tangent_p: lanes._call, lanes.backward_p: lanes._call}
+RATE = jnp.array(0.5)
+every_switch = pytest.mark.parametrize("switch", SWITCHES.values(), ids=SWITCHES)
+
+
+def decay(z, t, rate):
+    return -rate * z
+
+
+def solved(rate, z0=None, **options):
+    options = {"steps": nj.Adaptive(1e-3, 1e-3), **options}
+    return nj.odesolve(decay, jnp.ones(2) if z0 is None else z0, 0.0, 0.1, rate, **options)
+
+
+def near(x, exact):
+    assert jnp.allclose(x, exact, atol=1e-5), (x, exact)
+
+
+@every_switch
+@pytest.mark.parametrize("save", SAVES, ids=lambda save: type(save).__name__)
+def test_each_save_passes_under_each_switch(switch, save):
+    with switch():
+        near(solved(RATE, save=save).z1, jnp.exp(-0.05))
+
+
+@every_switch
+@pytest.mark.parametrize("adjoint", ADJOINTS, ids=lambda adjoint: type(adjoint).__name__)
+def test_the_gradient_of_each_adjoint_passes_under_each_switch(switch, adjoint):
+    prescribed = isinstance(adjoint, nj.Direct | nj.Reversible)
+    options = {"adjoint": adjoint, **({"steps": nj.Fixed(1)} if prescribed else {})}
+    with switch():
+        near(jax.grad(lambda rate: solved(rate, **options).z1[0])(RATE), -0.1 * jnp.exp(-0.05))
+
+
+@every_switch
+def test_forward_mode_passes_under_each_switch(switch):
+    with switch():
+        _, dot = jax.jvp(lambda rate: solved(rate, adjoint=nj.Forward()).z1[0], (RATE,), (jnp.ones_like(RATE),))
+        near(dot, -0.1 * jnp.exp(-0.05))
+
+
+@every_switch
+def test_a_batch_and_its_gradients_pass_under_each_switch(switch):
+    rates = jnp.array([0.5, 1.0])
+    with switch():
+        values, bars = jax.vmap(jax.value_and_grad(lambda rate: solved(rate).z1[0]))(rates)
+    near(values, jnp.exp(-0.1 * rates))
+    near(bars, -0.1 * jnp.exp(-0.1 * rates))
+
+
+@every_switch
+def test_rows_have_gradients_under_each_switch(switch):
+    def loss(rate):
+        dense = solved(rate, save=nj.Dense(4)).evaluate(jnp.array(0.05))[0]
+        return dense + solved(rate, save=SAVES[1]).zs[1, 0] + solved(rate, save=nj.SaveSteps(4)).zs[0, 0]
+
+    with switch():
+        assert jnp.isfinite(jax.grad(loss)(RATE))
+
+
+def lost(z, t, rate):
+    return -rate * jnp.where(t > 0.05, jnp.log(-z), z)
+
+
+def ended(f, rate, **options):
+    return nj.odesolve(f, jnp.ones(2), 0.0, 0.1, rate, throw=False, **options).z1[0]
+
+
+def test_a_nan_of_the_field_is_found_by_debug_nans():
+    many = jax.vmap(lambda rate: ended(lost, rate))
+    with jax.debug_nans(True):
+        with pytest.raises(FloatingPointError, match="NON_FINITE at t = "):
+            ended(lost, RATE)
+        with pytest.raises(FloatingPointError, match="NON_FINITE"):
+            many(jnp.ones(2))
+        with pytest.raises(FloatingPointError, match="NON_FINITE"):
+            jax.grad(lambda rate: ended(lost, rate))(RATE)
+
+
+def test_checkify_finds_a_nan_and_passes_rows_that_no_step_wrote():
+    def found(fn):
+        return checkify.checkify(fn, errors=checkify.nan_checks)(RATE)[0].get()
+
+    assert "odesolve" in found(lambda rate: ended(lost, rate))
+    assert "odesolve" in found(jax.grad(lambda rate: ended(lost, rate)))
+    assert found(lambda rate: ended(decay, rate, save=nj.SaveSteps(8))) is None
+    assert found(jax.grad(lambda rate: ended(decay, rate))) is None
+
+
+def printing(z, t, rate):
+    jax.debug.print("{z}", z=z, ordered=True)
+    return -rate * z
+
+
+def calling_back(z, t, rate):
+    io_callback(print, None, z, ordered=True)
+    return -rate * z
+
+
+def checking(z, t, rate):
+    checkify.check(jnp.all(z > 0), "negative")
+    return -rate * z
+
+
+@pytest.mark.parametrize(
+    ("f", "remedy"), [(printing, "ordered=False"), (calling_back, "ordered=False"), (checking, "sol.status")]
+)
+def test_an_effect_that_no_solve_can_have_is_refused_with_its_remedy(f, remedy):
+    with pytest.raises(NotImplementedError, match=remedy):
+        ended(f, RATE)
+
+
+def test_an_ordered_effect_of_the_derivative_alone_is_refused():
+    with pytest.raises(NotImplementedError, match="OrderedDebugEffect"):
+        jax.grad(lambda rate: ended(lambda z, t, rate: -rate * eqx.debug.backward_nan(z), rate))(RATE)
+
+
+def test_a_field_may_print_without_order():
+    seen = []
+
+    def watched(z, t, rate):
+        jax.debug.callback(lambda t: seen.append(float(t)), t)
+        return -rate * z
+
+    jax.vmap(jax.grad(lambda rate: ended(watched, rate)))(jnp.array([0.5, 1.0]))
+    jax.effects_barrier()
+    assert seen
+
+
+def types_of(jaxpr):
+    """Return the dtypes of all that is computed, in the bodies of the primitives of a solve too."""
+    found = {str(x.aval.dtype) for eqn in jaxpr.eqns for x in eqn.outvars}
+    for eqn in jaxpr.eqns:
+        body = BODIES.get(eqn.primitive)
+        if body is not None:
+            shapes = [jax.ShapeDtypeStruct(x.aval.shape, x.aval.dtype) for x in eqn.invars]
+            found |= types_of(jax.make_jaxpr(functools.partial(body, **eqn.params))(*shapes).jaxpr)
+        for part in jax.tree.leaves(list(eqn.params.values())):
+            inner = getattr(part, "jaxpr", part)
+            found |= types_of(inner) if hasattr(inner, "eqns") else set()
+    return found
+
+
+@pytest.mark.parametrize("save", SAVES, ids=lambda save: type(save).__name__)
+@pytest.mark.parametrize("adjoint", [None, *ADJOINTS], ids=lambda adjoint: type(adjoint).__name__)
+def test_a_float32_solve_computes_nothing_in_64_bits(adjoint, save):
+    if adjoint is not None and not isinstance(save, nj.SaveEnd | nj.SaveAt):
+        pytest.skip("their rows are read as those of SaveAt")
+    if isinstance(save, nj.SaveAt):
+        save = nj.SaveAt(save.ts.astype(jnp.float32))
+    options = {} if adjoint is None else {"adjoint": adjoint}
+    steps = nj.Fixed(2) if isinstance(adjoint, nj.Reversible) else nj.Adaptive()
+    z0, rate = jnp.ones(2, jnp.float32), jnp.ones((), jnp.float32)
+
+    def loss(rate):
+        sol = nj.odesolve(decay, z0, 0.0, 0.1, rate, save=save, steps=steps, **options)
+        return jnp.sum(sol.z1) + (jnp.sum(sol.zs) if isinstance(save, nj.SaveAt) else 0.0)
+
+    computed = types_of(jax.make_jaxpr(loss if adjoint is None else jax.grad(loss))(rate).jaxpr)
+    assert {"float32"} == {kind for kind in computed if kind.startswith(("float", "complex"))}
