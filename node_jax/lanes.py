@@ -28,6 +28,7 @@ from node_jax.linear import (
     Steps,
     each_of,
     each_of_shapes,
+    keeps_states,
     lanes_first,
     one_entry,
     recorder_of,
@@ -196,8 +197,8 @@ def _tangents(call: Call, outs: Sequence, outcome: Outcome, moved: tuple, histor
 
 
 def _used(call: Call, moving, outcome: Outcome, dots) -> list:
-    """Say for each entry of the leaves that move whether any lane took a step with it."""
-    taken = outcome.stats.accepted > 0
+    """Say for each entry of the leaves that move whether any lane took a step with it, or was at its end at once."""
+    taken = (outcome.stats.accepted > 0) | outcome.ok
     used = [lanes_first(tree.any_missing(taken, mask), mask) for mask in tree.picked(call.masks, moving)]
     return [jnp.expand_dims(u, range(u.ndim, t.ndim)) for u, t in zip(used, dots, strict=True)]
 
@@ -254,7 +255,10 @@ def _batch_applied(primitive, args, dims, *, fn: Applied, avals):
             for x, d in zip(args[fn.count :], dims[fn.count :], strict=True)
         ]
         mapped = fn._replace(linear=Mapped(fn.linear, tuple(dims[: fn.count]), size))
-        return primitive.bind(*args[: fn.count], *front, fn=mapped, avals=_avals(avals, size)), [0] * len(avals)
+        args = [*args[: fn.count], *front]
+        # more lanes keep fewer states of each
+        shapes = _avals(jax.eval_shape(mapped.apply, *args)) if keeps_states(fn) else _avals(avals, size)
+        return primitive.bind(*args, fn=mapped, avals=shapes), [0] * len(avals)
 
     return placement.mapped(batched, args, dims)
 

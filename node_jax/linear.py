@@ -219,6 +219,11 @@ def one_entry(linear) -> Any:
     return linear
 
 
+def keeps_states(linear) -> bool:
+    """Whether the states of a history are among the results of a map."""
+    return getattr(_innermost(linear), "with_history", False)
+
+
 def _innermost(linear) -> Any:
     while hasattr(linear, "linear"):
         linear = linear.linear
