@@ -98,7 +98,7 @@ def pullback_of_steps(each: Each, chosen: list[bool], step: Callable = retrace) 
 def _with_jacobian(each: Each, chosen: list[bool]) -> Problem:
     """Return the problem with a field whose pullback is a product with its Jacobian, found column by column."""
     problem, inputs = each.problem, each.problem.unflatten(each.leaves)
-    moving = [chosen[i] for i in problem.unflatten(range(len(chosen))).theta]
+    moving = _moving_theta(problem, chosen)
     timed = problem.timed and inputs.steps.exact_times
 
     def field(z, t, theta):
@@ -134,20 +134,33 @@ def _dot(a: PyTree, b: PyTree) -> jax.Array:
 
 
 def _is_small(each: Each, chosen: list[bool]) -> bool:
-    """Whether a lane has few real components, all of one dtype, and the field can be pushed forward."""
+    """Whether a lane has few real components, all of one dtype, and the field can be pushed forward in all of them."""
+    problem, moving = each.problem, _moving_theta(each.problem, chosen)
 
     def sizes(inputs, _):
-        moving = (tree.picked(jax.tree.leaves(inputs), chosen), inputs.z0)
-        dtypes = {x.dtype for x in jax.tree.leaves(moving)}
-        small = 0 < sum(x.size for x in jax.tree.leaves(moving)) <= SMALL
-        result.append(small and len(dtypes) == 1 and not jnp.iscomplexobj(jax.tree.leaves(moving)[0]))
+        counted = (tree.picked(jax.tree.leaves(inputs), chosen), inputs.z0)
+        dtypes = {x.dtype for x in jax.tree.leaves(counted)}
+        small = 0 < sum(x.size for x in jax.tree.leaves(counted)) <= SMALL
+        result.append(small and len(dtypes) == 1 and not jnp.iscomplexobj(jax.tree.leaves(counted)[0]))
         if result[-1]:
-            try:
-                jax.jvp(lambda z: each.problem.field(z, inputs.t0, inputs.theta), (inputs.z0,), (inputs.z0,))
-            except TypeError:  # a field with its own custom_vjp
+            timed = problem.timed and inputs.steps.exact_times
+            point = (inputs.z0, tree.picked(inputs.theta, moving), inputs.t0 if timed else ())
+
+            def at(z, some, time):
+                return problem.field(z, time if timed else inputs.t0, tree.replaced(inputs.theta, moving, some))
+
+            pushes = jax.tree.map(lambda x: x[None], point)
+            try:  # as an ensemble of one: some functions are refused only by `vmap`
+                jax.vmap(lambda push: jax.jvp(at, point, push))(pushes)
+            except TypeError:  # a function with its own custom_vjp
                 result[-1] = False
         return jnp.array(0)
 
     result: list[bool] = []
     jax.eval_shape(lambda: each(sizes)())
     return result[-1]
+
+
+def _moving_theta(problem: Problem, chosen: list[bool]) -> list[bool]:
+    """Say which leaves of the parameters are chosen."""
+    return [chosen[i] for i in problem.unflatten(range(len(chosen))).theta]
