@@ -20,6 +20,7 @@ from node_jax.fused import multiplies
 from node_jax.integrate import integrate
 from node_jax.linear import (
     Applied,
+    Asked,
     Call,
     Derivative,
     Gate,
@@ -163,8 +164,7 @@ def _jvp(primals, tangents, *, recording, **params):
     dots = tree.picked(tangents, moving)
     results, structure = jax.tree.flatten(steps.results(residuals))
     if call.adjoint.plain and not any(placement.axes(jax.typeof(x)) for x in primals):
-        dots = _bind(Gate(), _used(call, moving, outcome, dots), dots, dots)
-        pushed = steps.push(residuals, dots)
+        pushed = _gated(steps, residuals, outcome, dots, results)
     else:
         pushed = _bind(steps, residuals, dots, results)
     count = len(jax.tree.leaves(steps.results(residuals)[:2]))
@@ -196,11 +196,13 @@ def _tangents(call: Call, outs: Sequence, outcome: Outcome, moved: tuple, histor
     return [ad.Zero(jax.typeof(x).to_tangent_aval()) if t is _STILL else t for x, t in zip(outs, dots, strict=True)]
 
 
-def _used(call: Call, moving, outcome: Outcome, dots) -> list:
-    """Say for each entry of the leaves that move whether any lane took a step with it, or was at its end at once."""
-    taken = (outcome.stats.accepted > 0) | outcome.ok
-    used = [lanes_first(tree.any_missing(taken, mask), mask) for mask in tree.picked(call.masks, moving)]
-    return [jnp.expand_dims(u, range(u.ndim, t.ndim)) for u, t in zip(used, dots, strict=True)]
+def _gated(steps: Steps, residuals: Sequence, outcome: Outcome, dots: list, results: list) -> list:
+    """Push tangents through plain code, whose transpose leaves out what lanes add that failed or took no step."""
+    asked = jnp.zeros(outcome.ok.shape)
+    gate = Gate(tuple(tree.picked(steps.call.masks, steps.moving)))
+    *dots, passed = _bind(gate, [outcome.ok, outcome.stats.accepted > 0], [*dots, asked], [*dots, asked])
+    pushed = steps.push(residuals, dots)
+    return _bind(Asked(len(steps.call.lanes)), [asked], [*pushed, passed], results)
 
 
 def _known(tangents) -> tuple[bool, ...]:
