@@ -30,7 +30,6 @@ from node_jax.linear import (
     each_of,
     each_of_shapes,
     keeps_states,
-    lanes_first,
     one_entry,
     recorder_of,
     shapes_of,
@@ -198,7 +197,7 @@ def _tangents(call: Call, outs: Sequence, outcome: Outcome, moved: tuple, histor
 
 def _gated(steps: Steps, residuals: Sequence, outcome: Outcome, dots: list, results: list) -> list:
     """Push tangents through plain code, whose transpose leaves out what lanes add that failed or took no step."""
-    asked = jnp.zeros(outcome.ok.shape)
+    asked = jnp.zeros(outcome.ok.shape, jnp.float32)
     gate = Gate(tuple(tree.picked(steps.call.masks, steps.moving)))
     *dots, passed = _bind(gate, [outcome.ok, outcome.stats.accepted > 0], [*dots, asked], [*dots, asked])
     pushed = steps.push(residuals, dots)

@@ -182,7 +182,8 @@ class Asked(NamedTuple):
         asked = jnp.zeros_like(like[0])
         for g in bars:
             if g is not None:
-                asked = asked + jnp.any(g != 0, axis=tuple(range(g.ndim - self.lanes)))
+                any_here = jnp.any(g != 0, axis=tuple(range(g.ndim - self.lanes)))
+                asked = asked + any_here.astype(asked.dtype)
         return [*bars, asked]
 
 
