@@ -228,7 +228,9 @@ def test_fields_of_other_packages_are_rearranged():
 
 
 @pytest.mark.parametrize(
-    "theta", [None, 0.7, 1, np.float32(0.7), {"rate": jnp.array(0.7), "act": jnp.tanh, "n": 3}], ids=str
+    "theta",
+    [None, 0.7, 1, np.float32(0.7), {"rate": jnp.array(0.7), "act": jnp.tanh, "n": 3}],
+    ids=["None", "float", "int", "scalar", "dict"],
 )
 def test_theta_may_be_any_tree(theta):
     assert nj.odesolve(uses_rate, 1.0, 0.0, 1.0, theta).ok
