@@ -1,6 +1,6 @@
 """How `vmap`, `grad` and `jvp` reach the lane engine: one primitive whose batching rule adds a lane axis.
 
-Every name of JAX that is not stable API is used in this file, in `placement` or in `fused`.
+Every name of JAX that is not stable API is used in this file, in `placement`, `fused` or `checks`.
 """
 
 import functools
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.core import ShapedArray, Tracer
+from jax.core import ShapedArray
 from jax.extend.core import ClosedJaxpr, Primitive, jaxpr_as_fun
 from jax.interpreters import ad, batching, mlir
 
@@ -310,4 +310,4 @@ finds_nan(backward_p, _pulled_or_pushed)
 
 def is_traced(values: PyTree) -> bool:
     """Whether any value belongs to a transformation that is still going on."""
-    return any(isinstance(x, Tracer) for x in jax.tree.leaves(values))
+    return any(map(placement.is_tracer, jax.tree.leaves(values)))

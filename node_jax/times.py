@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.core import Tracer
 
 from node_jax import tree
+from node_jax.placement import is_tracer
 from node_jax.types import PyTree
 
 ULPS = 8  # units in the last place: a time this near to an end of the solve is that end
@@ -45,18 +45,18 @@ def _digits(x: Any) -> jnp.dtype | None:
 
     The values of a transformation are not known: they keep all the digits that they have.
     """
-    if isinstance(x, Tracer) and jnp.issubdtype(x.dtype, jnp.integer):
+    if is_tracer(x) and jnp.issubdtype(x.dtype, jnp.integer):
         return jnp.finfo(f"float{8 * max(4, x.dtype.itemsize)}").dtype
     if not isinstance(x, jax.Array | np.ndarray | np.generic) or not jnp.issubdtype(x.dtype, jnp.floating):
         return None
-    weak = isinstance(x, jax.Array) and x.weak_type and not isinstance(x, Tracer)
+    weak = isinstance(x, jax.Array) and x.weak_type and not is_tracer(x)
     return None if weak and x.dtype.itemsize > 4 else x.dtype
 
 
 def _known(x: Any, dtype: jnp.dtype) -> np.ndarray:
     """Return the finite values, in 64 bits, of concrete times that `dtype` may not hold."""
     own = _digits(x)
-    if isinstance(x, Tracer) or (own is not None and tree.promoted(own, dtype) == dtype):
+    if is_tracer(x) or (own is not None and tree.promoted(own, dtype) == dtype):
         return np.zeros(0)
     values = np.ravel(np.asarray(x, np.float64))
     return values[np.isfinite(values)]
