@@ -171,12 +171,13 @@ def test_the_way_back_restarts_with_any_method(method, points):
 
 
 @every_adjoint
-@pytest.mark.parametrize("t1", [1.0, 5.0, 10.0])
-def test_a_state_at_rest_has_the_gradient_of_the_flow(adjoint, t1):
-    def end(z0):
+def test_a_state_at_rest_has_the_gradient_of_the_flow(adjoint):
+    def end(z0, t1):
         return nj.odesolve(lotka_volterra, z0, 0.0, t1, jnp.ones(4), adjoint=adjoint, max_steps=256).z1[0]
 
-    np.testing.assert_allclose(jax.grad(end)(jnp.ones(2)), [np.cos(t1), -np.sin(t1)], atol=2e-5)
+    slope = jax.jit(jax.grad(end))
+    for t1 in (1.0, 5.0, 10.0):
+        np.testing.assert_allclose(slope(jnp.ones(2), t1), [np.cos(t1), -np.sin(t1)], atol=2e-5)
 
 
 def test_steps_whose_estimate_says_nothing_are_counted():
@@ -324,13 +325,14 @@ LOST = {
 
 
 @every_adjoint
-@pytest.mark.parametrize("lost", LOST.values(), ids=LOST.keys())
-def test_a_masked_solve_that_failed_has_a_gradient_of_exactly_zero(lost, adjoint):
+def test_a_masked_solve_that_failed_has_a_gradient_of_exactly_zero(adjoint):
     def loss(z0, t0, t1, rate):
         sol = nj.odesolve(decay, z0, t0, t1, rate, adjoint=adjoint, max_steps=32)
         return jnp.where(sol.ok, sol.z1, 0.0)
 
-    np.testing.assert_array_equal(jax.grad(loss, (0, 1, 2, 3))(*lost), 0.0)
+    slopes = jax.jit(jax.grad(loss, (0, 1, 2, 3)))
+    for name, lost in LOST.items():
+        np.testing.assert_array_equal(slopes(*lost), 0.0, err_msg=name)
 
 
 def squared(z, t, theta):
