@@ -5,12 +5,14 @@ PYTHON ?= python3
 WORKERS ?= 2
 NOTEBOOKS ?= notebooks
 JAX ?= 0.8.3
+N ?= 1000
+SEED ?= 0
 
 BIN := .venv/bin
 OLDEST := .venv-oldest/bin
 BENCH := .venv-bench/bin
 
-.PHONY: demo test test-oldest test-jax notebooks bench lint clean
+.PHONY: demo test test-oldest test-jax fuzz notebooks bench lint clean
 
 demo: .venv/.demo
 	$(BIN)/python -m node_jax demo
@@ -25,6 +27,10 @@ test-oldest: .venv-oldest/.test
 # the newest of everything but JAX: make test-jax, or with another JAX=0.7.2
 test-jax: .venv-jax-$(JAX)/.test
 	XLA_FLAGS= .venv-jax-$(JAX)/bin/python -m pytest -n $(WORKERS)
+
+# random solves against what is known of them, kept in build/fuzz and continued there: make fuzz N=10000 SEED=0
+fuzz: .venv/.dev
+	$(BIN)/python -m tests.fuzz --draws $(N) --seed $(SEED) --workers $(WORKERS)
 
 # where executed notebooks go: make NOTEBOOKS=build/notebooks notebooks leaves the stored ones alone
 notebooks: .venv/.notebooks

@@ -29,7 +29,8 @@ from node_jax.methods import (
 from node_jax.nn import NeuralODE
 from node_jax.odesolve import odesolve
 from node_jax.save import Dense, SaveAt, SaveEnd, SaveSteps
-from node_jax.solution import Solution, SolveError
+from node_jax.solution import InputError, Solution, SolveError
+from node_jax.tangent import with_tangent
 from node_jax.train import fit
 from node_jax.types import Stats, Status
 
@@ -46,6 +47,7 @@ __all__ = [
     "Forward",
     "GradientReport",
     "Grid",
+    "InputError",
     "Interpolated",
     "MemoryEstimate",
     "NeuralODE",
@@ -79,6 +81,7 @@ __all__ = [
     "testing",
     "train",
     "tsit5",
+    "with_tangent",
 ]
 
 

@@ -148,6 +148,20 @@ def warn_of_tolerances(steps: Any, z0: PyTree) -> None:
 _DEFAULT = Adaptive().rtol
 
 
+def warn_of_small_states(steps: Any, z0: PyTree, solution: Any) -> None:
+    """Warn where the steps of a concrete solve were not controlled, since its ends are below the absolute tolerance."""
+    if not isinstance(steps, Adaptive) or 2 * int(solution.stats.unseen) <= int(solution.stats.accepted):
+        return
+    ends = [[np.abs(np.asarray(x, complex)) for x in jax.tree.leaves(z)] for z in (z0, solution.z1)]
+    atol = [np.asarray(a, float) for a in jax.tree.leaves(tree.spread(steps.atol, solution.z1))]
+    small = all(np.all(x <= a) for end in ends for x, a in zip(end, atol, strict=True))
+    if small and any(np.any(x != y) for x, y in zip(*ends, strict=True)):
+        _warn(
+            f"the state is smaller than atol={steps.atol} at both ends of the solve: {int(solution.stats.unseen)} of "
+            f"{int(solution.stats.accepted)} steps were accepted whatever they did. Take a smaller atol, or other units"
+        )
+
+
 def _warn(text: str) -> None:
     """Warn at the innermost line that is not part of this package."""
     level, frame = 1, sys._getframe()

@@ -41,6 +41,8 @@ class GradientReport(NamedTuple):
         reconstruction_error: relative error of `z(t0)` found on the way back, with `Backsolve` and `Reversible`; else
             None.
         limited: share of the accepted steps at the limit of stability; None for methods that cannot tell.
+        unseen: share of the accepted steps whose error estimate said nothing (`Stats.unseen`); None under prescribed
+            steps.
         adjoint: the strategy.
     """
 
@@ -53,6 +55,7 @@ class GradientReport(NamedTuple):
     backward_nfe: int | None
     reconstruction_error: float | None
     limited: float | None
+    unseen: float | None
     adjoint: Any
 
     def __str__(self) -> str:
@@ -70,6 +73,8 @@ class GradientReport(NamedTuple):
             text += f" The way back missed z(t0) by {self.reconstruction_error:.1e} of its size."
         if self.limited is not None and self.limited > 0.2:
             text += f" {self.limited:.0%} of the steps were at the limit of stability: the problem is stiff."
+        if self.unseen is not None and self.unseen > 0.5:
+            text += f" For {self.unseen:.0%} of the steps the error estimate said nothing: with_tangent controls more."
         back = "" if self.backward_nfe is None else f", {self.backward_nfe:,} back"
         return f"{text} {self.forward_nfe:,} field evaluations forward{back}."
 
@@ -90,9 +95,12 @@ def check_gradient(
 ) -> GradientReport:
     """Estimate the error of the gradient of `<cotangent, z1>` that a strategy gives at these options.
 
-    The gradient with respect to `z0`, `theta` and the leaves of `f` is held against that of the exact discrete adjoint
-    at a hundredth and a ten-thousandth of the tolerance (under prescribed steps: of an adaptive solve), and that
-    against a finite difference along one direction with Richardson extrapolation.
+    The gradient with respect to `z0`, `theta` and the leaves of `f` is held against that of `Interpolated`, whose
+    adjoint has an error control of its own, at a hundredth and a ten-thousandth of the tolerance (under prescribed
+    steps: of an adaptive solve). That is held against the variational equation along one direction, solved with state
+    and tangent under error control. No reference is taken from the steps that are judged. Where the field cannot be
+    pushed forward (a `jax.custom_vjp`), a finite difference with Richardson extrapolation stands for the variational
+    equation.
 
     Args:
         f: vector field; this and what follows as in `odesolve`, with concrete values, one solve.
@@ -126,7 +134,7 @@ def check_gradient(
     sol = odesolve(f, z0, t0, t1, theta, method=method, steps=steps, adjoint=adjoint, max_steps=max_steps)
 
     exact, rougher = (problem.gradient(*_reference(method, steps, k)) for k in (4, 2))
-    uncertainty = max(_gap(rougher, exact), problem.misfit(exact, *_reference(method, steps, 4)))
+    uncertainty = max(_gap(rougher, exact), problem.misfit(exact, _reference(method, steps, 4)))
     error = _gap(problem.gradient(method, steps, adjoint), exact)
     ok = error + uncertainty <= accept
     needed = None
@@ -138,7 +146,9 @@ def check_gradient(
         found, nfe = _back_at_t0(*prepare(f, z0, t0, t1, theta, **options), cotangent)
         nfe, missed = int(nfe), _gap(found, z0)
     limited = None if int(sol.stats.limited) < 0 else int(sol.stats.limited) / max(1, int(sol.stats.accepted))
-    return GradientReport(error, uncertainty, ok, accept, needed, int(sol.stats.nfe), nfe, missed, limited, adjoint)
+    unseen = None if int(sol.stats.unseen) < 0 else int(sol.stats.unseen) / max(1, int(sol.stats.accepted))
+    counts = (int(sol.stats.nfe), nfe, missed, limited, unseen)
+    return GradientReport(error, uncertainty, ok, accept, needed, *counts, adjoint)
 
 
 class _Problem(NamedTuple):
@@ -170,30 +180,55 @@ class _Problem(NamedTuple):
         moving, still = self.split()
         return jax.grad(self.value)(moving, still, (method, steps, adjoint, factor))
 
-    def misfit(self, gradient: PyTree, method, steps, adjoint, factor: int) -> float:
-        """Hold a gradient against a difference along one direction; relative."""
-        moving, still = self.split()
+    def misfit(self, gradient: PyTree, options: tuple) -> float:
+        """Hold a gradient against the derivative along one direction; relative."""
+        moving, _ = self.split()
         leaves, structure = jax.tree.flatten(moving)
         keys = jax.random.split(jax.random.key(0), max(1, len(leaves)))
-        scales = [jnp.maximum(jnp.abs(x), 1e-3 * jnp.max(jnp.abs(x), initial=1e-30)) for x in leaves]
+        scales = [_scale(x) for x in leaves]
         signs = [jax.random.rademacher(k, x.shape).astype(x.dtype) for k, x in zip(keys, leaves, strict=False)]
         direction = jax.tree.unflatten(structure, [s * x for s, x in zip(signs, scales, strict=True)])
+        try:
+            wanted = self.pushed(direction, options)
+        except TypeError:  # a field with its own custom_vjp
+            wanted = self.difference(direction, options)
+        slope = float(tree.dot(gradient, direction, tree.real_dtype(self.z0)))
+        pairs = zip(*map(jax.tree.leaves, (gradient, direction)), strict=True)
+        size = sum(float(jnp.sum(jnp.abs(g * v))) for g, v in pairs)
+        return abs(slope - wanted) / max(size, 1e-30)
+
+    def pushed(self, direction: PyTree, options: tuple) -> float:
+        """Return the derivative along a direction: the variational equation, solved together with the state."""
+        (f, z0, theta), (rigid, _, other) = self.split()
+        push_f, v0, push_theta = direction
+        method, steps, _, factor = options
+
+        def field(zv, t, parts):
+            def slope(z, values):
+                f, theta = eqx.combine(values, (rigid, other))
+                return f(z, t, theta)
+
+            return jax.jvp(slope, (zv[0], parts[0]), (zv[1], parts[1]))
+
+        parts = ((f, theta), (push_f, push_theta))
+        limit = factor * self.max_steps
+        sol = odesolve(field, (z0, v0), self.t0, self.t1, parts, method=method, steps=steps, max_steps=limit)
+        return float(tree.dot(self.cotangent, sol.z1[1], tree.real_dtype(z0)))
+
+    def difference(self, direction: PyTree, options: tuple) -> float:
+        """Return the derivative along a direction by finite differences."""
+        moving, still = self.split()
 
         def moved(h: float) -> jax.Array:
             there = jax.tree.map(lambda x, v: x + h * v, moving, direction)
-            return self.value(there, still, (method, steps, adjoint, factor))
+            return self.value(there, still, options)
 
         def along(h: float) -> float:
             high, low = (float(moved(s * h)) for s in (1.0, -1.0))
             return (high - low) / (2 * h)
 
         h = float(jnp.finfo(tree.real_dtype(self.z0)).eps) ** 0.2
-        difference = (4 * along(h / 2) - along(h)) / 3
-        slope = float(tree.dot(gradient, direction, tree.real_dtype(self.z0)))
-        size = sum(
-            float(jnp.sum(jnp.abs(g * v))) for g, v in zip(*map(jax.tree.leaves, (gradient, direction)), strict=True)
-        )
-        return abs(slope - difference) / max(size, 1e-30)
+        return (4 * along(h / 2) - along(h)) / 3
 
     def needed(self, method, steps, adjoint, exact: PyTree, accept: float) -> float | None:
         """Return the largest of ever smaller relative tolerances with which, and with the next, it is accepted."""
@@ -210,16 +245,22 @@ class _Problem(NamedTuple):
         return None
 
 
+def _scale(x: jax.Array) -> jax.Array:
+    """Return the size of a change of each element: of the element, or of the others; 1 where all are zero."""
+    most = jnp.max(jnp.abs(x), initial=0.0)
+    return jnp.where(most > 0, jnp.maximum(jnp.abs(x), 1e-3 * most), 1.0)
+
+
 def _tighter(steps: Adaptive, factor: float) -> Adaptive:
     scaled = jax.tree.map(lambda x: jnp.asarray(x) * factor, (steps.rtol, steps.atol))  # arrays: nobody typed these
     return eqx.tree_at(lambda s: (s.rtol, s.atol), steps, scaled)
 
 
 def _reference(method, steps, k: int) -> tuple:
-    """Return options at a tolerance smaller by `10**k`."""
-    if isinstance(steps, Adaptive):
-        return method, _tighter(steps, 10.0**-k), Checkpointed(), 16
-    return method if method.has_error else tsit5, Adaptive(10.0 ** (-6 - k), 10.0 ** (-8 - k)), Checkpointed(), 16
+    """Return options at a tolerance smaller by `10**k`, with an adjoint that has an error control of its own."""
+    method = method if method.has_error and method.dense else tsit5
+    tight = _tighter(steps, 10.0**-k) if isinstance(steps, Adaptive) else Adaptive(10.0 ** (-6 - k), 10.0 ** (-8 - k))
+    return method, dataclasses.replace(tight, first_step=None), Interpolated(), 16
 
 
 def _gap(got: PyTree, want: PyTree) -> float:

@@ -1,6 +1,6 @@
 """How `vmap`, `grad` and `jvp` reach the lane engine: one primitive whose batching rule adds a lane axis.
 
-Every name of JAX that is not stable API is used in this file, in `placement` or in `fused`.
+Every name of JAX that is not stable API is used in this file, in `placement`, `fused` or `checks`.
 """
 
 import functools
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.core import ShapedArray, Tracer
+from jax.core import ShapedArray
 from jax.extend.core import ClosedJaxpr, Primitive, jaxpr_as_fun
 from jax.interpreters import ad, batching, mlir
 
@@ -21,6 +21,7 @@ from node_jax.fused import multiplies
 from node_jax.integrate import integrate
 from node_jax.linear import (
     Applied,
+    Asked,
     Call,
     Derivative,
     Gate,
@@ -29,7 +30,7 @@ from node_jax.linear import (
     Steps,
     each_of,
     each_of_shapes,
-    lanes_first,
+    keeps_states,
     one_entry,
     recorder_of,
     shapes_of,
@@ -166,8 +167,7 @@ def _jvp(primals, tangents, *, recording, **params):
     dots = tree.picked(tangents, moving)
     results, structure = jax.tree.flatten(steps.results(residuals))
     if call.adjoint.plain and not any(placement.axes(jax.typeof(x)) for x in primals):
-        dots = _bind(Gate(), _used(call, moving, outcome, dots), dots, dots)
-        pushed = steps.push(residuals, dots)
+        pushed = _gated(steps, residuals, outcome, dots, results)
     else:
         pushed = _bind(steps, residuals, dots, results)
     count = len(jax.tree.leaves(steps.results(residuals)[:2]))
@@ -199,11 +199,13 @@ def _tangents(call: Call, outs: Sequence, outcome: Outcome, moved: tuple, histor
     return [ad.Zero(jax.typeof(x).to_tangent_aval()) if t is _STILL else t for x, t in zip(outs, dots, strict=True)]
 
 
-def _used(call: Call, moving, outcome: Outcome, dots) -> list:
-    """Say for each entry of the leaves that move whether any lane took a step with it."""
-    taken = outcome.stats.accepted > 0
-    used = [lanes_first(tree.any_missing(taken, mask), mask) for mask in tree.picked(call.masks, moving)]
-    return [jnp.expand_dims(u, range(u.ndim, t.ndim)) for u, t in zip(used, dots, strict=True)]
+def _gated(steps: Steps, residuals: Sequence, outcome: Outcome, dots: list, results: list) -> list:
+    """Push tangents through plain code, whose transpose leaves out what lanes add that failed or took no step."""
+    asked = jnp.zeros(outcome.ok.shape, jnp.float32)
+    gate = Gate(tuple(tree.picked(steps.call.masks, steps.moving)))
+    *dots, passed = _bind(gate, [outcome.ok, outcome.stats.accepted > 0], [*dots, asked], [*dots, asked])
+    pushed = steps.push(residuals, dots)
+    return _bind(Asked(len(steps.call.lanes)), [asked], [*pushed, passed], results)
 
 
 def _known(tangents) -> tuple[bool, ...]:
@@ -258,7 +260,10 @@ def _batch_applied(primitive, args, dims, *, fn: Applied, avals):
             for x, d in zip(args[fn.count :], dims[fn.count :], strict=True)
         ]
         mapped = fn._replace(linear=Mapped(fn.linear, tuple(dims[: fn.count]), size))
-        return primitive.bind(*args[: fn.count], *front, fn=mapped, avals=_avals(avals, size)), [0] * len(avals)
+        args = [*args[: fn.count], *front]
+        # more lanes keep fewer states of each
+        shapes = _avals(jax.eval_shape(mapped.apply, *args)) if keeps_states(fn) else _avals(avals, size)
+        return primitive.bind(*args, fn=mapped, avals=shapes), [0] * len(avals)
 
     return placement.mapped(batched, args, dims)
 
@@ -305,4 +310,4 @@ finds_nan(backward_p, _pulled_or_pushed)
 
 def is_traced(values: PyTree) -> bool:
     """Whether any value belongs to a transformation that is still going on."""
-    return any(isinstance(x, Tracer) for x in jax.tree.leaves(values))
+    return any(map(placement.is_tracer, jax.tree.leaves(values)))

@@ -4,6 +4,7 @@ A map has `push(residuals, dots)` and `pull(residuals, bars)`, on flat lists; a 
 other maps have them as `linear`.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -148,15 +149,49 @@ class Guard(NamedTuple):
 
 
 class Gate(NamedTuple):
-    """The identity, except that cotangents of inputs that no step used are zero."""
+    """The identity, except that cotangents of inputs are zero where no lane used them: they may be NaN.
 
-    def push(self, used, dots) -> list:
+    Residuals say which lanes succeeded and which took a step; a lane that failed used its inputs only if its outputs
+    have a cotangent. A last tangent, of the shape of the lanes, carries that from `Asked`.
+    """
+
+    masks: tuple
+
+    def push(self, lanes, dots) -> list:
         """Let all pass."""
         return list(dots)
 
-    def pull(self, used, bars) -> list:
-        """Stop what was not used: it may be NaN."""
-        return [g if g is None else jnp.where(yes, g, jnp.zeros_like(g)) for yes, g in zip(used, bars, strict=True)]
+    def pull(self, lanes, bars) -> list:
+        """Stop what was not used."""
+        (ok, taken), (*bars, asked) = lanes, bars
+        counts = ok | (taken & (asked != 0))
+        return [*map(functools.partial(_used, counts), bars, self.masks), jnp.zeros_like(asked)]
+
+
+class Asked(NamedTuple):
+    """The identity, except for a last tangent that ends here; its cotangent says which lanes have one."""
+
+    lanes: int
+
+    def push(self, _, dots) -> list:
+        """Let all but the last pass."""
+        return list(dots[:-1])
+
+    def pull(self, like, bars) -> list:
+        """Say where any cotangent is not zero."""
+        asked = jnp.zeros_like(like[0])
+        for g in bars:
+            if g is not None:
+                any_here = jnp.any(g != 0, axis=tuple(range(g.ndim - self.lanes)))
+                asked = asked + any_here.astype(asked.dtype)
+        return [*bars, asked]
+
+
+def _used(counts: jax.Array, g: jax.Array | None, mask: Sequence[bool]) -> jax.Array | None:
+    if g is None:
+        return None
+    yes = lanes_first(tree.any_missing(counts, mask), mask)
+    return jnp.where(jnp.expand_dims(yes, range(yes.ndim, g.ndim)), g, jnp.zeros_like(g))
 
 
 class Mapped(NamedTuple):
@@ -217,6 +252,11 @@ def one_entry(linear) -> Any:
     while isinstance(linear, Mapped):
         linear = linear.linear
     return linear
+
+
+def keeps_states(linear) -> bool:
+    """Whether the states of a history are among the results of a map."""
+    return getattr(_innermost(linear), "with_history", False)
 
 
 def _innermost(linear) -> Any:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from node_jax import arguments, lanes, tree
 from node_jax.adjoints.checkpointed import Checkpointed
@@ -18,7 +19,7 @@ from node_jax.methods import ExplicitRK, tsit5
 from node_jax.outside import reads
 from node_jax.problem import Inputs, Problem
 from node_jax.save import Dense, SaveAt, SaveEnd, SaveSteps
-from node_jax.solution import Solution, SolveError
+from node_jax.solution import InputError, Solution, SolveError
 from node_jax.times import time_dtype
 from node_jax.types import PyTree, Status, VectorField
 
@@ -87,7 +88,8 @@ def odesolve(
         A `Solution`.
 
     Raises:
-        SolveError: if the solve fails, values are concrete and `throw` is true; `.solution` holds what was saved.
+        SolveError: if the solve fails, values are concrete and `throw` is true; `.solution` holds what was saved. Where
+            an argument is wrong it is an `InputError`, a `ValueError` too, that names the argument and its value.
         ValueError, TypeError: for arguments of a wrong shape, dtype or type, at trace time.
         FloatingPointError: under `jax_debug_nans`, if a solve meets a NaN. Rows that no step wrote are NaN and pass,
             except where they are results of a `jit` of the caller, which JAX looks at itself.
@@ -109,9 +111,22 @@ def odesolve(
     prepared = prepare(f, z0, t0, t1, theta, **options, lane_width=lane_width, order=order)
     debugs = jax.config.jax_debug_nans  # pyright: ignore[reportAttributeAccessIssue]
     solution = _watched(*prepared) if debugs else _solve(*prepared)
-    if throw and not lanes.is_traced(solution) and not bool(jnp.all(solution.ok)):
+    if lanes.is_traced(solution):
+        return solution
+    arguments.warn_of_small_states(steps, z0, solution)
+    if throw and not bool(jnp.all(solution.ok)):
+        if bool(jnp.any(solution.status == Status.BAD_INPUT)):
+            raise InputError(solution, _complaint(t0, t1, steps, save))
         raise SolveError(solution)
     return solution
+
+
+def _complaint(t0: Any, t1: Any, steps: Any, save: Any) -> str | None:
+    """Say which argument of a concrete solve is wrong, and its value."""
+    for name, t in (("t0", t0), ("t1", t1)):
+        if not np.isfinite(t):
+            return f"{name} must be finite, got {t}"
+    return steps.complaint(t0, t1) or save.complaint(t0, t1)
 
 
 def _watched(static: _Static, dynamic: list) -> Solution:
@@ -165,8 +180,8 @@ def problem_of(static: _Static, dynamic: list) -> tuple[Problem, list, PyTree]:
     def with_params(z, t, theta):
         return call(theta[count:], z, t, jax.tree.unflatten(params_structure, theta[:count]))
 
-    steps, save = (part.aligned(t0, t1) for part in (steps, save))
-    inputs = Inputs(z0, t0, t1, [jnp.asarray(p) for p in params + field.consts], steps, save, order)
+    numbers = [jnp.asarray(p) for p in params + field.consts]
+    inputs = Inputs(z0, t0, t1, numbers, steps.aligned(t0, t1), save, order)
     flat, structure = jax.tree.flatten(inputs)
     timed = field.used[len(jax.tree.leaves(z0))]
     unflatten = functools.partial(_unflatten, structure)

@@ -1,6 +1,6 @@
 """Where arrays lie: axes of `shard_map` over which they vary, axes of a mesh along which their types spread them.
 
-Every name of JAX that is not stable API is used in this file, in `lanes` or in `fused`.
+Every name of JAX that is not stable API is used in this file, in `lanes`, `fused` or `checks`.
 """
 
 import contextlib
@@ -11,11 +11,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.core import ShapedArray
+from jax.core import ShapedArray, Tracer
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
 EXPLICIT = jax.__version_info__ >= (0, 9)  # before, types do not always name their mesh
+
+
+def is_tracer(x: Any) -> bool:
+    """Whether a value belongs to a transformation that is still going on."""
+    return isinstance(x, Tracer)
 
 
 def axes(aval: Any) -> frozenset:

@@ -1,6 +1,7 @@
 """What a solve returns, and the error that carries it."""
 
 import copyreg
+import dataclasses
 from typing import Any, NoReturn
 
 import equinox as eqx
@@ -110,7 +111,8 @@ class Solution(eqx.Module):
             failed = jnp.expand_dims(~self.ok, range(self.ok.ndim, x.ndim))
             return jnp.where(failed, jnp.asarray(value, x.dtype), x)
 
-        return eqx.tree_at(lambda s: (s.z1, s.zs), self, jax.tree.map(replaced, (self.z1, self.zs)))
+        z1, zs = jax.tree.map(replaced, (self.z1, self.zs))
+        return dataclasses.replace(self, z1=z1, zs=zs)
 
     def __getattr__(self, name: str) -> NoReturn:
         """Say what is used here instead of a name of another package."""
@@ -170,13 +172,23 @@ class SolveError(RuntimeError):
 
     solution: Solution
 
-    def __init__(self, solution: Solution):
+    def __init__(self, solution: Solution, remedy: str | None = None):
         """Describe the failure and what to try."""
         status = np.asarray(solution.status).ravel()
         worst = Status(int(status[status != Status.SUCCESS][0]))
-        super().__init__(f"{summary(solution)}. {_REMEDY[worst]}. (throw=False returns the solution instead.)")
+        said = remedy or _REMEDY[worst]
+        super().__init__(f"{summary(solution)}. {said}. (throw=False returns the solution instead.)")
         self.solution = solution
 
     def __reduce__(self) -> tuple:
         """Rebuild from message and attributes, past `__init__`, which takes a solution and not a message."""
         return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # pyright: ignore[reportAttributeAccessIssue]
+
+
+class InputError(SolveError, ValueError):
+    """A concrete solve ended with status `BAD_INPUT`: the message names the argument and its value.
+
+    Args:
+        solution: the `Solution` of the failed solve.
+        remedy: what is wrong.
+    """

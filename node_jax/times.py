@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.core import Tracer
 
 from node_jax import tree
+from node_jax.placement import is_tracer
 from node_jax.types import PyTree
 
 ULPS = 8  # units in the last place: a time this near to an end of the solve is that end
@@ -45,18 +45,18 @@ def _digits(x: Any) -> jnp.dtype | None:
 
     The values of a transformation are not known: they keep all the digits that they have.
     """
-    if isinstance(x, Tracer) and jnp.issubdtype(x.dtype, jnp.integer):
+    if is_tracer(x) and jnp.issubdtype(x.dtype, jnp.integer):
         return jnp.finfo(f"float{8 * max(4, x.dtype.itemsize)}").dtype
     if not isinstance(x, jax.Array | np.ndarray | np.generic) or not jnp.issubdtype(x.dtype, jnp.floating):
         return None
-    weak = isinstance(x, jax.Array) and x.weak_type and not isinstance(x, Tracer)
+    weak = isinstance(x, jax.Array) and x.weak_type and not is_tracer(x)
     return None if weak and x.dtype.itemsize > 4 else x.dtype
 
 
 def _known(x: Any, dtype: jnp.dtype) -> np.ndarray:
     """Return the finite values, in 64 bits, of concrete times that `dtype` may not hold."""
     own = _digits(x)
-    if isinstance(x, Tracer) or (own is not None and tree.promoted(own, dtype) == dtype):
+    if is_tracer(x) or (own is not None and tree.promoted(own, dtype) == dtype):
         return np.zeros(0)
     values = np.ravel(np.asarray(x, np.float64))
     return values[np.isfinite(values)]
@@ -82,20 +82,34 @@ def rounding(t0: jax.Array, t1: jax.Array) -> jax.Array:
     return ULPS * float(jnp.finfo(t0.dtype).eps) * jnp.maximum(jnp.abs(t0), jnp.abs(t1))
 
 
-def aligned(ts: jax.Array, t0: jax.Array, t1: jax.Array) -> jax.Array:
-    """Return times of which those that lie beyond an end by rounding are that end."""
-    inside = jnp.clip(ts, jnp.minimum(t0, t1), jnp.maximum(t0, t1))
-    return _moved(ts, inside, rounding(t0, t1))
+def between(ts: jax.Array, t0: jax.Array, t1: jax.Array) -> jax.Array:
+    """Return times of which those beyond an end, where rounding put them, are that end."""
+    return jnp.clip(ts, jnp.minimum(t0, t1), jnp.maximum(t0, t1))
 
 
 def from_end_to_end(ts: jax.Array, t0: jax.Array, t1: jax.Array) -> jax.Array:
     """Return times that begin at `t0` and end at `t1` to the last bit if they do up to rounding."""
-    ends = jnp.stack([t0, t1])
-    return aligned(ts, t0, t1).at[jnp.array([0, -1])].set(_moved(ts[jnp.array([0, -1])], ends, rounding(t0, t1)))
+    ends, inside = jnp.stack([t0, t1]), between(ts, t0, t1)
+    there = inside.at[jnp.array([0, -1])].set(ends)
+    return ts + lax.stop_gradient(jnp.where(jnp.abs(ts - there) <= rounding(t0, t1), there - ts, 0.0))
 
 
-def _moved(ts: jax.Array, there: jax.Array, limit: jax.Array) -> jax.Array:
-    return ts + lax.stop_gradient(jnp.where(jnp.abs(ts - there) <= limit, there - ts, 0.0))
+def misplaced(name: str, ts: Any, t0: Any, t1: Any) -> str | None:
+    """Say which of concrete times is no number, turns back or lies beyond an end; None if none does."""
+    ts, (t0, t1) = np.asarray(ts, np.float64), np.asarray([t0, t1], np.float64)
+    sign = -1.0 if t1 < t0 else 1.0
+    blur = ULPS * float(np.finfo(np.float32).eps) * max(abs(t0), abs(t1))
+    for i, t in enumerate(ts):
+        if not np.isfinite(t):
+            return f"{name}[{i}] must be finite, got {t}"
+        if i and sign * (t - ts[i - 1]) < 0:
+            return f"{name} must go from t0={t0} towards t1={t1}: {name}[{i}]={t} comes after {ts[i - 1]}"
+    for i, end, which in ((0, t0, "t0"), (-1, t1, "t1")):
+        beyond = sign * (ts[i] - end) if i else sign * (end - ts[i])
+        if ts.size and beyond > 0:
+            more = " (times are compared in the dtype of the solve)" if beyond <= blur else ""
+            return f"{name}[{i % ts.size}]={ts[i]} lies beyond {which}={end}{more}"
+    return None
 
 
 def narrowed(slope: PyTree, z: PyTree, t: jax.Array) -> PyTree:

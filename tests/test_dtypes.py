@@ -37,9 +37,9 @@ EPS = {
 @pytest.mark.parametrize("dtype", EPS)
 def test_the_state_keeps_its_dtype_and_the_solution_is_right(dtype):
     z0 = jnp.asarray([1.0, -2.0], dtype)
-    sol = nj.odesolve(shrink, z0, 0.0, 1.0, save=nj.SaveAt(jnp.array([0.5, 1.0])))
-    assert sol.z1.dtype == sol.zs.dtype == z0.dtype
     time = jnp.finfo(jnp.result_type(jnp.float32, z0)).dtype
+    sol = nj.odesolve(shrink, z0, 0.0, 1.0, save=nj.SaveAt(jnp.array([0.5, 1.0], time)))
+    assert sol.z1.dtype == sol.zs.dtype == z0.dtype
     assert sol.ts.dtype == sol.t_reached.dtype == time
     scale = np.exp(-RATE * np.array([0.5, 1.0]))[:, None]
     got = np.asarray(sol.zs).astype(complex)
@@ -135,7 +135,7 @@ def notes_the_dtype_of_time(z, t, theta):
 )
 def test_the_field_sees_scalar_times_of_the_states_real_dtype(z, time):
     SEEN.clear()
-    nj.odesolve(notes_the_dtype_of_time, jnp.ones(2, z), 0, np.float64(1.0), method=nj.rk4, steps=nj.Fixed(2))
+    nj.odesolve(notes_the_dtype_of_time, jnp.ones(2, z), 0, 1.0, method=nj.rk4, steps=nj.Fixed(2))
     assert SEEN
     assert set(SEEN) == {(jnp.dtype(time), ())}
 
@@ -228,7 +228,9 @@ def test_fields_of_other_packages_are_rearranged():
 
 
 @pytest.mark.parametrize(
-    "theta", [None, 0.7, 1, np.float32(0.7), {"rate": jnp.array(0.7), "act": jnp.tanh, "n": 3}], ids=str
+    "theta",
+    [None, 0.7, 1, np.float32(0.7), {"rate": jnp.array(0.7), "act": jnp.tanh, "n": 3}],
+    ids=["None", "float", "int", "scalar", "dict"],
 )
 def test_theta_may_be_any_tree(theta):
     assert nj.odesolve(uses_rate, 1.0, 0.0, 1.0, theta).ok

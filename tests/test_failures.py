@@ -366,7 +366,7 @@ def test_the_summary_separates_thousands_and_statuses():
     reached = np.full(4096, 10.0)
     reached[[5, 6, 9, 1]] = [1.73, 4.0, 3.0, 2.0]
     zeros = jnp.zeros(4096, jnp.int32)
-    stats = nj.Stats(zeros, zeros, zeros, zeros, zeros)
+    stats = nj.Stats(*[zeros] * 6)
     sol = nj.Solution(zeros, None, None, jnp.asarray(status), jnp.asarray(reached), stats, None)
     assert str(sol) == "Solution: 4,092 ok, 3 MAX_STEPS, 1 BAD_INPUT, earliest at t=1.73"
 

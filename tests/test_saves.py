@@ -282,7 +282,7 @@ def test_fixed_takes_equal_steps_and_counts_them():
     sol = nj.odesolve(turn, START, 0.0, 2.0, method=nj.rk4, steps=nj.Fixed(8), save=nj.SaveSteps(8))
     np.testing.assert_allclose(sol.ts, np.linspace(0.25, 2.0, 8), rtol=1e-15)
     assert sol.ts[-1] == 2.0
-    assert [*map(int, sol.stats)] == [32, 8, 0, -1, 0]
+    assert [*map(int, sol.stats)] == [32, 8, 0, -1, 0, -1]
 
 
 @pytest.mark.parametrize("ends", [(0.0, 2.0), (2.0, 0.0)], ids=["forwards", "backwards"])

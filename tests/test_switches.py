@@ -5,6 +5,7 @@ import functools
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from jax.experimental import checkify, io_callback
 
@@ -179,3 +180,26 @@ def test_a_float32_solve_computes_nothing_in_64_bits(adjoint, save):
 
     computed = types_of(jax.make_jaxpr(loss if adjoint is None else jax.grad(loss))(rate).jaxpr)
     assert {"float32"} == {kind for kind in computed if kind.startswith(("float", "complex"))}
+
+
+@pytest.mark.parametrize("precision", ["default", "high", "highest", "bfloat16", "tensorfloat32", "float32"])
+def test_a_precision_of_matrix_products_is_the_callers(precision):
+    matrix = jnp.array([[0.0, 1.0], [-1.0, 0.0]])
+
+    def end(matrix):
+        return jnp.sum(
+            nj.odesolve(lambda z, t, a: a @ z, jnp.array([1.0, 0.5]), 0.0, 1.0, matrix, steps=nj.Fixed(8)).z1
+        )
+
+    with jax.default_matmul_precision(precision):
+        value, slope = jax.value_and_grad(end)(matrix)
+    np.testing.assert_allclose(value, 1.5 * np.cos(1.0) - 0.5 * np.sin(1.0), rtol=1e-5)
+    assert np.isfinite(slope).all()
+
+
+def test_a_default_device_is_the_callers():
+    device = jax.devices("cpu")[0]
+    with jax.default_device(device):
+        sol = nj.odesolve(nj.testing.decay, 1.0, 0.0, 1.0, 1.0)
+        slope = jax.grad(lambda rate: nj.odesolve(nj.testing.decay, 1.0, 0.0, 1.0, rate).z1)(1.0)
+    assert sol.z1.devices() == slope.devices() == {device}

@@ -101,9 +101,9 @@ def _bounded(body, carry, n: jax.Array, limit: int, h: PyTree):
     The others change nothing. Each block is taken again on the way back: what a conditional passes on would be stored
     for each of them, parameters included.
     """
+    count = -(-limit // BLOCK)
     h = jax.tree.map(lambda x: jnp.pad(x, [(0, -limit % BLOCK)] + [(0, 0)] * (x.ndim - 1)), h)
-    steps = (jnp.arange(limit + -limit % BLOCK), h)
-    blocks = jax.tree.map(lambda x: x.reshape(-1, BLOCK, *x.shape[1:]), steps)
+    blocks = jax.tree.map(lambda x: x.reshape(count, BLOCK, *x.shape[1:]), (jnp.arange(count * BLOCK), h))
 
     def scan(carry, steps):
         return lax.scan(jax.checkpoint(body), carry, steps)
@@ -115,7 +115,7 @@ def _bounded(body, carry, n: jax.Array, limit: int, h: PyTree):
         return lax.cond(steps[0][0] < n, scan, lambda carry, _: (carry, skipped), carry, steps)
 
     carry, kept = lax.scan(jax.checkpoint(block), carry, blocks)
-    return carry, jax.tree.map(lambda x: _wanted(x.reshape(-1, *x.shape[2:])), kept)
+    return carry, jax.tree.map(lambda x: _wanted(x.reshape(count * BLOCK, *x.shape[2:])), kept)
 
 
 def _wanted(x: jax.Array) -> jax.Array:

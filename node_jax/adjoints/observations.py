@@ -12,6 +12,7 @@ from node_jax.integrate import Each
 from node_jax.interpolate import coefficients
 from node_jax.problem import Inputs, Outcome, Problem, visible
 from node_jax.save import Interpolant, SaveAt, SaveEnd, SaveSteps
+from node_jax.times import between
 from node_jax.types import PyTree
 
 
@@ -50,7 +51,7 @@ def observed(each: Each, outcome: Outcome, bar: Cotangents, chosen: Sequence[boo
 
 def _at_times(inputs: Inputs, rest: tuple[Outcome, Cotangents]) -> Observations:
     outcome, bar = rest
-    ts = inputs.save.ts
+    ts = between(inputs.save.ts, inputs.t0, inputs.t1)
     return Observations(ts, outcome.out.zs, _at_first(inputs.sign, ts, bar.rows), outcome.out.cursor)
 
 

@@ -149,8 +149,9 @@ def _is_small(each: Each, chosen: list[bool]) -> bool:
             def at(z, some, time):
                 return problem.field(z, time if timed else inputs.t0, tree.replaced(inputs.theta, moving, some))
 
-            try:
-                jax.jvp(at, point, point)
+            pushes = jax.tree.map(lambda x: x[None], point)
+            try:  # as an ensemble of one: some functions are refused only by `vmap`
+                jax.vmap(lambda push: jax.jvp(at, point, push))(pushes)
             except TypeError:  # a function with its own custom_vjp
                 result[-1] = False
         return jnp.array(0)

@@ -80,7 +80,7 @@ def replay(each: Each, outcome: Outcome, history: History, recorder: Slots, shif
 
     `shifted` says for each leaf whether it is a time that moves.
     """
-    each, _ = crossing(each, shifted)
+    each, recorder = crossing(each, shifted)[0], recorder.of(history)
     problem, method = each.problem, each.problem.method
     moves = moving_times(each, shifted)
     inputs = problem.unflatten(each.leaves)

@@ -16,8 +16,9 @@ MOST, FILLED, FEW = 256 * 2**20, 16 * 2**20, 256  # bytes, bytes, states
 class History(NamedTuple):
     """Step sizes of all recorded steps (zero for a lane that did not step), times and states of some.
 
-    The last three have no lanes. What the way back does not need is None: sizes and times of prescribed steps, times
-    that the field does not look at.
+    The last three have no lanes. Sizes and times of prescribed steps are None. Other times that the way back does not
+    need have no rows: whether it needs them depends on the number of lanes, and `vmap` may add lanes to a history but
+    no leaves.
     """
 
     h: Any
@@ -30,6 +31,10 @@ class History(NamedTuple):
     def cleared(self) -> "History":
         """Begin anew in the same buffers, which need not be filled with zeros again."""
         return self._replace(n=jnp.zeros_like(self.n), stride=jnp.ones_like(self.stride))
+
+    def recorded_times(self) -> Time:
+        """Return the times, None where they were not recorded."""
+        return Time(*(None if x is None or not x.shape[0] else x for x in self.t))
 
     def has_lanes(self) -> list[bool]:
         """Say for each leaf whether it has lane axes."""
@@ -46,7 +51,7 @@ def count_slots(memory: int | None, checkpoints: int | None, limit: int, size: i
     """
     budget = min(MOST, max(FILLED, FEW * size)) if memory is None else memory
     wanted = checkpoints or budget // max(1, size)
-    return limit if wanted >= limit else max(2, wanted - wanted % 2)
+    return limit if wanted >= limit - 1 else max(2, wanted - wanted % 2)  # with one row to spare, still below the limit
 
 
 def buffers(limit: int, slots: int) -> list[int]:
@@ -78,9 +83,17 @@ class Slots(NamedTuple):
     precise: bool
     rounds: bool = True
     states: bool = True  # whether times and states are kept at all
+    slots: int | None = None  # known from a history; None: as many as the budget holds
+
+    def of(self, history: History) -> "Slots":
+        """Return the recorder with the slots of a history: under `vmap`, one lane does not show how many there are."""
+        rows = max((x.shape[0] for x in jax.tree.leaves(history.z)), default=self.limit)
+        return self._replace(slots=rows if rows == self.limit else rows - 1) if self.states else self
 
     def count(self, z: PyTree) -> int:
         """Slots for states shaped like `z`."""
+        if self.slots is not None:
+            return self.slots
         size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(z))
         return count_slots(self.memory, self.checkpoints, self.limit, size)
 
@@ -94,6 +107,12 @@ class Slots(NamedTuple):
             return Time(None, None)
         return t if self.precise or self.thinned(z) else Time(t.high, None)
 
+    def _buffers(self, t: jax.Array, z: PyTree, rows: int) -> Time:
+        """Set the buffers of times apart: without rows where no time is recorded."""
+        if self.prescribed or not self.states:
+            return Time(None, None)
+        return Time(*(tree.buffer(t, 0 if x is None else rows) for x in self._times(Time(t, t), z)))
+
     def blank(self, z: PyTree, t: jax.Array) -> History:
         """Set the buffers apart; one slot more takes what need not be kept."""
         count = self.count(z)
@@ -103,7 +122,7 @@ class Slots(NamedTuple):
         rounds = jnp.zeros(self.limit, jnp.int32) if self.rounds else None
         return History(
             h,
-            tree.buffer(self._times(Time(t, t), z), rows),
+            self._buffers(t, z, rows),
             tree.buffer(z, rows) if self.states else (),
             rounds,
             zero,
@@ -114,7 +133,8 @@ class Slots(NamedTuple):
         self, history: History, before_t: Time, before_z: PyTree, trial: Trial, rounds: jax.Array, memory=()
     ) -> History:
         """Record one trial; the index moves on only if some lane accepted it."""
-        h, t, z, _, n, stride = history
+        h, _, z, _, n, stride = history
+        t = history.recorded_times()
         count = self.count(before_z)
         slot = jnp.where(n % stride == 0, n // stride, count) if self.thinned(before_z) else n
         if h is not None:
@@ -124,6 +144,7 @@ class Slots(NamedTuple):
         n = n + jnp.any(trial.accepted)
         if self.thinned(before_z):
             (t, z), stride = _thin((t, z), (n >= count * stride) & (n < self.limit), stride, count)
+        t = Time(*(old if new is None else new for old, new in zip(history.t, t, strict=True)))
         return History(h, t, z, tree.put(history.rounds, rounds if self.rounds else None, history.n), n, stride)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from node_jax import tree
 from node_jax.arraylike import points_of
@@ -17,9 +18,6 @@ from node_jax.types import Method, PyTree, Status, Step, Time, VectorField
 
 STALLED = 10_000  # weight of accepted steps in a row that ends a solve which leads nowhere
 PATIENCE = 4  # accepted steps in a row after which a trial that was not finite is forgotten
-# In place of the number of these, before the first trial: an estimate that vanishes is not believed. The first step is
-# a guess, and a guess can lie where the estimate of a method is zero: that of bosh3 is for z' = -z and a step of 1.
-DOUBTED = 7
 
 
 class Adaptive(eqx.Module):
@@ -36,13 +34,16 @@ class Adaptive(eqx.Module):
             least 4 machine epsilons of each leaf are used.
         atol: absolute tolerance, in units of `z`; same forms.
         first_step: size of the first step, in units of `t`; default: chosen.
-        min_step: a rejected step of this size fails with `STEP_UNDERFLOW`.
+        min_step: no step is smaller, in units of `t`, but the one that ends at `t1` or a breakpoint. A step of this
+            size whose error is above the tolerance fails with `STEP_UNDERFLOW`; see `force_min_step`.
         max_step: no step is larger.
         breakpoints: array or list `(m,)` of times (or one time) at which `f` jumps (doses, switches), in any order:
             steps land on them, no step sees the field on both sides, and the slope is restarted.
         p: proportional coefficient of the PID controller; `i`, `d`: integral and derivative ones.
         safety, min_factor, max_factor: limits on the change of the step. With `p = d = 0` a step that was accepted is
             never followed by a smaller one.
+        force_min_step: whether a finite step of size `min_step` is accepted whatever its error, as torchdiffeq does.
+            The error is then no longer controlled.
         stay_stable: whether a step at the limit of stability of the method is followed by a smaller one. There the
             error is small and the product of the steps' Jacobians is not: without it the solution of a stiff problem
             may be right and its gradient wrong by orders of magnitude. It takes up to 5 % more steps there.
@@ -65,6 +66,7 @@ class Adaptive(eqx.Module):
     safety: float = eqx.field(static=True, default=0.9)
     min_factor: float = eqx.field(static=True, default=0.2)
     max_factor: float = eqx.field(static=True, default=10.0)
+    force_min_step: bool = eqx.field(static=True, default=False)
     stay_stable: bool = eqx.field(static=True, default=True)
     norm: Callable = eqx.field(static=True, default=tree.rms)
 
@@ -86,6 +88,20 @@ class Adaptive(eqx.Module):
         """Return the steps as they are: a breakpoint at an end or beyond it changes nothing."""
         return self
 
+    def complaint(self, t0: Any, t1: Any) -> str | None:
+        """Say which concrete value is wrong; None if none is."""
+        for name in ("rtol", "atol", "min_step"):
+            for x in map(np.asarray, jax.tree.leaves(getattr(self, name))):
+                if not np.all((x >= 0) & (np.isfinite(x) | (name == "min_step"))):
+                    return f"Adaptive({name}=...) must be finite and not negative, got {x}"
+        for name in ("first_step", "max_step"):
+            x = getattr(self, name)
+            if x is not None and not np.all(np.asarray(x) > 0):
+                return f"Adaptive({name}=...) must be positive, got {x}"
+        if self.breakpoints is not None and np.any(np.isnan(self.breakpoints)):
+            return f"Adaptive(breakpoints=...) must be numbers, got {self.breakpoints}"
+        return None
+
     def valid(self, t0: jax.Array, t1: jax.Array) -> jax.Array:
         """Whether the values known only at run time make sense."""
         tolerances = jax.tree.leaves((self.rtol, self.atol))
@@ -105,23 +121,24 @@ class Adaptive(eqx.Module):
     ) -> tuple[Control, PyTree]:
         """Return the first control and the method's memory; `limit` bounds the trials, None if nothing does."""
         memory = method.start(field, t0, z0, theta)
-        span, tangent = jnp.abs(t1 - t0), jnp.full_like(t0, jnp.nan)
+        span, tangent, rests = jnp.abs(t1 - t0), jnp.full_like(t0, jnp.nan), jnp.array(False)
         if self.first_step is not None:
             size = jnp.asarray(self.first_step, t0.dtype)
         else:
             slope = memory if method.first_same_as_last else field(z0, t0, theta)
             tolerance = tree.tolerances(z0, z0, self.rtol, self.atol)
-            size, tangent = first_step(
+            size, tangent, rests = first_step(
                 lambda z, t: field(z, t, theta), self.norm, tolerance, method.error_order, z0, slope, t0, t1
             )
         size = jnp.clip(size, self._least(t0, t1), self.max_step)
-        # On an error estimate that says nothing, a step grows at first, and up to about a thousandth of the way.
+        # On an error estimate that says nothing, a step grows at first, and up to about a thousandth of the way or what
+        # resolves a tangent. From a state at rest that holds for all steps that move it by less than the tolerance.
         few = 1000 if limit is None else min(1000, max(1, limit // 4))
         unseen = jnp.maximum(self.max_factor * size, span / few)
         unseen = jnp.fmax(unseen, self._resolving(method.error_order).astype(t0.dtype) * tangent)
+        unseen = jnp.where(rests, -unseen, unseen)
         last, before = (jnp.zeros_like(t0) if used else None for used in (self.p or self.d, self.d))
-        counts = jnp.where(size > 0.2 * tangent, DOUBTED, PATIENCE).astype(jnp.int32)
-        return Control(size, last, before, jnp.full_like(size, jnp.inf), counts, unseen), memory
+        return Control(size, last, before, jnp.full_like(size, jnp.inf), jnp.zeros((), jnp.int32), unseen), memory
 
     def _resolving(self, order: int) -> jax.Array:
         """Return the step, in units of the time in which a tangent changes, that gives it to the relative tolerance."""
@@ -170,16 +187,17 @@ class Adaptive(eqx.Module):
         good = ~jnp.isnan(ratio) & jnp.isfinite(moved)  # jaxlib 0.6.2 takes `ratio >= 0` to hold for NaN
         stalled, streak = control.counts >> 3, control.counts & 7
         digits = float(jnp.finfo(tree.real_dtype(z)).eps)
-        silent = ratio <= 0.25 * digits * moved
-        doubtful = (streak == DOUBTED) & (ratio <= 16 * digits * moved)
-        accepted = good & (ratio <= 1.0) & ~doubtful
+        silent = (ratio <= 0.25 * digits * moved) | ((control.unseen < 0) & (moved <= 1))
+        fits = ratio <= 1.0
+        if self.force_min_step:
+            fits |= control.size <= self.min_step
+        accepted = good & fits
 
         # in single precision, which is vectorised on a CPU: a step size needs no more digits
         error = jnp.log(jnp.maximum(ratio, 1e-10).astype(jnp.float32)).astype(dtype)
         size = jnp.abs(proposal.h) * self._factor(method, error, accepted, control)
         size = jnp.where(accepted & proposal.breaks, jnp.maximum(size, control.size), size)
-        size = jnp.where(silent, jnp.minimum(size, jnp.maximum(control.unseen, control.size)), size)
-        size = jnp.where(doubtful, 0.5 * control.size, size)
+        size = jnp.where(silent, jnp.minimum(size, jnp.maximum(jnp.abs(control.unseen), control.size)), size)
         streak = jnp.where(good, streak + accepted, 0)
         size, room = _before_wall(size, good, accepted, streak, control)
 
@@ -189,7 +207,7 @@ class Adaptive(eqx.Module):
         least, furthest = self._least(t0, t1), jnp.maximum(jnp.abs(t0), jnp.abs(t1))
         too_small = jnp.where(good, least, jnp.maximum(self.min_step, max(1e-9, 4 * eps) * furthest))
         stalled = _stalled(stalled, accepted, moved, ratio, t, control.size, t1 - t0)
-        underflow = (~accepted & ~doubtful & (control.size <= too_small)) | (stalled >= STALLED)
+        underflow = (~accepted & (control.size <= too_small)) | (stalled >= STALLED)
         failure = jnp.where(underflow, jnp.where(good, Status.STEP_UNDERFLOW, Status.NON_FINITE), Status.SUCCESS)
 
         size = jnp.clip(size, least, self.max_step)

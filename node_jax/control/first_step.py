@@ -20,13 +20,13 @@ def first_step(
     slope: PyTree,
     t0: jax.Array,
     t1: jax.Array,
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Guess a step from the size of the state, its slope and the change of its slope; one evaluation.
 
     Return also the time in which a displacement of the state changes by its own size, as the probe saw it (NaN if it
-    could not). From a state
-    at rest the probe is a displacement by the tolerance: there the slope says nothing. A probe that leaves the domain
-    of the field leaves the guess at that of the probe itself. The guess is never zero on a way that is not.
+    could not), and whether the state is at rest: its slope moves it by less than the tolerance. Then the probe is a
+    displacement by the tolerance, since the slope says nothing. A probe that leaves the domain of the field leaves the
+    guess at that of the probe itself. The guess is never zero on a way that is not.
     """
     span, sign = jnp.abs(t1 - t0), direction(t0, t1)
 
@@ -41,13 +41,15 @@ def first_step(
     h0 = jnp.where(jnp.isfinite(h0) & (h0 > 0), h0, float(jnp.finfo(t0.dtype).eps) * span)
     moved = tree.scale(sign * h0, (1.0,), (slope,))
     nudged = tree.add(moved, _nudge(z0, tolerance))
-    moved = tree.where(h0 * d1 < 1, nudged, moved)
+    rests = h0 * d1 < 1
+    moved = tree.where(rests, nudged, moved)
     change = tree.subtract(field(tree.add(z0, moved), t0 + sign * h0), slope)
     steepest = jnp.maximum(d1, size_of(tree.divide(change, tolerance)) / h0)
     h1 = jnp.where(steepest <= 1e-15, jnp.maximum(1e-6, 1e-3 * h0), (0.01 / steepest) ** (1.0 / order))
     size = jnp.where(jnp.isfinite(h1) & (h1 > 0), jnp.minimum(100 * h0, h1), h0)
     rate = size_of(change, tree.rms) / size_of(moved, tree.rms)
-    return jnp.minimum(size, span), 1 / rate
+    # At a longer step the estimate of a method can be zero: that of bosh3 is for z' = -z and a step of 1.
+    return jnp.minimum(jnp.fmin(size, 0.2 / rate), span), 1 / rate, rests
 
 
 def _nudge(z: PyTree, tolerance: PyTree) -> PyTree:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from node_jax import tree
 from node_jax.arraylike import times_of
 from node_jax.control.records import Control, Proposal, Verdict, direction
-from node_jax.times import from_end_to_end
+from node_jax.times import from_end_to_end, misplaced
 from node_jax.types import Status, Time, is_count
 
 
@@ -83,6 +83,10 @@ class Fixed(_Prescribed):
         """Return the steps as they are."""
         return self
 
+    def complaint(self, t0, t1):
+        """Say what is wrong with concrete values: nothing can be."""
+        return
+
     def valid(self, t0, t1):
         """Always true: `n` was checked when the record was made."""
         return jnp.array(True)
@@ -129,6 +133,12 @@ class Grid(_Prescribed):
     def aligned(self, t0, t1):
         """Return the grid with the ends of the solve for its own where these are equal up to rounding."""
         return Grid(from_end_to_end(self.ts, t0, t1))
+
+    def complaint(self, t0, t1):
+        """Say what is wrong with concrete times; None if nothing is."""
+        return misplaced("Grid(ts): ts", self.ts, t0, t1) or (
+            f"Grid(ts): ts must begin at t0={t0} and end at t1={t1}, got {self.ts[0]} and {self.ts[-1]}"
+        )
 
     def valid(self, t0, t1):
         """Whether the grid goes from `t0` to `t1` without turning back."""

@@ -27,7 +27,7 @@ class Control(NamedTuple):
     # Two counts in one array, 8 * weight of accepted steps in a row that led nowhere + accepted steps since the last
     # trial that was not finite: with one array more in the loop XLA on a CPU took twice as long (256 lanes, float32).
     counts: Any = None
-    unseen: Any = None  # largest step that may be taken on an error estimate that says nothing
+    unseen: Any = None  # largest step on an error estimate that says nothing; negative if the state began at rest
 
 
 class Proposal(NamedTuple):

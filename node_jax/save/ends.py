@@ -52,15 +52,15 @@ def finished_rows(each, rows: PyTree, after: PyTree, n: int, count: jax.Array) -
 
 
 class NoCounts:
-    """What saves have in common that count nothing along a solve, and hold no times."""
+    """What saves have in common that count nothing along a solve and hold no times."""
 
     def times(self):
         """Return all times, by name."""
         return {}
 
-    def aligned(self, t0, t1):
-        """Return the save as it is."""
-        return self
+    def complaint(self, t0, t1):
+        """Say what is wrong with concrete values: nothing can be."""
+        return
 
     def parts(self, out):
         """Separate the tables of all solves from what each lane counts: nothing."""

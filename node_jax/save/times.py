@@ -13,7 +13,7 @@ from node_jax import tree
 from node_jax.arraylike import times_of
 from node_jax.interpolate import at_fraction
 from node_jax.save.ends import StepBar, Trial, blank_rows, finished_rows, no_bar
-from node_jax.times import aligned
+from node_jax.times import between, misplaced, rounding
 from node_jax.types import PyTree
 
 
@@ -71,9 +71,9 @@ class SaveAt(eqx.Module):
         """Return all times, by name."""
         return {"SaveAt(ts)": self.ts}
 
-    def aligned(self, t0, t1):
-        """Return the save with those times that lie beyond an end by rounding at that end."""
-        return SaveAt(aligned(self.ts, t0, t1), self.fn)
+    def complaint(self, t0, t1):
+        """Say what is wrong with concrete times; None if nothing is."""
+        return misplaced("SaveAt(ts): ts", self.ts, t0, t1)
 
     def valid(self, t0, t1):
         """Whether the times of one lane go from `t0` towards `t1` without turning back."""
@@ -83,8 +83,9 @@ class SaveAt(eqx.Module):
         # one comparison a time: on a CPU, many operations here would send a small solve to another thread
         backward = (t1 < t0).astype(jnp.int32)
         low, high = (lax.dynamic_slice_in_dim(self.ts, i, max(n - 1, 1)) for i in (backward, 1 - backward))
-        a, b = self.ts[0], self.ts[-1]
-        inside = (jnp.minimum(t0, t1) <= jnp.minimum(a, b)) & (jnp.maximum(a, b) <= jnp.maximum(t0, t1))
+        a, b, blur = self.ts[0], self.ts[-1], rounding(t0, t1)
+        inside = jnp.minimum(t0, t1) - blur <= jnp.minimum(a, b)
+        inside &= jnp.maximum(a, b) <= jnp.maximum(t0, t1) + blur
         return jnp.all(low <= high) & inside
 
     def blank(self, each, method, z, still):
@@ -183,7 +184,7 @@ def _at(method, time, trial: Trial):
 def _target(inputs, cursor):
     """Return the output time after so many, the last one after all."""
     ts = inputs.save.ts
-    return ts[jnp.minimum(cursor, ts.shape[0] - 1)] if ts.shape[0] else inputs.t1
+    return between(ts[jnp.minimum(cursor, ts.shape[0] - 1)], inputs.t0, inputs.t1) if ts.shape[0] else inputs.t1
 
 
 def _due(inputs, rest):
