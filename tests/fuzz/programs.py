@@ -76,13 +76,13 @@ def _field(s: Structure) -> list[str]:
 
 
 def _used(s: Structure, draw: Draw, looks: bool) -> dict:
-    names = [*s.times, "rtol", "atol", "z0", "p"]
+    names = list(s.arguments)
     if not looks and any(np.any(x != 1) for k, x in draw.values.items() if k.startswith("w.")):
         names.append("w")
     if s.derivative in ("jvp", "vmap_jvp", "hvp_fr", "vmap_hvp", "hvp_ff", "hvp_rr") and not looks:
         names.append("v")
     parts = ("z1",) * s.reads_end + ("rows",) * s.reads_rows
-    kept = {k: literal(x) for k, x in draw.values.items() if k.split(".")[0] in names}
+    kept = {k: literal(x) for k, x in draw.values.items() if k in names or k.split(".")[0] in names}
     return {k: x for k, x in kept.items() if not k.startswith("w.") or k.split(".")[1] in parts}
 
 
@@ -120,7 +120,7 @@ def _looking(s: Structure) -> list[str]:
     ends = 't0, t1 = (a["grid"][0], a["grid"][-1])' if s.steps == "grid" else 't0, t1 = a["t0"], a["t1"]'
     more = f", sol.evaluate(jnp.stack([{end}]))" if s.save == "dense" else ""
     tail = f"    return sol.status, sol.t_reached, sol.z1, sol.ts, {_rows(s)}{more}"
-    return ["def look(a):", f"    sol = solve(a); {ends}", tail, f"print({_mapped(s, 'look', ('A',))}(A))"]
+    return ["def look(a):", f"    sol = solve(a); {ends}", tail, f"print({_mapped(s, 'look')}(A))"]
 
 
 def _loss(s: Structure, used: dict) -> list[str]:
@@ -147,16 +147,11 @@ def _loss(s: Structure, used: dict) -> list[str]:
     return lines
 
 
-def _mapped(s: Structure, fn: str, dicts: tuple[str, ...]) -> str:
+def _mapped(s: Structure, fn: str) -> str:
     for level in reversed(range(len(s.lanes))):
-
-        def axes(name, level=level):
-            masks = {key: mask[level] for key, mask in s.masks}
-            has = f"({ {k for k, yes in masks.items() if yes}!r})"
-            return f"{{k: 0 if k.removeprefix('v.') in {has} else None for k in {name}}}"
-
-        inside = ", ".join(axes(name) for name in dicts)
-        fn = f"jax.vmap({fn}, in_axes=({inside},), axis_size={s.lanes[level]})"
+        shared = sorted(key for key in s.arguments if not s.mask(key)[level])
+        axes = f"{{k: None if k.removeprefix('v.') in {shared} else 0 for k in A}}"
+        fn = f"jax.vmap({fn}, in_axes=({axes},), axis_size={s.lanes[level]})"
     return fn
 
 
@@ -164,9 +159,10 @@ def _derivative(s: Structure) -> str:
     wrt = list(s.differentiated)
     d, v = f"{{k: A[k] for k in {wrt!r}}}", f'{{k: A["v." + k] for k in {wrt!r}}}'
     full = "{**A, **d}"
-    total = f"(lambda d: jnp.sum({_mapped(s, 'one', ('A',))}({full})))"
-    each = f"(lambda d: {_mapped(s, 'outputs', ('A',))}({full}))"
-    lane = f"{_mapped(s, 'lambda a: jax.grad(lambda d: one({**a, **d}))({k: a[k] for k in WRT})', ('A',))}(A)"
+    sums = f"jnp.sum({_mapped(s, 'one')}({full}))" if s.lanes else f"one({full})"
+    total = f"(lambda d: {sums})"
+    each = f"(lambda d: {_mapped(s, 'outputs')}({full}))"
+    lane = f"{_mapped(s, 'lambda a: jax.grad(lambda d: one({**a, **d}))({k: a[k] for k in WRT})')}(A)"
     kinds = {
         "none": f"{each}({{}})",
         "grad": f"jax.grad({total})({d})",

@@ -56,6 +56,21 @@ def _one_lane(s: Structure, draw: Draw, finding: Finding) -> Iterator:
         yield alone, one
 
 
+def _one_axis(s: Structure, draw: Draw, finding: Finding) -> Iterator:
+    """Take one entry of the outermost of several lane axes."""
+    if len(s.lanes) < 2:
+        return
+
+    def taken(values, i):
+        outer = {k: s.mask(k.removeprefix("v.")) for k in values}
+        return {k: x[i] if outer[k][0] else x for k, x in values.items()}
+
+    fewer = s.replace(lanes=s.lanes[1:], masks=tuple((k, mask[1:]) for k, mask in s.masks))
+    for i in range(min(s.lanes[0], 2)):
+        one = _mapped(draw, lambda values, i=i: taken(values, i))
+        yield fewer, one._replace(allowed=draw.allowed[i], partial=draw.partial[i])
+
+
 def _two_lanes(s: Structure, draw: Draw, finding: Finding) -> Iterator:
     if len(s.lanes) != 1 or s.lanes[0] < 3:
         return
@@ -176,6 +191,7 @@ def _switch(s: Structure, draw: Draw, finding: Finding) -> Iterator:
 CHANGES = (
     _switch,
     _one_lane,
+    _one_axis,
     _two_lanes,
     _fewer_failures,
     _plain,

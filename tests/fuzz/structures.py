@@ -153,6 +153,14 @@ class Structure:
         return (*ends, *own, *(("points",) if self.points else ()))
 
     @property
+    def arguments(self) -> tuple[str, ...]:
+        """The names of what a solve depends on by value."""
+        leaves = range(len(self.shapes))
+        names = ("rtol", "atol") if self.adaptive else ()
+        tolerances = tuple(f"{n}.{i}" for n in names for i in leaves) if self.steps == "leaf" else names
+        return (*(f"z0.{i}" for i in leaves), *(f"p.{name}" for name in self.of.params), *self.times, *tolerances)
+
+    @property
     def differentiated(self) -> tuple[str, ...]:
         """The arguments that derivatives are taken with respect to."""
         groups = {

@@ -43,6 +43,11 @@ def signature(s: Structure, d: Draw, finding: Finding) -> str:
     )
 
 
+def coarse(kind: str) -> str:
+    """Return a kind without what is special about its values: one program for each will do."""
+    return kind.rpartition(" | ")[0]
+
+
 def record(seed: int, index: int, switches: float, known: set[str] | None) -> dict:
     """Run a draw and return the record of it; a fault that is not `known` is shrunk (None: none is)."""
     start = time.monotonic()
@@ -54,11 +59,10 @@ def record(seed: int, index: int, switches: float, known: set[str] | None) -> di
             worst = max(found, key=severity)
             result |= {"ok": False, "kind": signature(s, d, worst), "findings": [f.record() for f in found[:4]]}
             result |= {"tags": list(d.tags), "structure": describe(s)}
-            if known is not None and result["kind"] not in known:
-                known.add(result["kind"])
+            if known is not None and coarse(result["kind"]) not in known:
+                known.add(coarse(result["kind"]))
                 smaller = shrink(s, d, worst)
                 result |= {"program": program(*smaller), "kind": signature(*smaller)}
-                known.add(result["kind"])
     except Exception as error:  # a fault of this tool
         result |= {"ok": False, "kind": f"the fuzzer itself: {error!r}"[:200], "program": traceback.format_exc()}
     return result | {"seconds": round(time.monotonic() - start, 2)}
@@ -74,13 +78,13 @@ def serve(lines: TextIO, out: TextIO, seed: int, switches: float, draws: int) ->
     """Run the structures whose numbers come in."""
     known: set[str] = set()
     for count, line in enumerate(lines, 1):
-        first = int(line) * VALUES
+        first, before = int(line) * VALUES, len(known)
         for index in range(first, min(first + VALUES, draws)):
             out.write(json.dumps(record(seed, index, switches, known)) + "\n")
             out.flush()
         out.write(json.dumps({"structure": int(line)}) + "\n")
         out.flush()
-        if count % OFTEN == 0:
+        if count % OFTEN == 0 or len(known) > before:  # shrinking compiles dozens
             forget()
 
 
