@@ -58,7 +58,10 @@ def _known(x: Any, dtype: jnp.dtype) -> np.ndarray:
     own = _digits(x)
     if is_tracer(x) or (own is not None and tree.promoted(own, dtype) == dtype):
         return np.zeros(0)
-    values = np.ravel(np.asarray(x, np.float64))
+    values = np.ravel(np.asarray(x))
+    if values.dtype.kind not in "fiu":  # is refused by name elsewhere
+        return np.zeros(0)
+    values = values.astype(np.float64)
     return values[np.isfinite(values)]
 
 

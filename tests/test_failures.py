@@ -313,7 +313,7 @@ def test_a_buffer_that_just_suffices_is_enough(make):
         (decay, {"max_steps": 3}, ["MAX_STEPS", "t=", "max_steps"]),
         (turns_nan, {}, ["NON_FINITE", "t=0.5", "domain"]),
         (decay, {"save": nj.SaveSteps(2)}, ["CAPACITY", "t=", "capacity"]),
-        (decay, {"steps": nj.Adaptive(rtol=-1.0)}, ["BAD_INPUT", "t=0", "tolerances"]),
+        (decay, {"steps": nj.Adaptive(rtol=-1.0)}, ["BAD_INPUT", "t=0", "rtol"]),
         (stiff, {"steps": nj.Adaptive(min_step=0.1)}, ["STEP_UNDERFLOW", "t=0", "singularity"]),
     ],
     ids=["MAX_STEPS", "NON_FINITE", "CAPACITY", "BAD_INPUT", "STEP_UNDERFLOW"],

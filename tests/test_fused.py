@@ -208,7 +208,8 @@ def test_a_step_transposes_no_states():
 def test_a_small_solve_at_100_times_counts_as_cheap():
     """XLA hands a call to another thread, for 25 us, from an estimate of 1,000 operations on.
 
-    This counts the whole program; of its 1,202 operations the loop, which is the call in question, has fewer.
+    This counts the whole program, the choice of the first step included: 1,202 operations. Timed, such a solve is not
+    handed over (34 us in all).
     """
     save = nj.SaveAt(jnp.linspace(0, 10, 100))
 
