@@ -119,7 +119,8 @@ def _run(*leaves, problem, adjoint, recording, lanes, masks):
     planned = None if recording else plan(each)
     if planned is not None:
         return jax.tree.leaves(queue.solve(each, planned))
-    return jax.tree.leaves(integrate(each, recorder_of(each, adjoint, recording)))
+    outcome, history = integrate(each, recorder_of(each, adjoint, recording))
+    return jax.tree.leaves((outcome, history.closed() if recording else ()))
 
 
 @standard
@@ -175,7 +176,7 @@ def _jvp(primals, tangents, *, recording, **params):
     z1, rows, states = jax.tree.unflatten(structure, [*guarded, *pushed[count:]])
 
     outs = flat if recording else jax.tree.leaves(outcome)
-    return outs, _tangents(call, outs, outcome, (z1, rows), history if recording else (), states)
+    return outs, _tangents(call, outs, outcome, (z1, rows), history.closed() if recording else (), states)
 
 
 def _jvp_of_chunks(primals, tangents, chunks: Chunks):

@@ -47,7 +47,7 @@ def shapes_of(each: Each, recorder):
         z, t, count, ok = some(lambda inputs, _: (inputs.z0, inputs.t0, jnp.zeros((), jnp.int32), jnp.array(True)))()
         out = save.finish(some, save.blank(some, each.problem.method, z, ok), z, count, ok)
         outcome = Outcome(z, out, count, t, Stats(count, count, count, count, count, count))
-        return outcome, () if recorder is None else recorder.blank(z, t)
+        return outcome, () if recorder is None else recorder.blank(z, t).closed()
 
     outcome, history = jax.eval_shape(all_lanes, each.leaves)
     return outcome if recorder is None else (outcome, history)
@@ -79,7 +79,10 @@ class Call(NamedTuple):
         each = self.each_of_shapes(leaves)
         recording = self.adjoint.records
         shapes = shapes_of(each, recorder_of(each, self.adjoint, recording))
-        return jax.tree.unflatten(jax.tree.structure(shapes if recording else (shapes, ())), flat)
+        if not recording:
+            return jax.tree.unflatten(jax.tree.structure(shapes), flat), ()
+        outcome, history = jax.tree.unflatten(jax.tree.structure(shapes), flat)
+        return outcome, history.opened()
 
 
 class Steps(NamedTuple):

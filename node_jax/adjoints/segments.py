@@ -17,7 +17,7 @@ def go_back(each: Each, history: History, lane: Lane, recorder: Slots, undo: Cal
     """Run `undo(i, row, carry)` for every recorded step, from the last to the first."""
     recorder = recorder.of(history)
     if not recorder.thinned(lane.z0):
-        return down_rows(history.n, Row(history.h, history.recorded_times(), history.z), undo, carry)
+        return down_rows(history.n, Row(history.h, history.t, history.z), undo, carry)
     slots = recorder.count(lane.z0)
     sizes = buffers(recorder.limit, slots)
 
@@ -55,7 +55,7 @@ def go_back(each: Each, history: History, lane: Lane, recorder: Slots, undo: Cal
     def from_slot(s, carry):
         first = s * history.stride
         count = jnp.minimum(history.stride, history.n - first)
-        return segment(tree.row((history.recorded_times(), history.z), s), first, count, sizes, carry)
+        return segment(tree.row((history.t, history.z), s), first, count, sizes, carry)
 
     return down((history.n + history.stride - 1) // history.stride, from_slot, carry)
 

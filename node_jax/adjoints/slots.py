@@ -16,9 +16,8 @@ MOST, FILLED, FEW = 256 * 2**20, 16 * 2**20, 256  # bytes, bytes, states
 class History(NamedTuple):
     """Step sizes of all recorded steps (zero for a lane that did not step), times and states of some.
 
-    The last three have no lanes. Sizes and times of prescribed steps are None. Other times that the way back does not
-    need have no rows: whether it needs them depends on the number of lanes, and `vmap` may add lanes to a history but
-    no leaves.
+    The last three have no lanes. What the way back does not need is None: sizes and times of prescribed steps, times
+    that the field does not look at.
     """
 
     h: Any
@@ -32,9 +31,19 @@ class History(NamedTuple):
         """Begin anew in the same buffers, which need not be filled with zeros again."""
         return self._replace(n=jnp.zeros_like(self.n), stride=jnp.ones_like(self.stride))
 
-    def recorded_times(self) -> Time:
-        """Return the times, None where they were not recorded."""
-        return Time(*(None if x is None or not x.shape[0] else x for x in self.t))
+    def closed(self) -> "History":
+        """Give the times that were not recorded no rows, instead of no leaf.
+
+        Whether they are depends on the number of lanes, and `vmap` may add lanes to a result but no leaves. (Within a
+        loop an array without elements would keep a CPU from running it as one function.)
+        """
+        if self.h is None or not jax.tree.leaves(self.z):
+            return self
+        return self._replace(t=Time(*(self.h[:0] if x is None else x for x in self.t)))
+
+    def opened(self) -> "History":
+        """Invert `closed`."""
+        return self._replace(t=Time(*(None if x is None or not x.shape[0] else x for x in self.t)))
 
     def has_lanes(self) -> list[bool]:
         """Say for each leaf whether it has lane axes."""
@@ -107,12 +116,6 @@ class Slots(NamedTuple):
             return Time(None, None)
         return t if self.precise or self.thinned(z) else Time(t.high, None)
 
-    def _buffers(self, t: jax.Array, z: PyTree, rows: int) -> Time:
-        """Set the buffers of times apart: without rows where no time is recorded."""
-        if self.prescribed or not self.states:
-            return Time(None, None)
-        return Time(*(tree.buffer(t, 0 if x is None else rows) for x in self._times(Time(t, t), z)))
-
     def blank(self, z: PyTree, t: jax.Array) -> History:
         """Set the buffers apart; one slot more takes what need not be kept."""
         count = self.count(z)
@@ -122,7 +125,7 @@ class Slots(NamedTuple):
         rounds = jnp.zeros(self.limit, jnp.int32) if self.rounds else None
         return History(
             h,
-            self._buffers(t, z, rows),
+            tree.buffer(self._times(Time(t, t), z), rows),
             tree.buffer(z, rows) if self.states else (),
             rounds,
             zero,
@@ -133,8 +136,7 @@ class Slots(NamedTuple):
         self, history: History, before_t: Time, before_z: PyTree, trial: Trial, rounds: jax.Array, memory=()
     ) -> History:
         """Record one trial; the index moves on only if some lane accepted it."""
-        h, _, z, _, n, stride = history
-        t = history.recorded_times()
+        h, t, z, _, n, stride = history
         count = self.count(before_z)
         slot = jnp.where(n % stride == 0, n // stride, count) if self.thinned(before_z) else n
         if h is not None:
@@ -144,7 +146,6 @@ class Slots(NamedTuple):
         n = n + jnp.any(trial.accepted)
         if self.thinned(before_z):
             (t, z), stride = _thin((t, z), (n >= count * stride) & (n < self.limit), stride, count)
-        t = Time(*(old if new is None else new for old, new in zip(history.t, t, strict=True)))
         return History(h, t, z, tree.put(history.rounds, rounds if self.rounds else None, history.n), n, stride)
 
 
