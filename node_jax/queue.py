@@ -66,6 +66,7 @@ class Queue(NamedTuple):
     def load(self, who: jax.Array, turn: jax.Array) -> tuple[Lanes, list]:
         """Return lanes that hold these trajectories, at their start."""
         p, counts, leaves = self.waiting.take(who).unpack(self.first, len(self.each.lanes))
+        p = p._replace(t=p.t._replace(low=jnp.zeros_like(p.t.high)))
         return Lanes(p, counts, who, jnp.full_like(who, turn)), tree.replaced(self.each.leaves, self.own, leaves)
 
     def results(self, p: Progress, counts: PyTree, idle: jax.Array) -> tuple:
@@ -147,7 +148,8 @@ def run(each: Each, width: int) -> tuple[Progress, PyTree, jax.Array]:
     p = _begun(each, width)
     tables, counts = save.parts(save.blank(each, each.problem.method, p.z, p.status == Status.SUCCESS))
     leaves = [x for x, mask in zip(each.leaves, each.masks, strict=True) if mask[0]]
-    queue = Queue(each, Packed.of((p, counts, leaves), len(each.lanes)), (p, counts, leaves), _order(each))
+    first = (p._replace(t=p.t._replace(low=None)), counts, leaves)  # all begin at a time that is known exactly
+    queue = Queue(each, Packed.of(first, len(each.lanes)), first, _order(each))
     kept = queue.results(p, counts, jnp.zeros_like(p.status))
 
     turn, taken = jnp.zeros((), jnp.int32), jnp.full(p.status.shape[:-1], width, jnp.int32)

@@ -53,7 +53,7 @@ def tame(loss: jax.Array, grads: PyTree) -> jax.Array:
 
 
 def _square(x: jax.Array) -> jax.Array:
-    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    x = tree.single(x)
     return (x * jnp.conj(x)).real
 
 

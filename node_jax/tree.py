@@ -25,6 +25,11 @@ def promoted(a: Any, b: Any) -> jnp.dtype:
         return jnp.promote_types(a, b)
 
 
+def single(x: Any) -> jax.Array:
+    """Return an array in a dtype of at least 32 bits, as squares of 16 bits overflow early."""
+    return lax.convert_element_type(x, promoted(x.dtype, jnp.float32))
+
+
 def combine(z: PyTree, h: jax.Array, weights: Sequence, slopes: Sequence[PyTree]) -> PyTree:
     """Return `z + h * sum(weights[i] * slopes[i])`, leaving out weights that are the number zero.
 
@@ -36,8 +41,10 @@ def combine(z: PyTree, h: jax.Array, weights: Sequence, slopes: Sequence[PyTree]
     used, kept = zip(*terms, strict=True)
 
     def leaf(x, *ks):
-        terms = [lax.mul(_scalar(w, x.dtype), k) for w, k in zip(used, ks, strict=True)]
-        return lax.add(x, lax.mul(widened(_scalar(h, x.dtype), x.shape), functools.reduce(lax.add, terms)))
+        dtype = promoted(x.dtype, jnp.float32)  # sums of 16 bits would lose most of the digits that there are
+        terms = [lax.mul(_scalar(w, dtype), single(k)) for w, k in zip(used, ks, strict=True)]
+        moved = lax.mul(widened(_scalar(h, dtype), x.shape), functools.reduce(lax.add, terms))
+        return lax.convert_element_type(lax.add(single(x), moved), x.dtype)
 
     return jax.tree.map(leaf, z, *kept)
 
@@ -114,7 +121,7 @@ def excess(a: PyTree, b: PyTree) -> jax.Array:
     dtype = real_dtype(a)
 
     def leaf(x, y):
-        x, y = (v.astype(promoted(v.dtype, jnp.float32)) for v in (x, y))
+        x, y = single(x), single(y)
         return jnp.sum((x * jnp.conj(x) - y * jnp.conj(y)).real).astype(dtype)
 
     return jax.tree.reduce(jnp.add, jax.tree.map(leaf, a, b), jnp.zeros((), dtype))
@@ -286,7 +293,7 @@ def rms(z: PyTree) -> jax.Array:
         >>> float(rms((jnp.array([3.0, 4.0]), jnp.array(0.0), jnp.zeros(0))))  # sqrt(25 / 3)
         2.88675...
     """
-    leaves = [x.astype(promoted(x.dtype, jnp.float32)) for x in jax.tree.leaves(z) if x.size]
+    leaves = [single(x) for x in jax.tree.leaves(z) if x.size]
     dtype = real_dtype(z)
     total = sum((jnp.sum((x * jnp.conj(x)).real).astype(dtype) for x in leaves), jnp.zeros((), dtype))
     return jnp.sqrt(total / max(1, sum(x.size for x in leaves)))
@@ -308,6 +315,18 @@ def tolerances(z0: PyTree, z1: PyTree, rtol: PyTree, atol: PyTree) -> PyTree:
 def divide(a: PyTree, b: PyTree) -> PyTree:
     """Return `a / b` in the wider dtype of both."""
     return jax.tree.map(_divided, a, b)
+
+
+def bounded(z: PyTree) -> PyTree:
+    """Limit the elements of real or complex leaves to what can be squared and added up."""
+
+    def leaf(x):
+        most = math.sqrt(float(jnp.finfo(x.dtype).max) / (4 * max(1, x.size)))
+        if jnp.iscomplexobj(x):
+            return lax.complex(jnp.clip(x.real, -most, most), jnp.clip(x.imag, -most, most))
+        return jnp.clip(x, -most, most)
+
+    return jax.tree.map(leaf, z)
 
 
 def _divided(x, y):

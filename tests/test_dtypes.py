@@ -30,7 +30,7 @@ EPS = {
     "complex128": 1e-5,
     "complex64": 1e-4,
     "bfloat16": 2e-2,
-    "float16": 4e-3,  # the rtol that is used: 4 machine epsilons
+    "float16": 2e-3,
 }
 
 

@@ -179,7 +179,7 @@ def test_memory_of_an_ensemble_follows_its_inputs_and_outputs():
 
     few, many = temporary(1_000), temporary(10_000)
     assert many < 11 * few
-    assert many / 10_000 < 270  # bytes for each solve of two numbers
+    assert many / 10_000 < 220  # bytes for each solve of two numbers
 
 
 def test_memory_of_a_gradient_does_not_follow_the_steps_of_the_ensemble():

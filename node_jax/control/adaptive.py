@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import equinox as eqx
@@ -14,6 +14,7 @@ from node_jax import tree
 from node_jax.arraylike import points_of
 from node_jax.control.first_step import first_step
 from node_jax.control.records import Control, Proposal, Verdict, add_time, direction
+from node_jax.fused import apart
 from node_jax.types import Method, PyTree, Status, Step, Time, VectorField
 
 STALLED = 10_000  # weight of accepted steps in a row that ends a solve which leads nowhere
@@ -88,29 +89,28 @@ class Adaptive(eqx.Module):
         """Return the steps as they are: a breakpoint at an end or beyond it changes nothing."""
         return self
 
+    def _rules(self) -> Iterator[tuple[str, str, Any, Any]]:
+        """Yield what is asked of each value known only at run time: its name, what it must be, the value, whether."""
+        for name in ("rtol", "atol"):
+            for x in jax.tree.leaves(getattr(self, name)):
+                yield name, "finite and not negative", x, (x >= 0) & jnp.isfinite(x)
+        for name in ("first_step", "max_step"):
+            if (x := getattr(self, name)) is not None:
+                yield name, "positive", x, x > 0
+        yield "min_step", "not negative", self.min_step, self.min_step >= 0
+        if (x := self.breakpoints) is not None:
+            yield "breakpoints", "numbers", x, ~jnp.isnan(x)
+
     def complaint(self, t0: Any, t1: Any) -> str | None:
         """Say which concrete value is wrong; None if none is."""
-        for name in ("rtol", "atol", "min_step"):
-            for x in map(np.asarray, jax.tree.leaves(getattr(self, name))):
-                if not np.all((x >= 0) & (np.isfinite(x) | (name == "min_step"))):
-                    return f"Adaptive({name}=...) must be finite and not negative, got {x}"
-        for name in ("first_step", "max_step"):
-            x = getattr(self, name)
-            if x is not None and not np.all(np.asarray(x) > 0):
-                return f"Adaptive({name}=...) must be positive, got {x}"
-        if self.breakpoints is not None and np.any(np.isnan(self.breakpoints)):
-            return f"Adaptive(breakpoints=...) must be numbers, got {self.breakpoints}"
-        return None
+        wrong = (
+            f"Adaptive({name}=...) must be {kind}, got {x}" for name, kind, x, ok in self._rules() if not np.all(ok)
+        )
+        return next(wrong, None)
 
     def valid(self, t0: jax.Array, t1: jax.Array) -> jax.Array:
         """Whether the values known only at run time make sense."""
-        tolerances = jax.tree.leaves((self.rtol, self.atol))
-        ok = jnp.all(jnp.array([jnp.all((x >= 0) & jnp.isfinite(x)) for x in tolerances]))
-        steps = [x for x in (self.first_step, self.max_step) if x is not None]
-        ok &= jnp.all(jnp.array([x > 0 for x in steps])) & (self.min_step >= 0)
-        if self.breakpoints is not None:
-            ok &= ~jnp.any(jnp.isnan(self.breakpoints))
-        return ok
+        return functools.reduce(jnp.logical_and, (jnp.all(ok) for *_, ok in self._rules()))
 
     def first_evaluations(self, method: Method) -> int:
         """Field evaluations before the first trial."""
@@ -183,7 +183,8 @@ class Adaptive(eqx.Module):
         dtype, eps = t0.dtype, float(jnp.finfo(t0.dtype).eps)
         tolerance = tree.tolerances(z, step.z1, self.rtol, self.atol)
         ratio = self._estimate(step, tolerance).astype(dtype)
-        moved = tree.largest(tree.divide(tree.subtract(step.z1, z), tolerance), dtype)
+        # Apart, as is `accepted`: on a CPU each count of steps would take the step once more.
+        moved = apart(tree.largest(tree.divide(tree.subtract(step.z1, z), tolerance), dtype))
         good = ~jnp.isnan(ratio) & jnp.isfinite(moved)  # jaxlib 0.6.2 takes `ratio >= 0` to hold for NaN
         stalled, streak = control.counts >> 3, control.counts & 7
         digits = float(jnp.finfo(tree.real_dtype(z)).eps)
@@ -191,7 +192,7 @@ class Adaptive(eqx.Module):
         fits = ratio <= 1.0
         if self.force_min_step:
             fits |= control.size <= self.min_step
-        accepted = good & fits
+        accepted = apart(good & fits)
 
         # in single precision, which is vectorised on a CPU: a step size needs no more digits
         error = jnp.log(jnp.maximum(ratio, 1e-10).astype(jnp.float32)).astype(dtype)

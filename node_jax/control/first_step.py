@@ -8,6 +8,7 @@ from jax import lax
 
 from node_jax import tree
 from node_jax.control.records import direction
+from node_jax.fused import apart
 from node_jax.types import PyTree
 
 
@@ -30,34 +31,32 @@ def first_step(
     """
     span, sign = jnp.abs(t1 - t0), direction(t0, t1)
 
-    def size_of(z: PyTree, norm: Callable = norm) -> jax.Array:
-        """Return a norm whose squares do not overflow."""
-        most = tree.largest(z, tree.real_dtype(z))
-        unit = jnp.where((most > 0) & jnp.isfinite(most), most, 1.0)
-        return (unit * norm(tree.divide(z, jax.tree.map(lambda _: unit, z)))).astype(t0.dtype)
+    def size_of(z: PyTree) -> jax.Array:
+        """Return the norm in units of the tolerance; its squares do not overflow."""
+        return norm(tree.bounded(tree.divide(z, tolerance))).astype(t0.dtype)
 
-    d0, d1 = (size_of(tree.divide(x, tolerance)) for x in (z0, slope))
+    tolerance = apart(tolerance)
+    d0, d1 = size_of(z0), size_of(slope)
     h0 = jnp.minimum(jnp.where((d0 < 1e-5) | (d1 < 1e-5), 1e-6, 0.01 * d0 / d1), span)
-    h0 = jnp.where(jnp.isfinite(h0) & (h0 > 0), h0, float(jnp.finfo(t0.dtype).eps) * span)
-    moved = tree.scale(sign * h0, (1.0,), (slope,))
-    nudged = tree.add(moved, _nudge(z0, tolerance))
+    h0 = jnp.where(h0 > 0, h0, float(jnp.finfo(t0.dtype).eps) * span)
     rests = h0 * d1 < 1
-    moved = tree.where(rests, nudged, moved)
+    nudge = tree.where(rests, _nudge(tolerance, z0), tree.full_like(z0, 0.0))
+    moved = tree.combine(nudge, sign * h0, (1.0,), (slope,))
     change = tree.subtract(field(tree.add(z0, moved), t0 + sign * h0), slope)
-    steepest = jnp.maximum(d1, size_of(tree.divide(change, tolerance)) / h0)
+    d2 = size_of(change) / h0
+    steepest = jnp.maximum(d1, d2)
     h1 = jnp.where(steepest <= 1e-15, jnp.maximum(1e-6, 1e-3 * h0), (0.01 / steepest) ** (1.0 / order))
     size = jnp.where(jnp.isfinite(h1) & (h1 > 0), jnp.minimum(100 * h0, h1), h0)
-    rate = size_of(change, tree.rms) / size_of(moved, tree.rms)
+    tangent = jnp.maximum(d1, 1 / h0) / d2
     # At a longer step the estimate of a method can be zero: that of bosh3 is for z' = -z and a step of 1.
-    return jnp.minimum(jnp.fmin(size, 0.2 / rate), span), 1 / rate, rests
+    return jnp.minimum(jnp.fmin(size, 0.2 * tangent), span), tangent, rests
 
 
-def _nudge(z: PyTree, tolerance: PyTree) -> PyTree:
-    """Return half to one and a half tolerances for each component, away from zero and never two alike in a row."""
+def _nudge(tolerance: PyTree, z: PyTree) -> PyTree:
+    """Return half to one and a half tolerances for each component, never two alike in a row."""
 
-    def leaf(x, unit):
+    def leaf(unit, x):
         number = lax.iota(jnp.float32, x.size).reshape(x.shape)
-        amount = (0.5 + (0.618034 * (number + 1)) % 1.0).astype(unit.dtype) * unit
-        return jnp.where(x.real < 0, -amount, amount).astype(x.dtype)
+        return ((0.5 + (0.618034 * number) % 1.0).astype(unit.dtype) * unit).astype(x.dtype)
 
-    return jax.tree.map(leaf, z, tolerance)
+    return jax.tree.map(leaf, tolerance, z)
