@@ -10,9 +10,10 @@ from node_jax.adjoints.direct import Direct
 from node_jax.adjoints.forward import Forward
 from node_jax.adjoints.interpolated import Interpolated
 from node_jax.adjoints.reversible import Reversible
-from node_jax.certificate import GradientReport, MemoryEstimate, check_gradient, estimate_memory
+from node_jax.certificate import GradientReport, check_gradient
 from node_jax.control import Adaptive, Fixed, Grid
 from node_jax.devices import shard
+from node_jax.memory import MemoryEstimate, estimate_memory
 from node_jax.methods import (
     ExplicitRK,
     bosh3,

@@ -3,9 +3,7 @@
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
-import numpy as np
 
 from node_jax.arraylike import times_of
 from node_jax.control import Adaptive
@@ -105,7 +103,6 @@ def odeint(f: Any, z0: PyTree, ts: Any, *args: PyTree, rtol: Any = 1e-6, atol: A
     ts = times_of("ts", ts)
     if jnp.ndim(ts) != 1 or jnp.shape(ts)[0] == 0:
         raise ValueError(f"ts must have shape (n,) with n >= 1, got shape {jnp.shape(ts)}")
-    ts = ts if isinstance(ts, jax.Array) else np.asarray(ts)  # numbers keep their digits
     field = _Rearranged(f, _starred)
     steps = options.pop("steps", Adaptive(rtol=rtol, atol=atol))
     return odesolve(field, z0, ts[0], ts[-1], args, steps=steps, save=SaveAt(ts), **options).zs

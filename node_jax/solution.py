@@ -13,7 +13,7 @@ from node_jax import hints, lanes, tree
 from node_jax.checks import standard
 from node_jax.interpolate import horner
 from node_jax.save import Interpolant
-from node_jax.times import ULPS
+from node_jax.times import between, rounding
 from node_jax.types import PyTree, Stats, Status
 
 _REMEDY = {
@@ -133,8 +133,7 @@ def _read(rest, t):
     polynomials, count, reached = rest
     starts = polynomials.t
     backwards = reached < starts[0]
-    first, last = jnp.where(backwards, reached, starts[0]), jnp.where(backwards, starts[0], reached)
-    inside = jnp.abs(t - jnp.clip(t, first, last)) <= ULPS * jnp.finfo(t.dtype).eps * jnp.maximum(-first, last)
+    inside = jnp.abs(t - between(t, starts[0], reached)) <= rounding(starts[0], reached)
     passed = jnp.where(backwards, starts >= t, starts <= t) & (jnp.arange(starts.shape[0]) < count)
     row = tree.row(polynomials, jnp.maximum(jnp.sum(passed) - 1, 0))
     # outside there may be no polynomial: NaN would reach the gradient of everything that it depends on

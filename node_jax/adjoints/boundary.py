@@ -190,7 +190,7 @@ class Ends(NamedTuple):
 
         def arrived(some, nodes):
             put = each.put(self.moving, some)
-            return put(lambda inputs, rest: arrive(each.problem, inputs, rest, moves))((tuple(nodes), got))
+            return put(lambda inputs, rest: arrive(each.problem, inputs, rest, moves))((nodes, got))
 
         if not (moves.t1 or _at_times(moves)):
             return tree.full_like(some, 0.0), bar

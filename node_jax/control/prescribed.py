@@ -22,6 +22,18 @@ class _Prescribed(eqx.Module):
     def fixed_count(self) -> int:
         raise NotImplementedError
 
+    def times(self):
+        """Return all times, by name: none."""
+        return {}
+
+    def aligned(self, t0, t1):
+        """Return the steps as they are."""
+        return self
+
+    def complaint(self, t0, t1):
+        """Say what is wrong with concrete values: nothing can be."""
+        return
+
     def interval(self, i, t0, t1):
         raise NotImplementedError
 
@@ -74,18 +86,6 @@ class Fixed(_Prescribed):
     def fixed_count(self) -> int:
         """The number of steps."""
         return self.n
-
-    def times(self):
-        """Return all times, by name: none."""
-        return {}
-
-    def aligned(self, t0, t1):
-        """Return the steps as they are."""
-        return self
-
-    def complaint(self, t0, t1):
-        """Say what is wrong with concrete values: nothing can be."""
-        return
 
     def valid(self, t0, t1):
         """Always true: `n` was checked when the record was made."""
