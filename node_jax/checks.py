@@ -3,6 +3,7 @@
 `jax.experimental.checkify` has no public way to register a rule; this is the only file that uses its private names.
 """
 
+import contextlib
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -65,7 +66,20 @@ def standard(rule: Callable) -> Callable:
 
     @functools.wraps(rule)
     def ruled(*args, **params):
-        with jax.numpy_dtype_promotion("standard"):
+        with promoting():
             return rule(*args, **params)
 
     return ruled
+
+
+def promoting() -> contextlib.AbstractContextManager:
+    """Promote dtypes by the standard rules. A switch that stands right is not touched: JAX would lose its caches."""
+    if jax.config.jax_numpy_dtype_promotion == "standard":  # pyright: ignore[reportAttributeAccessIssue]
+        return contextlib.nullcontext()
+    return jax.numpy_dtype_promotion("standard")
+
+
+def trusting() -> contextlib.AbstractContextManager:
+    """Let NaN be made: one that is asked for was not computed."""
+    debugs = jax.config.jax_debug_nans  # pyright: ignore[reportAttributeAccessIssue]
+    return jax.debug_nans(False) if debugs else contextlib.nullcontext()

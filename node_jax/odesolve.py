@@ -150,7 +150,7 @@ def prepare(
 ) -> tuple[_Static, list]:
     """Separate what a compilation depends on from the values."""
     z0, theta = arguments.checked_state(z0), arguments.checked_theta(theta)
-    dtype = time_dtype(z0, {"t0": t0, "t1": t1, **save.times(), **steps.times()})
+    dtype = time_dtype(z0, t0, t1, (steps, save))
     t0, t1 = _time("t0", t0, dtype), _time("t1", t1, dtype)
     steps, save = (_cast(part, dtype) for part in (steps, save))
     steps = arguments.checked_tolerances(steps, z0)

@@ -9,19 +9,20 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from node_jax.checks import promoting, trusting
 from node_jax.fused import tried, widened
 from node_jax.types import PyTree
 
 
 def real_dtype(*trees: PyTree) -> jnp.dtype:
     """Real dtype that holds times and norms of `trees`: that of the widest leaf, at least float32."""
-    with jax.numpy_dtype_promotion("standard"):
+    with promoting():
         return jnp.finfo(jnp.result_type(jnp.float32, *jax.tree.leaves(trees))).dtype
 
 
 def promoted(a: Any, b: Any) -> jnp.dtype:
     """Return the wider of two dtypes."""
-    with jax.numpy_dtype_promotion("standard"):
+    with promoting():
         return jnp.promote_types(a, b)
 
 
@@ -101,7 +102,7 @@ def where_rows(condition: jax.Array, a: PyTree, b: PyTree) -> PyTree:
 
 def full_like(tree: PyTree, value: float) -> PyTree:
     """Return `tree` with every element replaced by `value`."""
-    with jax.debug_nans(False):  # a NaN that is asked for was not computed
+    with trusting():
         return jax.tree.map(lambda x: jnp.full_like(x, value), tree)
 
 

@@ -71,6 +71,7 @@ class Adaptive(eqx.Module):
     stay_stable: bool = eqx.field(static=True, default=True)
     norm: Callable = eqx.field(static=True, default=tree.rms)
 
+    times = ("breakpoints",)
     exact_times = False  # step sizes are constants of the gradient
 
     def trials(self, max_steps: int | None) -> int | None:
@@ -80,10 +81,6 @@ class Adaptive(eqx.Module):
     def fixed_count(self) -> None:
         """No number of steps is known beforehand."""
         return
-
-    def times(self) -> dict:
-        """Return all times, by name."""
-        return {} if self.breakpoints is None else {"breakpoints": self.breakpoints}
 
     def aligned(self, t0: jax.Array, t1: jax.Array) -> "Adaptive":
         """Return the steps as they are: a breakpoint at an end or beyond it changes nothing."""

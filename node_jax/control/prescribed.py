@@ -17,14 +17,11 @@ from node_jax.types import Status, Time, is_count
 class _Prescribed(eqx.Module):
     """What `Fixed` and `Grid` share: every finite trial counts."""
 
+    times = ()  # names of the fields that hold times
     exact_times = True  # step sizes are functions of the times and are differentiated with them
 
     def fixed_count(self) -> int:
         raise NotImplementedError
-
-    def times(self):
-        """Return all times, by name: none."""
-        return {}
 
     def aligned(self, t0, t1):
         """Return the steps as they are."""
@@ -116,6 +113,8 @@ class Grid(_Prescribed):
 
     ts: Any = eqx.field(converter=functools.partial(times_of, "Grid(ts): ts"))
 
+    times = ("ts",)
+
     def __check_init__(self):
         """Refuse a grid of the wrong shape."""
         shape = jnp.shape(self.ts) if not isinstance(self.ts, jax.ShapeDtypeStruct) else self.ts.shape
@@ -125,10 +124,6 @@ class Grid(_Prescribed):
     def fixed_count(self) -> int:
         """The number of steps."""
         return self.ts.shape[0] - 1
-
-    def times(self):
-        """Return all times, by name."""
-        return {"Grid(ts)": self.ts}
 
     def aligned(self, t0, t1):
         """Return the grid with the ends of the solve for its own where these are equal up to rounding."""

@@ -58,6 +58,7 @@ class SaveAt(eqx.Module):
     ts: Any = eqx.field(converter=functools.partial(times_of, "SaveAt(ts): ts"))
     fn: Callable | None = eqx.field(static=True, default=None)
 
+    times = ("ts",)
     capacity = None
     wants_slopes = True
     takes_rounds = True
@@ -66,10 +67,6 @@ class SaveAt(eqx.Module):
         """Refuse times of the wrong shape."""
         if jnp.ndim(self.ts) != 1:
             raise ValueError(f"SaveAt(ts): ts must have shape (n,), got shape {jnp.shape(self.ts)}")
-
-    def times(self):
-        """Return all times, by name."""
-        return {"SaveAt(ts)": self.ts}
 
     def complaint(self, t0, t1):
         """Say what is wrong with concrete times; None if nothing is."""
