@@ -60,10 +60,17 @@ def _digits(x: Any) -> jnp.dtype | None:
     return None if weak and x.dtype.itemsize > 4 else x.dtype
 
 
-def _known(x: Any, dtype: jnp.dtype) -> np.ndarray:
-    """Return the finite values, in 64 bits, of concrete times that `dtype` may not hold."""
+def _holds(dtype: jnp.dtype, x: Any) -> bool:
+    """Whether a dtype holds a number, or all that an array of such a dtype may hold."""
+    if type(x) in (int, float):
+        return float(dtype.type(x)) == x
     own = _digits(x)
-    if is_tracer(x) or (own is not None and tree.promoted(own, dtype) == dtype):
+    return own is not None and (own == dtype or tree.promoted(own, dtype) == dtype)
+
+
+def _known(x: Any, dtype: jnp.dtype) -> np.ndarray:
+    """Return the finite values, in 64 bits, of concrete times of which `dtype` may not hold some."""
+    if is_tracer(x) or (type(x) not in (int, float) and _holds(dtype, x)):
         return np.zeros(0)
     values = np.ravel(np.asarray(x))
     if values.dtype.kind not in "fiu":  # is refused by name elsewhere
@@ -78,7 +85,7 @@ def _largest(x: Any, dtype: jnp.dtype) -> float:
 
 def _blurs(times: dict[str, Any], dtype: jnp.dtype) -> bool:
     """Whether rounding moves a time by a part of the distance to another; the nearest of these count as one."""
-    if all(type(x) in (int, float) and float(dtype.type(x)) == x for x in times.values()):  # most often, and soon seen
+    if all(_holds(dtype, x) for x in times.values()):  # most often, and soon seen
         return False
     values = np.unique(np.concatenate([_known(x, dtype) for x in times.values()]))
     if values.size < 2:
