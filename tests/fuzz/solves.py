@@ -101,7 +101,7 @@ def solve(s: Structure, a: dict) -> tuple[dict, dict]:
     if s.reads_end:
         y["z1"] = [jnp.where(ok, x, jnp.zeros_like(x)) for x in jax.tree.leaves(sol.z1)]
     if s.reads_rows:
-        used = jnp.arange(s.capacity) < sol.count if s.save == "steps" else jnp.array(True)
+        used = jnp.arange(s.capacity, dtype=jnp.int32) < sol.count if s.save == "steps" else jnp.array(True)
         y["rows"] = [_masked(ok & used, x) for x in jax.tree.leaves(rows)]
     seen = {"z1": jax.tree.leaves(sol.z1), "status": sol.status, "t_reached": sol.t_reached, "stats": sol.stats}
     if rows is not None:

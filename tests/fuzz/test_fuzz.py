@@ -5,6 +5,7 @@ import io
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -13,7 +14,7 @@ import node_jax as nj
 from . import __main__ as command
 from . import checks, programs, shrinking, solves, worker
 from .comparing import Finding
-from .draws import draw_structure
+from .draws import SWITCHES, draw_structure
 from .failing import KINDS, spoil
 from .structures import VALUES, Structure
 from .values import Draw, draw_values
@@ -102,6 +103,38 @@ def test_exception_is_a_finding(faulty):
     s, draw = small()
     faulty(wrong)
     assert checks.check(s, draw) == [Finding.of_error(ZeroDivisionError("of the test"))]
+
+
+def step(f, z0, t0, t1, theta, *, save, **_):
+    """One step of Euler's method, in place of a solve."""
+    h, slope = t1 - t0, f(z0, t0, theta)
+    z1 = jax.tree.map(lambda x, k: x + h.astype(x.real.dtype) * k, z0, slope)
+    n = save.ts.shape[0] if isinstance(save, nj.SaveAt) else save.capacity or 1
+    zs = jax.tree.map(lambda x: jnp.stack([x] * n), z1)
+    one = jnp.ones((), jnp.int32)
+    sol = nj.Solution(z1, jnp.stack([t1] * n), zs, 0 * one, t1, nj.Stats(one, one, one, one, one), None)
+    return sol if not isinstance(save, nj.Dense) else Dense(sol)
+
+
+class Dense(nj.Solution):
+    """A solution that is constant."""
+
+    def __init__(self, sol):
+        for field in dataclasses.fields(sol):
+            setattr(self, field.name, getattr(sol, field.name))
+
+    def evaluate(self, t):
+        return jax.tree.map(lambda x: jnp.stack([x] * t.shape[0]), self.z1)
+
+
+@pytest.mark.parametrize("switch", SWITCHES)
+def test_what_surrounds_a_solve_holds_under_every_switch(switch, monkeypatch):
+    monkeypatch.setattr(solves.nj, "odesolve", step)
+    numbers = [n for n in range(120) if draw_structure(7, n, 1.0).switch == switch]
+    for number in numbers[:3]:
+        s = draw_structure(7, number, 1.0)
+        checks.run(s, draw_values(s, 7, number * VALUES).values)  # raises nothing
+    checks.program.cache_clear()
 
 
 @pytest.mark.parametrize(
