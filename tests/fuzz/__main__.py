@@ -111,11 +111,7 @@ def drive(args, tasks: queue.SimpleQueue, sink: Sink) -> None:
                 worker.wait()
                 index = number * VALUES + done
                 sink.put({"index": index, "ok": False, "kind": f"{what}, structure {number}", "findings": []})
-                for rest in range(index + 1, min((number + 1) * VALUES, args.draws)):
-                    sink.put(
-                        {"index": rest, "ok": False, "kind": f"not run: structure {number} {what}", "findings": []}
-                    )
-                break
+                break  # the other draws of the structure are left to the next run
             record = json.loads(line)
             if "structure" in record and "index" not in record:
                 break
