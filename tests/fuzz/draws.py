@@ -142,6 +142,8 @@ def switched(s: Structure, switch: str) -> Structure:
         steps, method = ("fixed", "euler") if s.field != "jump" else (s.steps, s.method)
         s = s.replace(lanes=(), masks=(), derivative=derivative, method=method, wrapper="plain")
         s = s.replace(steps=steps, points=s.points if s.field == "jump" else 0, n=2, compiled=False)
+    if switch == "debug_nans" and not s.lanes:  # an eager call checks more than a compiled one
+        s = s.replace(compiled=False, wrapper="plain")
     if switch == "strict":
         kind = real if s.dtype.startswith("complex") else s.dtype
         s = s.replace(dtype=kind, time_dtype=real, tree="dict" if s.tree == "mixed" else s.tree)
