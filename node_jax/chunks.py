@@ -16,56 +16,10 @@ from node_jax import tree
 from node_jax.adjoints.boundary import Cotangents
 from node_jax.ensemble import Plan, merged, merged_leaf, restored
 from node_jax.integrate import Each, integrate
-from node_jax.linear import Call, lanes_first, shapes_of
+from node_jax.linear import Call, Recording, lanes_first
+from node_jax.ordered import Ordered, repeated
 from node_jax.problem import Outcome
 from node_jax.types import PyTree
-
-
-class Sorted(NamedTuple):
-    """An ensemble with one queued axis, what became of it, and its solves in the order of their trials."""
-
-    each: Each
-    outcome: Outcome
-    order: jax.Array
-    width: int
-
-    @property
-    def chunks(self) -> jax.Array:
-        """The numbers of the chunks."""
-        return jnp.arange(-(-self.each.lanes[0] // self.width))
-
-    def cut(self, c: jax.Array, values: PyTree, own: Sequence[bool] | None = None) -> PyTree:
-        """Return a chunk of values of all solves, or of those that differ between solves."""
-        at = lax.dynamic_slice_in_dim(self.order, self._start(c), self.width, axis=-1)
-
-        def take(x, yes=True):
-            return tree.take_lanes(x, at) if yes else x
-
-        return jax.tree.map(take, values) if own is None else list(map(take, values, own))
-
-    def part(self, c: jax.Array) -> Each:
-        """Return the solves of a chunk."""
-        leaves = self.cut(c, self.each.leaves, [mask[0] for mask in self.each.masks])
-        return self.each._replace(leaves=leaves, lanes=(self.width, *self.each.lanes[1:]))
-
-    def new(self, c: jax.Array) -> jax.Array:
-        """Say which solves of a chunk were not part of the one before: the last begins with some that were."""
-        return jnp.arange(self.width) >= c * self.width - self._start(c)
-
-    def joined(self, rows: PyTree) -> PyTree:
-        """Bring what all chunks return, stacked, to the order of the ensemble."""
-        total, size = self.each.lanes[0], len(self.chunks) * self.width
-        place = jnp.argsort(self.order, axis=-1)
-        place = jnp.where(place < size - self.width, place, place + size - total)
-
-        def leaf(x):
-            flat = jnp.moveaxis(x, 0, -2).reshape(*x.shape[1:-1], size)
-            return tree.take_lanes(flat, place)
-
-        return jax.tree.map(leaf, rows)
-
-    def _start(self, c: jax.Array) -> jax.Array:
-        return jnp.minimum(c * self.width, self.each.lanes[0] - self.width)
 
 
 class Chunks(NamedTuple):
@@ -87,11 +41,11 @@ class Chunks(NamedTuple):
     def outcome(self, residuals) -> Outcome:
         """Return what the solve returned."""
         leaves, flat = residuals[: len(self.moving)], residuals[len(self.moving) :]
-        return _unflattened(self.call, leaves, flat)
+        return self.call.unflatten(leaves, flat, Recording.NEVER)
 
     def push(self, residuals, dots) -> list:
         """Push tangents through every chunk."""
-        ensemble = self._sorted(residuals)
+        ensemble, outcome = self._ordered(residuals)
         masks = tree.picked(self.call.masks, self.moving)
         dots = [
             self._merged(x.transpose(tree.lanes_last(x.shape, sum(m))), m) for x, m in zip(dots, masks, strict=True)
@@ -99,7 +53,7 @@ class Chunks(NamedTuple):
         own = [mask[0] for mask in tree.picked(ensemble.each.masks, self.moving)]
 
         def chunk(_, c):
-            taken, some = self._taken(ensemble.part(c))
+            taken, some = self._taken(ensemble.part(c), ensemble.cut(c, outcome))
             return None, jax.jvp(taken, some, tuple(ensemble.cut(c, dots, own)))[1]
 
         rows = lax.scan(chunk, None, ensemble.chunks)[1]
@@ -107,7 +61,7 @@ class Chunks(NamedTuple):
 
     def pull(self, residuals, bars) -> list:
         """Pull cotangents through every chunk; those of shared leaves are added up on the way."""
-        ensemble = self._sorted(residuals)
+        ensemble, outcome = self._ordered(residuals)
         wanted = jax.tree.leaves(self.results(residuals))
         bars = [jnp.zeros_like(x) if g is None else g for g, x in zip(bars, wanted, strict=True)]
         bars = [self._merged(g) for g in bars]
@@ -116,12 +70,12 @@ class Chunks(NamedTuple):
 
         def chunk(carry, c):
             total, history = carry
-            part, new = ensemble.part(c), ensemble.new(c)
+            part, ended, new = ensemble.part(c), ensemble.cut(c, outcome), ensemble.new(c)
             bar = tree.where(new, ensemble.cut(c, bars), tree.full_like(ensemble.cut(c, bars), 0.0))
             if self.outermost:
-                pulled, history = self._back(part, ensemble.cut(c, ensemble.outcome), bar, history)
+                pulled, history = self._back(part, ended, bar, history)
             else:
-                taken, some = self._taken(part)
+                taken, some = self._taken(part, ended)
                 pulled = jax.vjp(taken, *some)[1](bar)
             return (tree.add(total, tree.picked(pulled, shared)), history), tree.picked(pulled, own)
 
@@ -137,11 +91,10 @@ class Chunks(NamedTuple):
         """Let leaves move in an outer derivative."""
         return self._replace(outermost=False)
 
-    def _sorted(self, residuals) -> Sorted:
+    def _ordered(self, residuals) -> tuple[Ordered, Outcome]:
         outcome = jax.tree.map(self._merged, self.outcome(residuals))
         each = merged(self.call.each(residuals[: len(self.moving)]), self.plan)
-        order = jnp.argsort(-(outcome.stats.accepted + outcome.stats.rejected), axis=-1)
-        return Sorted(each, outcome, order, self.plan.width)
+        return Ordered.of(each, outcome.stats.accepted + outcome.stats.rejected, self.plan.width), outcome
 
     def _merged(self, x: jax.Array, mask: Sequence[bool] | None = None) -> jax.Array:
         return merged_leaf(x, mask or (True,) * len(self.call.lanes), self.call.lanes, self.plan)
@@ -152,19 +105,22 @@ class Chunks(NamedTuple):
     def _moved(self, outcome: Outcome) -> tuple:
         return outcome.z1, self.call.save().rows(outcome.out)
 
-    def _taken(self, part: Each) -> tuple[Callable, tuple]:
+    def _taken(self, part: Each, outcome: Outcome) -> tuple[Callable, tuple]:
         """Return the solve of a chunk as a function of the leaves that move, and these."""
+        part = repeated(part, outcome)
+        moving = _and_ends(self.moving, part)
         masks = tuple(map(tuple, part.masks))
         problem = part.problem._replace(lane_width=math.inf)
         call = self.call._replace(problem=problem, lanes=part.lanes, masks=masks)
 
         def taken(*some):
-            leaves = list(map(lanes_first, tree.replaced(part.leaves, self.moving, some), masks))
-            return jax.tree.leaves(self._moved(_unflattened(call, leaves, self.solve(call, leaves))))
+            leaves = list(map(lanes_first, tree.replaced(part.leaves, moving, some), masks))
+            outcome = call.unflatten(leaves, self.solve(call, leaves), Recording.NEVER)
+            return jax.tree.leaves(self._moved(outcome))
 
-        return taken, tuple(tree.picked(part.leaves, self.moving))
+        return taken, tuple(tree.picked(part.leaves, moving))
 
-    def _history(self, ensemble: Sorted) -> PyTree:
+    def _history(self, ensemble: Ordered) -> PyTree:
         """Return the buffers of all chunks."""
         if not (self.call.adjoint.records and self.outermost):
             return ()
@@ -176,12 +132,15 @@ class Chunks(NamedTuple):
         """Pull cotangents back through a chunk."""
         adjoint = self.call.adjoint
         if adjoint.records:
+            part = repeated(part, outcome)
             outcome, history = integrate(part, adjoint.recorder(part), history)
+        moving = _and_ends(self.moving, part)
         structure = jax.tree.structure(self._moved(outcome))
         bars = Cotangents(*jax.tree.unflatten(structure, bar))
-        pulled = adjoint.backward(part, outcome, history, bars, self.moving, self.moving)
-        return tree.picked(pulled, self.moving), history
+        pulled = adjoint.backward(part, outcome, history, bars, moving, moving)
+        return tree.picked(pulled, moving), history
 
 
-def _unflattened(call: Call, leaves: Sequence, flat: Sequence) -> Outcome:
-    return jax.tree.unflatten(jax.tree.structure(shapes_of(call.each_of_shapes(leaves), None)), flat)
+def _and_ends(moving: Sequence[bool], part: Each) -> tuple[bool, ...]:
+    """Say which leaves move if there is one more, the ends of steps."""
+    return (*moving, *[False] * (len(part.leaves) - len(moving)))

@@ -30,10 +30,11 @@ class Plan(NamedTuple):
     width: int
 
 
-def plan(each: Each) -> Plan | None:
+def plan(each: Each, outer: int | None = None) -> Plan | None:
     """Say how an ensemble is queued; None if all of its trajectories step together.
 
-    A leaf larger than a state stays shared where it lacks a lane axis: then the queue runs along that axis.
+    A leaf larger than a state stays shared where it lacks a lane axis: then the queue runs along that axis. With
+    `outer`, so many of the outermost axes may be queued; default: all.
     """
     size = math.prod(each.lanes)
     limit = width_of(each.problem.lane_width)
@@ -43,11 +44,11 @@ def plan(each: Each) -> Plan | None:
 
     def entry(i):
         own = math.prod(n for n, has in zip(each.lanes, each.masks[i], strict=True) if has)
-        return each.leaves[i].size // own
+        return each.leaves[i].size // max(1, own)
 
     state = sum(entry(i) for i in jax.tree.leaves(inputs.z0))
     large = [i for i in jax.tree.leaves(inputs.theta) if entry(i) > state]
-    queued = tuple(axes)
+    queued = tuple(axes[:outer])
     for i in sorted(large, key=entry, reverse=True):
         shared = tuple(k for k in queued if not each.masks[i][k])
         queued = shared or queued
@@ -77,7 +78,7 @@ def merged_leaf(x: jax.Array, mask: Sequence[bool], lanes: Sequence[int], plan: 
     x = jnp.broadcast_to(x.reshape(*x.shape, *[1] * len(missing)), (*x.shape, *(lanes[k] for k in missing)))
     now, wanted = [*own, *missing], [*reversed(plan.kept), *reversed(plan.queued)]
     x = x.transpose(*range(len(entry)), *(len(entry) + now.index(k) for k in wanted))
-    return x.reshape(*x.shape[: x.ndim - len(plan.queued)], -1)
+    return x.reshape(*x.shape[: x.ndim - len(plan.queued)], math.prod(lanes[k] for k in plan.queued))
 
 
 def restored(values: PyTree, lanes: Sequence[int], plan: Plan) -> PyTree:

@@ -14,24 +14,21 @@ from jax.extend.core import ClosedJaxpr, Primitive, jaxpr_as_fun
 from jax.interpreters import ad, batching, mlir
 
 from node_jax import placement, queue, tree
+from node_jax.applied import Applied, Derivative, Mapped, keeps_states, one_entry
 from node_jax.checks import finds_nan, refuse_effects, standard, without_order
 from node_jax.chunks import Chunks
 from node_jax.ensemble import plan
 from node_jax.fused import multiplies
 from node_jax.integrate import integrate
 from node_jax.linear import (
-    Applied,
     Asked,
     Call,
-    Derivative,
     Gate,
     Guard,
-    Mapped,
+    Recording,
     Steps,
     each_of,
     each_of_shapes,
-    keeps_states,
-    one_entry,
     recorder_of,
     shapes_of,
 )
@@ -47,7 +44,7 @@ _STILL = object()  # the tangent of an output that does not move
 def solve(problem: Problem, adjoint, leaves: Sequence[jax.Array]) -> Outcome:
     """Solve one problem as a primitive that every transformation understands."""
     leaves, masks = placement.varying_alike(leaves), ((),) * len(leaves)
-    flat = solve_p.bind(*leaves, problem=problem, adjoint=adjoint, recording=False, lanes=(), masks=masks)
+    flat = solve_p.bind(*leaves, problem=problem, adjoint=adjoint, recording=Recording.NEVER, lanes=(), masks=masks)
     each = each_of_shapes(problem, leaves, masks, ())
     return jax.tree.unflatten(jax.tree.structure(shapes_of(each, None)), flat)
 
@@ -116,11 +113,11 @@ def _refuse_other_solves(jaxpr: Any) -> None:
 @standard
 def _run(*leaves, problem, adjoint, recording, lanes, masks):
     each = each_of(problem, leaves, masks, lanes)
-    planned = None if recording else plan(each)
-    if planned is not None:
-        return jax.tree.leaves(queue.solve(each, planned))
-    outcome, history = integrate(each, recorder_of(each, adjoint, recording))
-    return jax.tree.leaves((outcome, history.closed() if recording else ()))
+    if recording is not Recording.NEVER:
+        outcome, history = integrate(each, recorder_of(each, adjoint, recording))
+        return jax.tree.leaves((outcome, history.closed()))
+    planned = plan(each)
+    return jax.tree.leaves(integrate(each, None)[0] if planned is None else queue.solve(each, planned))
 
 
 @standard
@@ -135,8 +132,17 @@ def _compiled(**params):
     return jax.jit(functools.partial(_run, **params))
 
 
-def _batch(args, dims, *, lanes, masks, **params):
+def _batch(args, dims, *, lanes, masks, recording, **params):
+    call = Call(lanes=lanes, masks=masks, **params)
+    if recording is Recording.IF_KEPT:
+        one = [_entry(x, d) for x, d in zip(args, dims, strict=True)]
+        size = next(x.shape[d] for x, d in zip(args, dims, strict=True) if d is not None)
+        if not call.keeps(one, size):
+            outs, places = _batch(args, dims, recording=Recording.NEVER, **call._asdict())
+            blank = call.blank(one)
+            return placement.varying_alike([*outs, *blank]), [*places, *[None] * len(blank)]
     masks = tuple((d is not None, *mask) for d, mask in zip(dims, masks, strict=True))
+    params["recording"] = recording
 
     def batched(n, *args):
         args = [x if d is None else jnp.moveaxis(x, d, 0) for x, d in zip(args, dims, strict=True)]
@@ -144,27 +150,36 @@ def _batch(args, dims, *, lanes, masks, **params):
         own = _has_lanes(args, masks, (n, *lanes), **params)
         return outs, [x.ndim - 1 if has else None for x, has in zip(outs, own, strict=True)]
 
-    return placement.mapped(batched, args, dims, together=params["recording"])
+    return placement.mapped(batched, args, dims, together=recording is not Recording.NEVER)
+
+
+def _entry(x: jax.Array, d: int | None) -> jax.ShapeDtypeStruct:
+    """Return the shape of one entry of an axis."""
+    return jax.ShapeDtypeStruct(x.shape if d is None else x.shape[:d] + x.shape[d + 1 :], x.dtype)
 
 
 def _has_lanes(leaves, masks, lanes, *, problem, adjoint, recording) -> list[bool]:
     """Say for each output whether it has lane axes."""
     each = each_of_shapes(problem, leaves, masks, lanes)
-    if not recording:
+    if recording is Recording.NEVER:
         return [True] * len(jax.tree.leaves(shapes_of(each, None)))
-    outcome, history = shapes_of(each, recorder_of(each, adjoint, True))
+    outcome, history = shapes_of(each, recorder_of(each, adjoint, recording))
     return [True] * len(jax.tree.leaves(outcome)) + history.has_lanes()
 
 
 def _jvp(primals, tangents, *, recording, **params):
     call = Call(**params)
     moving = _known(tangents)
-    planned = None if recording or call.adjoint.plain else plan(call.each_of_shapes(primals))
+    inner = recording is Recording.NEVER  # of all derivatives that are taken of the solve
+    planned = plan(call.each_of_shapes(primals)) if inner and not call.adjoint.plain else None
     if planned is not None:
         return _jvp_of_chunks(primals, tangents, Chunks(call, moving, planned, _solve_flat))
-    flat = solve_p.bind(*primals, recording=call.adjoint.records, **params)
+    recording = call.recording if inner else recording
+    flat = solve_p.bind(*primals, recording=recording, **params)
     outcome, history = call.open(primals, flat)
-    steps, residuals = Steps(call, moving, moving, recording), [*primals, *flat]
+    recorded = recording if call.adjoint.records else Recording.ALWAYS
+    steps = Steps(call, moving, moving, not inner, _solve_recorded, recorded)
+    residuals = [*primals, *flat]
     dots = tree.picked(tangents, moving)
     results, structure = jax.tree.flatten(steps.results(residuals))
     if call.adjoint.plain and not any(placement.axes(jax.typeof(x)) for x in primals):
@@ -175,8 +190,8 @@ def _jvp(primals, tangents, *, recording, **params):
     guarded = _bind(Guard(), [jnp.isnan(x) for x in results[:count]], pushed[:count], results[:count])
     z1, rows, states = jax.tree.unflatten(structure, [*guarded, *pushed[count:]])
 
-    outs = flat if recording else jax.tree.leaves(outcome)
-    return outs, _tangents(call, outs, outcome, (z1, rows), history.closed() if recording else (), states)
+    outs = jax.tree.leaves(outcome) if inner else flat
+    return outs, _tangents(call, outs, outcome, (z1, rows), () if inner else history.closed(), states)
 
 
 def _jvp_of_chunks(primals, tangents, chunks: Chunks):
@@ -189,7 +204,11 @@ def _jvp_of_chunks(primals, tangents, chunks: Chunks):
 
 
 def _solve_flat(call: Call, leaves: Sequence) -> list:
-    return solve_p.bind(*leaves, recording=False, **call._asdict())
+    return solve_p.bind(*leaves, recording=Recording.NEVER, **call._asdict())
+
+
+def _solve_recorded(call: Call, leaves: Sequence) -> list:
+    return solve_p.bind(*leaves, recording=Recording.ALWAYS, **call._asdict())
 
 
 def _tangents(call: Call, outs: Sequence, outcome: Outcome, moved: tuple, history: PyTree = (), states=()) -> list:
@@ -255,6 +274,8 @@ def _backward_jvp(primals, tangents, *, fn: Applied, avals):
 
 
 def _batch_applied(primitive, args, dims, *, fn: Applied, avals):
+    fn = fn.over(args, dims, next(x.shape[d] for x, d in zip(args, dims, strict=True) if d is not None))
+
     def batched(size, *args):
         front = [
             jnp.broadcast_to(x, (size, *x.shape)) if d is None else jnp.moveaxis(x, d, 0)

@@ -1,11 +1,12 @@
 """The derivative of a solve as a linear map: tangents are pushed forward, cotangents are pulled back.
 
-A map has `push(residuals, dots)` and `pull(residuals, bars)`, on flat lists; a bar that is None is a zero. Maps around
-other maps have them as `linear`.
+A map has `push(residuals, dots)` and `pull(residuals, bars)`, on flat lists; a bar that is None is a zero.
 """
 
+import enum
 import functools
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +14,9 @@ import jax.numpy as jnp
 
 from node_jax import tree
 from node_jax.adjoints.boundary import Cotangents, unsupported
+from node_jax.ensemble import width_of
 from node_jax.integrate import Each
+from node_jax.ordered import repeated
 from node_jax.problem import Outcome, Problem
 from node_jax.types import Stats
 
@@ -33,9 +36,17 @@ def each_of_shapes(problem: Problem, leaves: Sequence, masks, lanes) -> Each:
     )
 
 
-def recorder_of(each: Each, adjoint, recording: bool):
+class Recording(enum.Enum):
+    """When a solve writes its history."""
+
+    NEVER = enum.auto()
+    IF_KEPT = enum.auto()  # unless `vmap` adds so many lanes that not all of the history of each could be kept
+    ALWAYS = enum.auto()
+
+
+def recorder_of(each: Each, adjoint, recording: Recording):
     """Return what writes the history, None if nothing does."""
-    return adjoint.recorder(each) if recording else None
+    return None if recording is Recording.NEVER else adjoint.recorder(each)
 
 
 def shapes_of(each: Each, recorder):
@@ -74,15 +85,51 @@ class Call(NamedTuple):
         nothing: list = [None] * len(self.masks)
         return self.problem.unflatten(nothing).save
 
-    def open(self, leaves, flat) -> tuple[Outcome, Any]:
-        """Return outcome and history from what the solve returned."""
+    @property
+    def recording(self) -> Recording:
+        """When the solve writes its history, if it is differentiated."""
+        if not self.adjoint.records:
+            return Recording.NEVER
+        return Recording.ALWAYS if self.adjoint.plain else Recording.IF_KEPT
+
+    def unflatten(self, leaves, flat, recording: Recording) -> Any:
+        """Return the outcome, or outcome and history, from what the solve returned."""
         each = self.each_of_shapes(leaves)
-        recording = self.adjoint.records
         shapes = shapes_of(each, recorder_of(each, self.adjoint, recording))
-        if not recording:
-            return jax.tree.unflatten(jax.tree.structure(shapes), flat), ()
-        outcome, history = jax.tree.unflatten(jax.tree.structure(shapes), flat)
+        return jax.tree.unflatten(jax.tree.structure(shapes), flat)
+
+    def open(self, leaves, flat) -> tuple[Outcome, Any]:
+        """Return outcome and history of a solve that is differentiated."""
+        if not self.adjoint.records:
+            return self.unflatten(leaves, flat, Recording.NEVER), ()
+        outcome, history = self.unflatten(leaves, flat, self.recording)
         return outcome, history.opened()
+
+    def keeps(self, leaves, lanes: int) -> bool:
+        """Whether so many times the lanes step together and keep the history that each has alone.
+
+        A history then has the shape that JAX knows of, and lane axes.
+        """
+        each, own = self.each_of_shapes(leaves), math.prod(self.lanes)
+        z = jax.eval_shape(each(lambda inputs, _: inputs.z0))
+        size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(z))
+        together = own * lanes <= width_of(self.problem.lane_width)
+        return together and self.adjoint.recorder(each).fits(size, lanes)
+
+    def blank(self, leaves) -> list:
+        """Return a history that says by its count of steps that none was written."""
+        each = self.each_of_shapes(leaves)
+        history = shapes_of(each, self.adjoint.recorder(each))[1]
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), history)
+        return jax.tree.leaves(zeros._replace(n=zeros.n - 1))
+
+    def again(self, leaves, outcome: Outcome, solve: Callable) -> tuple["Call", list, Outcome, Any]:
+        """Solve once more, with history: return the call, its leaves, the outcome and the history."""
+        each = repeated(self.each(leaves), outcome)
+        more = [lanes_first(x, mask) for x, mask in zip(each.leaves, each.masks, strict=True)][len(leaves) :]
+        leaves, masks = [*leaves, *more], (*self.masks, *each.masks[len(leaves) :])
+        call = self._replace(problem=each.problem, masks=masks)
+        return call, leaves, *call.open(leaves, solve(call, leaves))
 
 
 class Steps(NamedTuple):
@@ -90,12 +137,21 @@ class Steps(NamedTuple):
 
     Residuals are the leaves of the inputs and what the solve returned. Tangents are those of the leaves that move;
     results are the state at `t1`, the saved rows and, if the history is wanted, the states in it.
+    `solve(call, leaves)` returns the flat outcome of a solve with its history, and JAX can differentiate it.
     """
 
     call: Call
     moving: tuple[bool, ...]
     shifted: tuple[bool, ...]  # moves here or in an outer derivative
     with_history: bool
+    solve: Callable
+    recorded: Recording  # whether the residuals hold the history; if not, the steps are taken once more with one
+
+    def outcome(self, residuals) -> Outcome:
+        """Return what the solve returned, without its history."""
+        leaves, flat = residuals[: len(self.moving)], residuals[len(self.moving) :]
+        solved = self.call.unflatten(leaves, flat, self.call.recording)
+        return solved[0] if self.call.adjoint.records else solved
 
     def results(self, residuals) -> tuple:
         """Return what the results are tangents of."""
@@ -104,39 +160,64 @@ class Steps(NamedTuple):
 
     def push(self, residuals, dots) -> list:
         """Take the steps again."""
-        leaves, outcome, history = self._open(residuals)
+        blank = self.results(residuals)[2]
+        call, leaves, outcome, history = self._solved(residuals)
+        moving, shifted = self.longer(len(leaves))
 
         def replay(*some):
-            each = self.call.each(tree.replaced(leaves, self.moving, some))
-            z1, rows, states = self.call.adjoint.replay(each, outcome, history, self.shifted)
+            each = call.each(tree.replaced(leaves, moving, some))
+            z1, rows, states = call.adjoint.replay(each, outcome, history, shifted)
+            states = blank if self.recorded is Recording.NEVER else states
             return jax.tree.leaves((z1, rows, states if self.with_history else ()))
 
-        return jax.jvp(replay, tuple(tree.picked(leaves, self.moving)), tuple(dots))[1]
+        return self._spoiled(history, jax.jvp(replay, tuple(tree.picked(leaves, moving)), tuple(dots))[1])
 
     def pull(self, residuals, bars) -> list:
         """Go back over the steps."""
+        wanted, structure = jax.tree.flatten(self.results(residuals)[:2])
         if self.call.adjoint.plain:  # under `shard_map`: elsewhere JAX transposes such code itself
             zeros = tree.full_like(tree.picked(list(residuals[: len(self.moving)]), self.moving), 0.0)
-            wanted = jax.tree.leaves(self.results(residuals))
             transposed = jax.linear_transpose(lambda *dots: self.push(residuals, dots), *zeros)
             return list(transposed(_filled(bars, wanted)))
-        leaves, outcome, history = self._open(residuals)
-        wanted, structure = jax.tree.flatten(self.results(residuals)[:2])
         if any(bar is not None for bar in bars[len(wanted) :]):
             raise unsupported(self.call.adjoint, "reverse over reverse")
+        call, leaves, outcome, history = self._solved(residuals)
+        moving, shifted = self.longer(len(leaves))
         bar = Cotangents(*jax.tree.unflatten(structure, _filled(bars[: len(wanted)], wanted)))
-        each = self.call.each(leaves)
-        pulled = self.call.adjoint.backward(each, outcome, history, bar, self.moving, self.shifted)
-        some = zip(tree.picked(pulled, self.moving), tree.picked(self.call.masks, self.moving), strict=True)
-        return [lanes_first(x, mask) for x, mask in some]
+        pulled = call.adjoint.backward(call.each(leaves), outcome, history, bar, moving, shifted)
+        some = zip(tree.picked(pulled, moving), tree.picked(call.masks, moving), strict=True)
+        return self._spoiled(history, [lanes_first(x, mask) for x, mask in some])
 
     def within(self, moving: Sequence[bool]) -> "Steps":
         """Let more of the leaves, which are the first arguments, move in an outer derivative."""
         return self._replace(shifted=tuple(a or b for a, b in zip(self.shifted, moving, strict=False)))
 
+    def over(self, residuals, lanes: int) -> "Steps":
+        """Return the steps of so many times the lanes; `residuals` are those of one."""
+        if self.recorded is Recording.IF_KEPT and not self.call.keeps(residuals[: len(self.moving)], lanes):
+            return self._replace(recorded=Recording.NEVER)
+        return self
+
     def _open(self, residuals) -> tuple[list, Outcome, Any]:
         leaves, flat = residuals[: len(self.moving)], residuals[len(self.moving) :]
         return list(leaves), *self.call.open(leaves, flat)
+
+    def _solved(self, residuals) -> tuple[Call, list, Outcome, Any]:
+        leaves, outcome, history = self._open(residuals)
+        if self.recorded is Recording.NEVER:
+            return self.call.again(leaves, outcome, self.solve)
+        return self.call, leaves, outcome, history
+
+    def longer(self, count: int) -> tuple[tuple, tuple]:
+        """Say which of so many leaves move and are shifted: those that were added do not."""
+        more = (False,) * (count - len(self.moving))
+        return self.moving + more, self.shifted + more
+
+    def _spoiled(self, history: Any, values: Sequence) -> list:
+        """Return NaN where the residuals were to hold a history, but come from more lanes than keep one."""
+        if self.recorded is not Recording.IF_KEPT:
+            return list(values)
+        return [jnp.where(history.n < 0, jnp.full_like(x, jnp.nan), x) for x in values]
 
 
 class Guard(NamedTuple):
@@ -195,83 +276,6 @@ def _used(counts: jax.Array, g: jax.Array | None, mask: Sequence[bool]) -> jax.A
         return None
     yes = lanes_first(tree.any_missing(counts, mask), mask)
     return jnp.where(jnp.expand_dims(yes, range(yes.ndim, g.ndim)), g, jnp.zeros_like(g))
-
-
-class Mapped(NamedTuple):
-    """A map under `vmap`; all tangents have the new axis in front."""
-
-    linear: Any
-    dims: tuple
-    size: int
-
-    def push(self, residuals, dots) -> list:
-        """Push every entry."""
-        return jax.vmap(self.linear.push, (list(self.dims), 0), axis_size=self.size)(list(residuals), list(dots))
-
-    def pull(self, residuals, bars) -> list:
-        """Pull every entry."""
-        return jax.vmap(self.linear.pull, (list(self.dims), 0), axis_size=self.size)(list(residuals), list(bars))
-
-
-class Applied(NamedTuple):
-    """A map of residuals and tangents, or cotangents, in one flat list; `zeros` are left out of these.
-
-    A parameter of a primitive, it is not callable: some versions of JAX hold callables by weak references.
-    """
-
-    linear: Any
-    count: int
-    zeros: tuple[bool, ...] | None = None  # None: push
-
-    def apply(self, *args) -> list:
-        """Push or pull."""
-        residuals, some = args[: self.count], args[self.count :]
-        if self.zeros is None:
-            return self.linear.push(residuals, some)
-        known = [not zero for zero in self.zeros]
-        return self.linear.pull(residuals, tree.replaced([None] * len(known), known, some))
-
-
-class Derivative(NamedTuple):
-    """The derivative of a map in its residuals too; it is not transposed."""
-
-    linear: Applied
-    moving: tuple[bool, ...]
-
-    def push(self, primals, dots) -> list:
-        """Push by forward mode."""
-        fn = _shifted(self.linear, self.moving)
-        chosen = tuple(tree.picked(primals, self.moving))
-        return jax.jvp(lambda *some: fn.apply(*tree.replaced(primals, self.moving, some)), chosen, tuple(dots))[1]
-
-    def pull(self, primals, bars) -> list:
-        """Refuse."""
-        mode = "reverse over forward" if self.linear.zeros is None else "reverse over reverse"
-        raise unsupported(_innermost(self).call.adjoint, mode)
-
-
-def one_entry(linear) -> Any:
-    """Return the map that `vmap` was applied to."""
-    while isinstance(linear, Mapped):
-        linear = linear.linear
-    return linear
-
-
-def keeps_states(linear) -> bool:
-    """Whether the states of a history are among the results of a map."""
-    return getattr(_innermost(linear), "with_history", False)
-
-
-def _innermost(linear) -> Any:
-    while hasattr(linear, "linear"):
-        linear = linear.linear
-    return linear
-
-
-def _shifted(linear, moving: Sequence[bool]):
-    if hasattr(linear, "linear"):
-        return linear._replace(linear=_shifted(linear.linear, moving))
-    return linear.within(moving)
 
 
 def _filled(bars: Sequence, like: Sequence) -> list:

@@ -11,7 +11,7 @@ from jax import lax
 
 from node_jax import tree
 from node_jax.adjoints.boundary import crossing, unsupported
-from node_jax.control import Adaptive
+from node_jax.control import Adaptive, Repeated
 from node_jax.fused import fused
 from node_jax.integrate import Each
 from node_jax.methods import ExplicitRK
@@ -33,7 +33,7 @@ def steps_back(each: Each, steps: Adaptive | None) -> Adaptive:
     """Return the steps for the way back: those asked for, else those of the forward solve if they are adaptive."""
     inputs = each.problem.unflatten(each.leaves)
     if steps is None and isinstance(inputs.steps, Adaptive):
-        return inputs.steps
+        return inputs.steps.chosen() if isinstance(inputs.steps, Repeated) else inputs.steps
     return jax.tree.map(lambda x: jnp.asarray(x, inputs.t0.dtype), steps or Adaptive())
 
 

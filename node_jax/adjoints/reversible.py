@@ -105,6 +105,10 @@ class Pairs(NamedTuple):
         """Stretches of `limit` steps."""
         return 1 if restart is None else -(-limit // restart)
 
+    def fits(self, size: int, lanes: int) -> bool:
+        """Whether more lanes keep as many states of each: they do."""
+        return True
+
     def blank(self, z: PyTree, t: jax.Array) -> History:
         """Set the buffers apart; one row more takes what need not be kept."""
         limit = self.sizes.limit

@@ -106,6 +106,11 @@ class Slots(NamedTuple):
         size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(z))
         return count_slots(self.memory, self.checkpoints, self.limit, size)
 
+    def fits(self, size: int, lanes: int) -> bool:
+        """Whether so many times the lanes, of states of `size` bytes in all, keep as many states of each."""
+        kept = [count_slots(self.memory, self.checkpoints, self.limit, size * n) for n in (1, lanes)]
+        return not self.states or kept[0] == kept[1]
+
     def thinned(self, z: PyTree) -> bool:
         """Whether there are fewer slots than steps."""
         return self.states and self.count(z) < self.limit

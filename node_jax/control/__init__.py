@@ -3,5 +3,6 @@
 from node_jax.control.adaptive import Adaptive
 from node_jax.control.prescribed import Fixed, Grid
 from node_jax.control.records import Control, Proposal, Verdict, add_time, direction
+from node_jax.control.repeated import Repeated
 
-__all__ = ["Adaptive", "Control", "Fixed", "Grid", "Proposal", "Verdict", "add_time", "direction"]
+__all__ = ["Adaptive", "Control", "Fixed", "Grid", "Proposal", "Repeated", "Verdict", "add_time", "direction"]

@@ -56,6 +56,10 @@ class NoCounts:
 
     times = ()  # names of the fields that hold times
 
+    def ends(self, out):
+        """Times at which the steps of one lane ended, if these were saved: they were not."""
+        return
+
     def complaint(self, t0, t1):
         """Say what is wrong with concrete values: nothing can be."""
         return

@@ -90,6 +90,10 @@ class SaveSteps(_EveryStep):
         """Return the rows in the layout of the lanes."""
         return finished_rows(each, out, tree.full_like(_row(each, z), jnp.nan), self.capacity, accepted)
 
+    def ends(self, out):
+        """Times at which the steps of one lane ended, NaN behind the last."""
+        return out.ts
+
     def written(self, out, accepted, ok):
         """Which rows of one lane hold a value: one for each accepted step."""
         return jnp.arange(self.capacity) < accepted
@@ -157,6 +161,11 @@ class Dense(_EveryStep):
             return tree.where(still, row, tree.full_like(row, jnp.nan))
 
         return finished_rows(each, out, each(after)((z, ok & (accepted == 0))), self.capacity, accepted)
+
+    def ends(self, out):
+        """Times at which the steps of one lane ended, NaN behind the last."""
+        following = jnp.append(out.t[1:], jnp.nan)
+        return jnp.where(jnp.isnan(following), out.t + out.h, following)
 
     def written(self, out, accepted, ok):
         """Which rows of one lane hold a value: one for each accepted step, and the first."""

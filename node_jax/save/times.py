@@ -68,6 +68,10 @@ class SaveAt(eqx.Module):
         if jnp.ndim(self.ts) != 1:
             raise ValueError(f"SaveAt(ts): ts must have shape (n,), got shape {jnp.shape(self.ts)}")
 
+    def ends(self, out):
+        """Times at which the steps of one lane ended, if these were saved: they were not."""
+        return
+
     def complaint(self, t0, t1):
         """Say what is wrong with concrete times; None if nothing is."""
         return misplaced("SaveAt(ts): ts", self.ts, t0, t1)

@@ -1,0 +1,291 @@
+"""Linear maps around linear maps: mapped by `vmap`, differentiated, and as a parameter of a primitive.
+
+The map inside is `linear`. The residuals of the innermost map come first, whatever is around it.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from node_jax import tree
+from node_jax.adjoints.boundary import unsupported
+from node_jax.ensemble import Plan, merged, merged_leaf, plan, restored
+from node_jax.integrate import Each, integrate
+from node_jax.linear import Recording, Steps
+from node_jax.ordered import Ordered, repeated
+from node_jax.types import PyTree
+
+
+class Mapped(NamedTuple):
+    """A map under `vmap`; all tangents have the new axis in front."""
+
+    linear: Any
+    dims: tuple
+    size: int
+
+    def push(self, residuals, dots) -> list:
+        """Push every entry."""
+        return self._every("push", residuals, dots)
+
+    def pull(self, residuals, bars) -> list:
+        """Pull every entry."""
+        return self._every("pull", residuals, bars)
+
+    def _every(self, way: str, residuals: Sequence, some: Sequence) -> list:
+        """Apply the map to all entries: together, or chunk by chunk if they have more lanes than step together."""
+        nest = Nest.of(self)
+        planned = nest.planned(residuals)
+        if planned is not None:
+            return nest.in_chunks(planned, way, residuals, some)
+        together = jax.vmap(getattr(self.linear, way), (list(self.dims), 0), axis_size=self.size)
+        return together(list(residuals), list(some))
+
+
+class Applied(NamedTuple):
+    """A map of residuals and tangents, or cotangents, in one flat list; `zeros` are left out of these.
+
+    A parameter of a primitive, it is not callable: some versions of JAX hold callables by weak references.
+    """
+
+    linear: Any
+    count: int
+    zeros: tuple[bool, ...] | None = None  # None: push
+
+    def apply(self, *args) -> list:
+        """Push or pull."""
+        residuals, some = args[: self.count], args[self.count :]
+        if self.zeros is None:
+            return self.linear.push(residuals, some)
+        known = [not zero for zero in self.zeros]
+        return self.linear.pull(residuals, tree.replaced([None] * len(known), known, some))
+
+    def over(self, args: Sequence, dims: Sequence, size: int) -> "Applied":
+        """Settle, before `vmap` maps it over an axis of this size, whether the steps inside have their history."""
+        if not isinstance(innermost(self), Steps):
+            return self
+        nest = Nest.of(self._replace(linear=Mapped(self.linear, tuple(dims[: self.count]), size)))
+        one = [nest.one_entry(x, i) for i, x in enumerate(args[: nest.count])]
+        return rebuilt(self, lambda steps: steps.over(one, math.prod(nest.lanes)))
+
+
+class Derivative(NamedTuple):
+    """The derivative of a map in its residuals too; it is not transposed."""
+
+    linear: Applied
+    moving: tuple[bool, ...]
+
+    def push(self, primals, dots) -> list:
+        """Push by forward mode."""
+        fn = rebuilt(self.linear, lambda linear: linear.within(self.moving))
+        chosen = tuple(tree.picked(primals, self.moving))
+        return jax.jvp(lambda *some: fn.apply(*tree.replaced(primals, self.moving, some)), chosen, tuple(dots))[1]
+
+    def pull(self, primals, bars) -> list:
+        """Refuse."""
+        mode = "reverse over forward" if self.linear.zeros is None else "reverse over reverse"
+        raise unsupported(innermost(self).call.adjoint, mode)
+
+
+def chain(linear) -> list:
+    """Return a map and all that it is around, the innermost last."""
+    maps = [linear]
+    while hasattr(maps[-1], "linear"):
+        maps.append(maps[-1].linear)
+    return maps
+
+
+def innermost(linear) -> Any:
+    """Return the map that all others are around."""
+    return chain(linear)[-1]
+
+
+def one_entry(linear) -> Any:
+    """Return the map that `vmap` was applied to."""
+    return next(inner for inner in chain(linear) if not isinstance(inner, Mapped))
+
+
+def keeps_states(linear) -> bool:
+    """Whether the states of a history are among the results of a map."""
+    return getattr(innermost(linear), "with_history", False)
+
+
+def rebuilt(linear, change: Callable):
+    """Change the innermost map."""
+    if hasattr(linear, "linear"):
+        return linear._replace(linear=rebuilt(linear.linear, change))
+    return change(linear)
+
+
+class Nest(NamedTuple):
+    """All levels of `vmap` around a solve, the outermost first; `outer` of them have nothing else around them.
+
+    A level is a lane axis if its entries are solves of their own. Of another, such as the rows of a Jacobian, only
+    tangents have the axis.
+    """
+
+    steps: Any  # the innermost map
+    levels: list[Mapped]
+    outer: int
+    count: int  # residuals of the innermost map, which come first
+
+    @classmethod
+    def of(cls, linear) -> "Nest":
+        """Collect the levels."""
+        *around, steps = chain(linear)
+        levels = [level for level in around if isinstance(level, Mapped)]
+        last = around[-1]
+        count = last.count if isinstance(last, Applied) else len(last.dims)
+        return cls(steps, levels, len(chain(linear)) - len(chain(one_entry(linear))), count)
+
+    @property
+    def own(self) -> list[bool]:
+        """Say for each level whether it is a lane axis."""
+        return [any(d is not None for d in level.dims[: self.count]) for level in self.levels]
+
+    @property
+    def lanes(self) -> list[int]:
+        """The sizes of the lane axes."""
+        return [level.size for level in tree.picked(self.levels, self.own)]
+
+    def mask(self, i: int) -> tuple[bool, ...]:
+        """Say which lane axes a residual of the innermost map has."""
+        return tuple(level.dims[i] is not None for level in tree.picked(self.levels, self.own))
+
+    def one_entry(self, x: jax.Array, i: int) -> jax.ShapeDtypeStruct:
+        """Return the shape of one entry of such a residual."""
+        shape = list(x.shape)
+        for level in self.levels:
+            if level.dims[i] is not None:
+                del shape[level.dims[i]]
+        return jax.ShapeDtypeStruct(tuple(shape), x.dtype)
+
+    def planned(self, residuals: Sequence) -> Plan | None:
+        """Say how the entries of the outer levels are queued; None if all go together."""
+        lanes = sum(self.own[: self.outer])
+        if not (lanes and hasattr(self.steps, "call")):
+            return None
+        call = self.steps.call
+        masks = [(*self.mask(i), *mask) for i, mask in enumerate(call.masks)]
+        return plan(Each(call.problem, residuals[: len(masks)], masks, [*self.lanes, *call.lanes]), lanes)
+
+    def in_chunks(self, planned: Plan, way: str, residuals: Sequence, some: Sequence) -> list:
+        """Push or pull the entries of the outer levels chunk by chunk."""
+        levels, own = self.levels[: self.outer], self.own[: self.outer]
+        lanes = [level.size for level in tree.picked(levels, own)]
+        planned = planned._replace(kept=tuple(k for k in planned.kept if k < len(lanes)))
+        places = [[level.dims[i] for level in levels] for i in range(len(residuals))]
+        masks = [tuple(d is not None for d in tree.picked(dims, own)) for dims in places]
+        leaves = [_lanes_last(x, dims, own) for x, dims in zip(residuals, places, strict=True)]
+        each = merged(Each(self.steps.call.problem, leaves, masks, lanes), planned)
+        one = [self.one_entry(x, i) for i, x in enumerate(residuals[: self.count])]
+        chunks = Ordered.of(each, self._trials(one, each), planned.width)
+
+        def queued(x):
+            x = _lanes_last(x, [0] * len(levels), own)
+            return merged_leaf(x, (True,) * len(lanes), lanes, planned)
+
+        some, inside = jax.tree.map(queued, list(some)), levels[-1].linear
+        solves = inside is self.steps and getattr(inside, "recorded", None) is Recording.NEVER
+
+        def chunk(used, c):
+            part, linear = chunks.part(c), inside
+            if solves:
+                linear, part, used = solved(inside, one, part, used)
+            for level, yes in reversed(list(zip(levels, own, strict=True))):
+                if not yes:
+                    dims = [None if d is None else 0 for d in level.dims]
+                    linear = Mapped(linear, (None,) * len(part.leaves) if solves else tuple(dims), level.size)
+            return used, _applied(part, getattr(linear, way), chunks.cut(c, some))
+
+        used = unused(inside, chunks.part(jnp.zeros((), jnp.int32))) if solves else ()
+        rows = lax.scan(chunk, used, chunks.chunks)[1]
+        return [_levels_first(x, own) for x in restored(chunks.joined(rows), lanes, planned)]
+
+    def _trials(self, one: Sequence, each: Each) -> jax.Array:
+        """Return the trials that every entry took; `one` has the shapes of the residuals of one."""
+        leaves = len(self.steps.call.masks)
+        stats = self.steps.outcome([*one[:leaves], *range(leaves, self.count)]).stats
+        counts = [stats.accepted, stats.rejected]
+        total = tree.lift(lambda some, _: jnp.max(some[0] + some[1]), [each.masks[i] for i in counts], each.lanes)
+        return total([each.leaves[i] for i in counts], ())
+
+
+def unused(steps: Steps, part: Each) -> PyTree:
+    """Return the buffers of a history for the entries of a chunk."""
+    each = _whole(steps, part)
+    z, t = each(lambda inputs, _: (inputs.z0, inputs.t0))()
+    return steps.call.adjoint.recorder(each).blank(z, t)
+
+
+def solved(steps: Steps, one: Sequence, part: Each, used: PyTree) -> tuple[Steps, Each, PyTree]:
+    """Solve the entries of a chunk once more, in lockstep, and write the history over one that has served.
+
+    Returns steps that have a history, their residuals, and the history.
+    """
+    call, count, outer = steps.call, len(steps.moving), len(part.lanes)
+    outcome = steps.outcome([*one[:count], *part.leaves[count:]])
+    each = repeated(_whole(steps, part), outcome)
+    outcome, history = integrate(each, call.adjoint.recorder(each), used)
+    ends = [_lanes_first(x, len(call.lanes), outer) for x in each.leaves[count:]]
+    flat, closed = jax.tree.leaves(outcome), history.closed()
+    leaves = [*part.leaves[:count], *ends, *flat, *jax.tree.leaves(closed)]
+    has_lanes = [True] * (len(ends) + len(flat)) + closed.has_lanes()
+    masks = [*part.masks[:count], *((yes,) * outer for yes in has_lanes)]
+    call = call._replace(problem=each.problem, masks=(*call.masks, *((True,) * len(call.lanes) for _ in ends)))
+    moving, shifted = steps.longer(count + len(ends))
+    steps = steps._replace(call=call, moving=moving, shifted=shifted, recorded=Recording.ALWAYS)
+    return steps, part._replace(leaves=leaves, masks=masks), history
+
+
+def _whole(steps: Steps, part: Each) -> Each:
+    """Return the engine of all lanes of a chunk: those of its entries and, within each, those of the call."""
+    call, outer = steps.call, [sum(mask) for mask in part.masks]
+    leaves = [_lanes_behind(x, sum(mask), n) for x, mask, n in zip(part.leaves, call.masks, outer, strict=False)]
+    masks = [(*own, *mask) for own, mask in zip(part.masks, call.masks, strict=False)]
+    return Each(call.problem, leaves, masks, (*part.lanes, *call.lanes))
+
+
+def _lanes_behind(x: jax.Array, inner: int, outer: int) -> jax.Array:
+    """Bring so many axes from the front, the outermost first, behind the shape of a state and before outer lanes."""
+    end = x.ndim - outer
+    return x.transpose(*range(inner, end), *reversed(range(inner)), *range(end, x.ndim))
+
+
+def _lanes_first(x: jax.Array, inner: int, outer: int) -> jax.Array:
+    """Invert that."""
+    end = x.ndim - outer
+    return x.transpose(*reversed(range(end - inner, end)), *range(end - inner), *range(end, x.ndim))
+
+
+def _applied(part: Each, fn: Callable, some: Sequence) -> list:
+    """Apply a function to the entries of a chunk; to one alone without `vmap`, which would map its loops."""
+    if part.lanes[0] > 1:
+        return tree.lift(fn, part.masks, part.lanes)(part.leaves, some)
+    leaves = [x[..., 0] if mask[0] else x for x, mask in zip(part.leaves, part.masks, strict=True)]
+    masks = [mask[1:] for mask in part.masks]
+    outs = tree.lift(fn, masks, part.lanes[1:])(leaves, jax.tree.map(lambda x: x[..., 0], some))
+    return [x[..., None] for x in outs]
+
+
+def _lanes_last(x: jax.Array, dims: Sequence, own: Sequence[bool]) -> jax.Array:
+    """Bring lane axes to the end, the outermost last, and axes of other levels to the front.
+
+    `dims` say where `x` has the axis of each level once those of the levels before are taken away; None: it has none.
+    """
+    kinds = [yes for d, yes in zip(dims, own, strict=True) if d is not None]
+    for count, d in enumerate(d for d in dims if d is not None):
+        x = jnp.moveaxis(x, d + count, count)
+    lanes = [k for k, yes in enumerate(kinds) if yes]
+    others = [k for k, yes in enumerate(kinds) if not yes]
+    return x.transpose(*others, *range(len(kinds), x.ndim), *reversed(lanes))
+
+
+def _levels_first(x: jax.Array, own: Sequence[bool]) -> jax.Array:
+    """Invert that for a value that has the axes of all levels."""
+    x = x.transpose(tree.lanes_first(x.shape, sum(own)))
+    lanes, others = iter(range(sum(own))), iter(range(sum(own), len(own)))
+    return x.transpose(*(next(lanes if yes else others) for yes in own), *range(len(own), x.ndim))

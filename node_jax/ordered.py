@@ -1,0 +1,91 @@
+"""Chunks of an ensemble whose solves are known to take a number of steps: those that take about as many go together."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from node_jax import tree
+from node_jax.control import Repeated
+from node_jax.integrate import Each
+from node_jax.problem import Inputs, Outcome
+from node_jax.types import PyTree
+
+
+class Ordered(NamedTuple):
+    """An ensemble with one queued axis, and its solves in the order of their trials."""
+
+    each: Each
+    order: jax.Array  # shape (*kept, total)
+    width: int
+
+    @classmethod
+    def of(cls, each: Each, trials: jax.Array, width: int) -> "Ordered":
+        """Begin with the longest."""
+        return cls(each, jnp.argsort(-trials, axis=-1), width)
+
+    @property
+    def chunks(self) -> jax.Array:
+        """The numbers of the chunks."""
+        return jnp.arange(-(-self.each.lanes[0] // self.width))
+
+    def cut(self, c: jax.Array, values: PyTree, own: Sequence[bool] | None = None) -> PyTree:
+        """Return a chunk of values of all solves, or of those that differ between solves."""
+        at = lax.dynamic_slice_in_dim(self.order, self._start(c), self.width, axis=-1)
+
+        def take(x, yes=True):
+            return tree.take_lanes(x, at) if yes else x
+
+        return jax.tree.map(take, values) if own is None else list(map(take, values, own))
+
+    def part(self, c: jax.Array) -> Each:
+        """Return the solves of a chunk."""
+        leaves = self.cut(c, self.each.leaves, [mask[0] for mask in self.each.masks])
+        return self.each._replace(leaves=leaves, lanes=(self.width, *self.each.lanes[1:]))
+
+    def new(self, c: jax.Array) -> jax.Array:
+        """Say which solves of a chunk were not part of the one before: the last begins with some that were."""
+        return jnp.arange(self.width) >= c * self.width - self._start(c)
+
+    def joined(self, rows: PyTree) -> PyTree:
+        """Bring what all chunks return, stacked, to the order of the ensemble."""
+        total, size = self.each.lanes[0], len(self.chunks) * self.width
+        place = jnp.argsort(self.order, axis=-1)
+        place = jnp.where(place < size - self.width, place, place + size - total)
+
+        def leaf(x):
+            flat = jnp.moveaxis(x, 0, -2).reshape(*x.shape[1:-1], size)
+            return tree.take_lanes(flat, place)
+
+        return jax.tree.map(leaf, rows)
+
+    def _start(self, c: jax.Array) -> jax.Array:
+        return jnp.minimum(c * self.width, self.each.lanes[0] - self.width)
+
+
+def repeated(each: Each, outcome: Outcome) -> Each:
+    """Let every solve take the steps again that it took, if rows of the outcome belong to these.
+
+    Their ends are one leaf more, which comes last.
+    """
+    inputs = each.problem.unflatten(each.leaves)
+    ends = each(lambda inputs, outcome: inputs.save.ends(outcome.out))(outcome)
+    if ends is None or inputs.steps.exact_times:
+        return each
+    problem = each.problem._replace(unflatten=_Repeating(each.problem.unflatten))
+    return each._replace(
+        problem=problem, leaves=[*each.leaves, lax.stop_gradient(ends)], masks=[*each.masks, (True,) * len(each.lanes)]
+    )
+
+
+class _Repeating(NamedTuple):
+    """The structure of inputs that say where steps end."""
+
+    unflatten: Callable
+
+    def __call__(self, leaves: Sequence) -> Inputs:
+        *own, ends = leaves
+        inputs = self.unflatten(own)
+        return inputs._replace(steps=Repeated.of(inputs.steps, ends))
