@@ -189,7 +189,7 @@ class Nest(NamedTuple):
             return merged_leaf(x, (True,) * len(lanes), lanes, planned)
 
         some, inside = jax.tree.map(queued, list(some)), levels[-1].linear
-        solves = inside is self.steps and getattr(inside, "recorded", None) is Recording.NEVER
+        solves = isinstance(inside, Steps) and inside.recorded is Recording.NEVER and not inside.with_history
 
         def chunk(used, c):
             part, linear = chunks.part(c), inside

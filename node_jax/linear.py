@@ -111,7 +111,7 @@ class Call(NamedTuple):
         A history then has the shape that JAX knows of, and lane axes.
         """
         each, own = self.each_of_shapes(leaves), math.prod(self.lanes)
-        z = jax.eval_shape(each(lambda inputs, _: inputs.z0))
+        z = jax.eval_shape(lambda leaves: each._replace(leaves=leaves)(lambda inputs, _: inputs.z0)(), each.leaves)
         size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(z))
         together = own * lanes <= width_of(self.problem.lane_width)
         return together and self.adjoint.recorder(each).fits(size, lanes)
@@ -160,7 +160,7 @@ class Steps(NamedTuple):
 
     def push(self, residuals, dots) -> list:
         """Take the steps again."""
-        blank = self.results(residuals)[2]
+        z1, rows, blank = self.results(residuals)
         call, leaves, outcome, history = self._solved(residuals)
         moving, shifted = self.longer(len(leaves))
 
@@ -170,7 +170,9 @@ class Steps(NamedTuple):
             states = blank if self.recorded is Recording.NEVER else states
             return jax.tree.leaves((z1, rows, states if self.with_history else ()))
 
-        return self._spoiled(history, jax.jvp(replay, tuple(tree.picked(leaves, moving)), tuple(dots))[1])
+        pushed = jax.jvp(replay, tuple(tree.picked(leaves, moving)), tuple(dots))[1]
+        count = len(jax.tree.leaves((z1, rows)))
+        return [*self._spoiled(history, pushed[:count]), *pushed[count:]]
 
     def pull(self, residuals, bars) -> list:
         """Go back over the steps."""
