@@ -1,20 +1,22 @@
-"""What `checkify` and JAX's effects know of a primitive of one's own: a rule each, or a refusal by name.
+"""What JAX's checks and effects know of a solve: a rule each, or a refusal by name.
 
 `jax.experimental.checkify` has no public way to register a rule; this is the only file that uses its private names.
 """
 
 import contextlib
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.extend.core import Primitive
 
 try:
-    from jax._src.checkify import check_nans, error_checks
+    from jax._src.checkify import DivisionByZeroError, OOBError, check_nans, error_checks
 except ImportError:  # a version of JAX without these: `checkify` then looks at nothing inside a solve
-    check_nans, error_checks = None, {}
+    DivisionByZeroError = OOBError = check_nans = None
+    error_checks = {}
 
 _ORDERED = (
     "f, or its derivative, has an ordered effect ({}), but solves that step together have no order: pass ordered=False"
@@ -22,19 +24,40 @@ _ORDERED = (
 )
 _CHECKS = (
     "f calls checkify.check ({}), which no solve carries out of its loop: check theta before the solve and"
-    " sol.ok, sol.status or the saved rows after it; checkify.nan_checks finds a solve that ends NON_FINITE"
+    " sol.ok, sol.status or the saved rows after it; checkify.nan_checks finds a solve that failed"
 )
+_UNSEEN = (
+    "f has a {0} in a solve, where {1} of checkify cannot look: check a call of f by itself, and the solve with"
+    " checkify.nan_checks alone"
+)
+_SEES = {  # the beginnings of the names of the operations that a check looks at, and what it is called
+    DivisionByZeroError: (("div",), "div_checks"),
+    OOBError: (("dynamic_slice", "dynamic_update_slice", "gather", "scatter"), "index_checks"),
+}
 
 
-def finds_nan(primitive: Primitive, suspected: Callable[..., Sequence]) -> None:
-    """Let the `nan_checks` of `checkify` look at `suspected(outs, args, **params)` wherever the primitive is bound."""
+def checked(primitive: Primitive, suspected: Callable[..., Sequence], inside: Callable | None = None) -> None:
+    """Let the `nan_checks` of `checkify` look at `suspected(outs, args, **params)` wherever the primitive is bound.
+
+    Its other checks are refused where they would look at an operation named in `inside(args, **params)`.
+    """
 
     def rule(error, enabled, *args, **params):
+        if inside is not None and enabled & _SEES.keys():
+            _refuse_unseen(enabled, inside(args, **params))
         outs = primitive.bind(*args, **params)
         some = suspected(outs, args, **params)
         return check_nans(primitive, error, enabled, some) if check_nans and some else error, outs
 
     error_checks[primitive] = rule
+
+
+def _refuse_unseen(enabled: Any, operations: set[str]) -> None:
+    for kind in enabled & _SEES.keys():
+        names, checks = _SEES[kind]
+        for name in sorted(operations):
+            if name.startswith(names):
+                raise NotImplementedError(_UNSEEN.format(name, checks))
 
 
 def refuse_effects(effects: Any) -> None:
@@ -79,7 +102,28 @@ def promoting() -> contextlib.AbstractContextManager:
     return jax.numpy_dtype_promotion("standard")
 
 
-def trusting() -> contextlib.AbstractContextManager:
-    """Let NaN be made: one that is asked for was not computed."""
-    debugs = jax.config.jax_debug_nans  # pyright: ignore[reportAttributeAccessIssue]
-    return jax.debug_nans(False) if debugs else contextlib.nullcontext()
+def watching() -> bool:
+    """Whether JAX raises for each NaN (`jax_debug_nans`) or infinity (`jax_debug_infs`) that it computes."""
+    return jax.config.jax_debug_nans or jax.config.jax_debug_infs  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@contextlib.contextmanager
+def trusting() -> Iterator[None]:
+    """Let NaN and infinities be made: rows that no step wrote and options left open were not computed."""
+    if watching():
+        with jax.debug_nans(False), jax.debug_infs(False):
+            yield
+    else:
+        yield
+
+
+def find_lost(lost: jax.Array) -> None:
+    """Raise FloatingPointError for a true entry where JAX is watching, in `vmap` and `grad` too."""
+    one = jax.lax.select(lost, jnp.zeros(lost.shape), jnp.ones(lost.shape))
+    jax.lax.div(jnp.zeros(lost.shape), one)  # 0 / 0
+    jax.lax.div(jnp.ones(lost.shape), one)  # 1 / 0
+
+
+def lanes_in_front(x: jax.Array) -> jax.Array:
+    """Return `x` with its mapped axes in front, where `vmap` would bring them later, as a computation to be watched."""
+    return jax.lax.squeeze(jax.lax.reshape(x, (1, *x.shape)), (0,))  # `reshape` works on arrays with lanes in front

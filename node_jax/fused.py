@@ -135,10 +135,10 @@ def tried() -> bool:
 
 
 def _is_emitted(jaxpr: Any) -> bool:
-    return tried() and all(map(_known, _equations(jaxpr)))
+    return tried() and all(map(_known, equations(jaxpr)))
 
 
-def _equations(jaxpr: Any) -> Iterator:
+def equations(jaxpr: Any) -> Iterator:
     """Yield all equations, of nested computations too; of those for several platforms only what a CPU runs."""
     chosen_by_platform = set()
     for eqn in jaxpr.eqns:
@@ -151,12 +151,12 @@ def _equations(jaxpr: Any) -> Iterator:
         for part in jax.tree.leaves(list(params.values())):
             inner = getattr(part, "jaxpr", part)
             if hasattr(inner, "eqns"):
-                yield from _equations(inner)
+                yield from equations(inner)
 
 
 def multiplies(jaxpr: Any) -> bool:
     """Whether large matrices are multiplied, or signals convolved, anywhere in a computation."""
-    return any(_is_product(eqn) or eqn.primitive.name == "conv_general_dilated" for eqn in _equations(jaxpr))
+    return any(_is_product(eqn) or eqn.primitive.name == "conv_general_dilated" for eqn in equations(jaxpr))
 
 
 def _is_product(eqn: Any) -> bool:

@@ -15,10 +15,10 @@ from jax.interpreters import ad, batching, mlir
 
 from node_jax import placement, queue, tree
 from node_jax.applied import Applied, Derivative, Mapped, keeps_states, one_entry
-from node_jax.checks import finds_nan, refuse_effects, standard, without_order
+from node_jax.checks import checked, refuse_effects, standard, without_order
 from node_jax.chunks import Chunks
 from node_jax.ensemble import plan
-from node_jax.fused import multiplies
+from node_jax.fused import equations, multiplies
 from node_jax.integrate import integrate
 from node_jax.linear import (
     Asked,
@@ -33,7 +33,7 @@ from node_jax.linear import (
     shapes_of,
 )
 from node_jax.problem import Outcome, Problem
-from node_jax.types import PyTree, Status
+from node_jax.types import PyTree
 
 solve_p = Primitive("odesolve")
 solve_p.multiple_results = True
@@ -312,12 +312,22 @@ ad.primitive_jvps[solve_p] = standard(_jvp)
 
 
 def _lost(outs, leaves, *, problem, adjoint, recording, lanes, masks) -> list:
-    """Return NaN for lanes that met one, for `checkify`; rows that no step wrote are NaN by contract."""
+    """Return NaN for lanes that failed, whose results are NaN; rows that no step wrote are NaN by contract."""
     each = each_of_shapes(problem, leaves, masks, lanes)
     shapes = shapes_of(each, recorder_of(each, adjoint, recording))
     result = jax.tree.unflatten(jax.tree.structure(shapes), outs)
     outcome = result if isinstance(result, Outcome) else result[0]
-    return [jnp.where(outcome.status == Status.NON_FINITE, jnp.nan, 0.0)]
+    return [jnp.where(outcome.ok, 0.0, jnp.nan)]
+
+
+def _operations(leaves, *, problem, adjoint, recording, lanes, masks) -> set[str]:
+    """Return the names of what the field is made of, for `checkify`."""
+
+    def slopes(leaves):
+        each = each_of(problem, leaves, masks, lanes)
+        return each(lambda inputs, _: problem.field(inputs.z0, inputs.t0, inputs.theta))()
+
+    return {eqn.primitive.name for eqn in equations(jax.make_jaxpr(slopes)(leaves).jaxpr)}
 
 
 def _pulled_or_pushed(outs, _, *, fn: Applied, avals) -> list:
@@ -325,9 +335,9 @@ def _pulled_or_pushed(outs, _, *, fn: Applied, avals) -> list:
     return [] if fn.zeros is None and isinstance(one_entry(fn.linear), Guard | Chunks) else list(outs)
 
 
-finds_nan(solve_p, _lost)
-finds_nan(tangent_p, _pulled_or_pushed)
-finds_nan(backward_p, _pulled_or_pushed)
+checked(solve_p, _lost, _operations)
+checked(tangent_p, _pulled_or_pushed)
+checked(backward_p, _pulled_or_pushed)
 
 
 def is_traced(values: PyTree) -> bool:

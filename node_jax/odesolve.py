@@ -12,7 +12,7 @@ import numpy as np
 from node_jax import arguments, lanes, tree
 from node_jax.adjoints.checkpointed import Checkpointed
 from node_jax.adjoints.reversible import Reversible
-from node_jax.checks import standard
+from node_jax.checks import find_lost, lanes_in_front, standard, trusting, watching
 from node_jax.control import Adaptive, Fixed, Grid
 from node_jax.hints import refuses_by_name
 from node_jax.methods import ExplicitRK, tsit5
@@ -108,9 +108,8 @@ def odesolve(
     options = {"method": method, "steps": steps, "adjoint": adjoint, "save": save, "max_steps": max_steps}
     arguments.check_options(f, **options, lane_width=lane_width, throw=throw)
     arguments.warn_of_tolerances(steps, z0)
-    prepared = prepare(f, z0, t0, t1, theta, **options, lane_width=lane_width, order=order)
-    debugs = jax.config.jax_debug_nans  # pyright: ignore[reportAttributeAccessIssue]
-    solution = _watched(*prepared) if debugs else _solve(*prepared)
+    solved = _watched if watching() else _solved
+    solution = solved(f, z0, t0, t1, theta, **options, lane_width=lane_width, order=order)
     if lanes.is_traced(solution):
         return solution
     arguments.warn_of_small_states(steps, z0, solution)
@@ -129,13 +128,20 @@ def _complaint(t0: Any, t1: Any, steps: Any, save: Any) -> str | None:
     return steps.complaint(t0, t1) or save.complaint(t0, t1)
 
 
-def _watched(static: _Static, dynamic: list) -> Solution:
-    """Solve under `jax_debug_nans`: rows that are not used are NaN and pass, a NaN that a solve met is found."""
-    with jax.debug_nans(False):
-        solution = _solve(static, dynamic)
-    lost = solution.status == Status.NON_FINITE
-    try:  # found by JAX in `vmap` and `grad` too: 0 / 0 if and only if any lane is lost
-        jax.lax.div(jnp.zeros(lost.shape), jnp.where(lost, 0.0, 1.0))
+def _solved(*args, **options) -> Solution:
+    static, dynamic = prepare(*args, **options)
+    if jax.config.jax_check_tracer_leaks:  # pyright: ignore[reportAttributeAccessIssue]
+        # a cache that keeps a function keeps the values of a transformation that the function closes over
+        return jax.jit(functools.partial(_solve, static))(dynamic)
+    return _compiled(static, dynamic)
+
+
+def _watched(*args, **options) -> Solution:
+    """Solve under `jax_debug_nans` or `jax_debug_infs`: what is NaN by contract passes, what a solve met is found."""
+    with trusting():
+        solution = jax.tree.map(lanes_in_front, _solved(*args, **options))
+    try:
+        find_lost(solution.status == Status.NON_FINITE)
     except FloatingPointError as error:
         where = "" if lanes.is_traced(solution) else f" at t = {jnp.asarray(solution.t_reached)[()]}"
         raise FloatingPointError(
@@ -191,7 +197,6 @@ def problem_of(static: _Static, dynamic: list) -> tuple[Problem, list, PyTree]:
     return problem, flat, theta
 
 
-@functools.partial(jax.jit, static_argnums=0)
 def _solve(static: _Static, dynamic: list) -> Solution:
     problem, flat, theta = problem_of(static, dynamic)
     save = problem.unflatten(flat).save
@@ -212,6 +217,9 @@ def _solve(static: _Static, dynamic: list) -> Solution:
         interpolant = rows
     t_reached = jax.lax.stop_gradient(outcome.t_reached)
     return Solution(outcome.z1, ts, zs, outcome.status, t_reached, outcome.stats, interpolant)
+
+
+_compiled = jax.jit(_solve, static_argnums=0)
 
 
 def _observed(fn: Callable, ts: jax.Array, start: tuple, zs: PyTree, written: jax.Array) -> PyTree:

@@ -142,7 +142,7 @@ class SaveAt(eqx.Module):
 
     def written(self, out, accepted, ok):
         """Which rows of one lane hold a value."""
-        return (jnp.arange(self.ts.shape[0]) < out.cursor) | ok
+        return (jnp.arange(self.ts.shape[0], dtype=jnp.int32) < out.cursor) | ok
 
     def constant(self, rows_bar, z0):
         """Cotangent of `z0` where nothing was integrated: every row is `z0`."""
