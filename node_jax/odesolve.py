@@ -91,9 +91,12 @@ def odesolve(
         SolveError: if the solve fails, values are concrete and `throw` is true; `.solution` holds what was saved. Where
             an argument is wrong it is an `InputError`, a `ValueError` too, that names the argument and its value.
         ValueError, TypeError: for arguments of a wrong shape, dtype or type, at trace time.
-        FloatingPointError: under `jax_debug_nans`, if a solve meets a NaN. Rows that no step wrote are NaN and pass,
-            except where they are results of a `jit` of the caller, which JAX looks at itself.
-        NotImplementedError: if `f` has an ordered effect or a `checkify.check`, which no solve can carry out.
+        FloatingPointError: under `jax_debug_nans` or `jax_debug_infs`, if a solve meets a NaN or an infinity. Rows that
+            no step wrote are NaN and pass, except where they are results of a `jit` of the caller, which JAX looks at
+            itself.
+        NotImplementedError: if `f` has an ordered effect or a `checkify.check`, which no solve can carry out, or an
+            operation that `div_checks` or `index_checks` of `checkify` would look at. Its `nan_checks` find a solve
+            that failed.
 
     Example:
         >>> import node_jax as nj

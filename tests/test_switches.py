@@ -1,6 +1,11 @@
 """What JAX's own switches do to a solve: each finds what it looks for, and a healthy solve passes."""
 
 import functools
+import json
+import os
+import pathlib
+import subprocess
+import sys
 
 import equinox as eqx
 import jax
@@ -16,6 +21,7 @@ SWITCHES = {
     "disable_jit": jax.disable_jit,
     "checking_leaks": jax.checking_leaks,
     "debug_nans": lambda: jax.debug_nans(True),
+    "debug_infs": lambda: jax.debug_infs(True),
     "strict": lambda: jax.numpy_dtype_promotion("strict"),
 }
 ADJOINTS = [nj.Checkpointed(), nj.Direct(), nj.Interpolated(), nj.Backsolve(), nj.Reversible()]
@@ -80,6 +86,45 @@ def test_rows_have_gradients_under_each_switch(switch):
         assert jnp.isfinite(jax.grad(loss)(RATE))
 
 
+def test_a_batch_of_each_save_passes_where_unused_rows_are_watched():
+    rates = jnp.array([0.5, 1.0])
+    with jax.debug_nans(True):
+        for save in SAVES:
+            near(jax.vmap(lambda rate, save=save: solved(rate, save=save).z1[0])(rates), jnp.exp(-0.1 * rates))
+            sol = jax.vmap(lambda rate, save=save: solved(rate, save=save))(rates)
+            near(sol.z1[:, 0], jnp.exp(-0.1 * rates))
+        near(sol.evaluate(jnp.array(0.05))[:, 0], jnp.exp(-0.05 * rates))
+        outside = sol.evaluate(jnp.array(5.0))
+    assert jnp.isnan(outside).all()
+
+
+@pytest.mark.parametrize("switch", ["debug_nans", "debug_infs"])
+def test_a_lane_without_a_nan_of_its_own_fails_as_it_does_elsewhere(switch):
+    with SWITCHES[switch]():
+        sol = jax.vmap(lambda rate: solved(rate, max_steps=4))(jnp.array([0.5, 5e3]))
+        ends = sol.filled().z1
+    assert sol.status.tolist() == [nj.Status.SUCCESS, nj.Status.MAX_STEPS]
+    near(ends[0], jnp.exp(-0.05))
+    assert ends[1].tolist() == [0.0, 0.0]
+
+
+@every_switch
+def test_rows_are_observed_under_each_switch(switch):
+    with switch():
+        near(
+            solved(RATE, save=nj.SaveAt(jnp.array([0.05, 0.1]), fn=lambda z, t, rate: 2.0 * z[0])).zs[1],
+            2 * jnp.exp(-0.05),
+        )
+
+
+def test_a_field_that_closes_over_a_value_of_vmap_leaks_nothing():
+    def slope(scale):
+        return jax.grad(lambda rate: ended(lambda z, t, rate: -rate * scale * z, rate))(RATE)
+
+    with jax.checking_leaks():
+        near(jax.vmap(slope)(jnp.array([1.0, 2.0])), jnp.array([-0.1, -0.2]) * jnp.exp(jnp.array([-0.05, -0.1])))
+
+
 def lost(z, t, rate):
     return -rate * jnp.where(t > 0.05, jnp.log(-z), z)
 
@@ -88,9 +133,10 @@ def ended(f, rate, **options):
     return nj.odesolve(f, jnp.ones(2), 0.0, 0.1, rate, throw=False, **options).z1[0]
 
 
-def test_a_nan_of_the_field_is_found_by_debug_nans():
+@pytest.mark.parametrize("switch", ["debug_nans", "debug_infs"])
+def test_a_nan_of_the_field_is_found_where_values_are_watched(switch):
     many = jax.vmap(lambda rate: ended(lost, rate))
-    with jax.debug_nans(True):
+    with SWITCHES[switch]():
         with pytest.raises(FloatingPointError, match="NON_FINITE at t = "):
             ended(lost, RATE)
         with pytest.raises(FloatingPointError, match="NON_FINITE"):
@@ -99,14 +145,34 @@ def test_a_nan_of_the_field_is_found_by_debug_nans():
             jax.grad(lambda rate: ended(lost, rate))(RATE)
 
 
-def test_checkify_finds_a_nan_and_passes_rows_that_no_step_wrote():
-    def found(fn):
-        return checkify.checkify(fn, errors=checkify.nan_checks)(RATE)[0].get() or ""
+def found(fn, errors=checkify.nan_checks):
+    return checkify.checkify(fn, errors=errors)(RATE)[0].get() or ""
 
+
+def test_checkify_finds_a_failed_solve_and_passes_rows_that_no_step_wrote():
     assert "odesolve" in found(lambda rate: ended(lost, rate))
     assert "odesolve" in found(jax.grad(lambda rate: ended(lost, rate)))
+    assert "odesolve" in found(lambda rate: ended(decay, rate, max_steps=1, steps=nj.Adaptive(1e-9, 1e-9)))
     assert found(lambda rate: ended(decay, rate, save=nj.SaveSteps(8))) == ""
     assert found(jax.grad(lambda rate: ended(decay, rate))) == ""
+
+
+def divides(z, t, rate):
+    return -rate * z / (1.0 + t)
+
+
+def looks_up(z, t, rate):
+    return -rate * z * jnp.array([1.0, 2.0])[t.astype(int)]
+
+
+@pytest.mark.parametrize(
+    ("f", "errors", "name"),
+    [(divides, checkify.float_checks, "div_checks"), (looks_up, checkify.index_checks, "index_checks")],
+)
+def test_checks_that_cannot_look_into_a_solve_are_refused_where_they_would_see_something(f, errors, name):
+    with pytest.raises(NotImplementedError, match=name):
+        found(lambda rate: ended(f, rate), errors)
+    assert found(lambda rate: ended(decay, rate), errors) == ""
 
 
 def printing(z, t, rate):
@@ -203,3 +269,15 @@ def test_a_default_device_is_the_callers():
         sol = nj.odesolve(nj.testing.decay, 1.0, 0.0, 1.0, 1.0)
         slope = jax.grad(lambda rate: nj.odesolve(nj.testing.decay, 1.0, 0.0, 1.0, rate).z1)(1.0)
     assert sol.z1.devices() == slope.devices() == {device}
+
+
+def test_a_cache_on_disk_holds_all_that_a_solve_and_its_gradient_compile(tmp_path):
+    here = pathlib.Path(__file__).parent
+    program, paths = [sys.executable, str(here / "caching.py"), str(tmp_path)], {"PYTHONPATH": str(here.parent)}
+    first, second = (
+        json.loads(subprocess.run(program, env=os.environ | paths, stdout=subprocess.PIPE, check=True).stdout)
+        for _ in range(2)
+    )
+    assert first["results"] == second["results"]
+    assert "cache_misses" not in second
+    assert first["cache_misses"] == second["cache_hits"] > 0
