@@ -485,6 +485,38 @@ def test_an_unmasked_failed_lane_gives_nan_to_what_it_uses_and_to_nothing_else(f
     assert jnp.isnan(own_bar[~ok]).all()
 
 
+def resting(z, t, rate):
+    """One component may rest at the edge of its domain, where its derivative is infinite; the other blows up."""
+    return jnp.stack([rate * (jnp.sqrt(z[0]) - z[0]), rate * z[1] ** 2])
+
+
+@pytest.mark.parametrize(
+    ("adjoint", "save"),
+    [
+        (nj.Direct(), nj.SaveEnd()),
+        (nj.Checkpointed(), nj.SaveEnd()),
+        (nj.Checkpointed(), nj.SaveAt(jnp.array([0.0, 0.1, 0.9]))),
+        (nj.Interpolated(), nj.SaveAt(jnp.array([0.0, 0.1, 0.9]))),
+    ],
+)
+def test_a_masked_lane_that_failed_at_the_edge_of_its_domain_contributes_exactly_zero(adjoint, save):
+    @jax.jit
+    @functools.partial(jax.value_and_grad, argnums=(0, 1), has_aux=True)
+    def loss(z0s, rate, seen):
+        options = {"steps": LOOSE, "save": save, "adjoint": adjoint, "max_steps": 500, "throw": False}
+        sol = jax.vmap(lambda z0: nj.odesolve(resting, z0, 0.0, 1.0, rate, **options))(z0s)
+        rows = sol.filled().z1[:, None] if sol.zs is None else sol.filled().zs
+        return jnp.sum(jnp.where((sol.ok & seen)[:, None, None], rows**2, 0.0)), sol.ok
+
+    z0s, seen = jnp.array([[0.5, 0.5], [0.0, 9.0], [0.4, 0.7]]), jnp.array([True, False, True])
+    (_, ok), (z0_bar, rate_bar) = loss(z0s, 0.5, jnp.ones(3, bool))
+    _, (z0_want, rate_want) = loss(z0s.at[1].set(0.3), 0.5, seen)
+    assert ok.tolist() == seen.tolist()
+    assert not z0_bar[1].any()
+    assert rate_bar == rate_want
+    assert (z0_bar[seen] == z0_want[seen]).all()
+
+
 def masked(z0, theta):
     sol = grown(z0, theta, LOOSE)
     return jnp.where(sol.ok, sol.z1, 0.0) ** 2

@@ -34,7 +34,7 @@ class Contribution(NamedTuple):
     """What one lane adds to the gradient; bools."""
 
     steps: jax.Array  # its steps
-    alive: jax.Array  # its steps or its ends: it succeeded, or wrote something down before it failed
+    alive: jax.Array  # its steps or its ends: it succeeded, or a row that it wrote before it failed has a cotangent
     asked: jax.Array  # any output has a cotangent that is not zero
     poison: jax.Array  # an output that is NaN has one
 
@@ -42,7 +42,7 @@ class Contribution(NamedTuple):
 def split(each: Each, outcome: Outcome, bar: Cotangents) -> tuple[Each, Cotangents, Contribution]:
     """Separate what a failed lane may contribute from what it may not.
 
-    Returns the engine with the inputs of lanes that failed without a step replaced by those of a lane that did not (its
+    Returns the engine with the inputs of lanes that failed and add nothing replaced by those of a lane that does (its
     pullback is known to be finite), the cotangents without those of NaN outputs, and what each lane contributes.
     """
     bar, lane = each(_split)((outcome, bar))
@@ -61,8 +61,7 @@ def _split(inputs: Inputs, rest: tuple[Outcome, Cotangents]) -> tuple[Cotangents
     zeros = tree.full_like(bar, 0.0)
     kept = Cotangents(tree.where(ok, bar.z1, zeros.z1), tree.where_rows(written, bar.rows, zeros.rows))
     lost = Cotangents(tree.where(ok, zeros.z1, bar.z1), tree.where_rows(written, zeros.rows, bar.rows))
-    saves_more = bool(jax.tree.leaves(bar.rows))
-    steps = (outcome.stats.accepted > 0) & (ok | saves_more)
+    steps = (outcome.stats.accepted > 0) & (ok | _any_nonzero(kept.rows))
     return kept, Contribution(steps, steps | ok, _any_nonzero(bar), _any_nonzero(lost))
 
 

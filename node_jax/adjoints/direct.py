@@ -49,7 +49,9 @@ class Direct(eqx.Module):
 
     def replay(self, each: Each, outcome: Outcome, history: History, shifted) -> tuple:
         """Return the state at `t1` and the saved rows, differentiable in the inputs."""
-        each = with_donors(each, (outcome.stats.accepted > 0) | outcome.ok)
+        used = outcome.ok | ((outcome.stats.accepted > 0) & bool(jax.tree.leaves(outcome.out)))
+        outcome = outcome._replace(stats=outcome.stats._replace(accepted=jnp.where(used, outcome.stats.accepted, 0)))
+        each = with_donors(each, used)
         every = [True] * len(each.leaves)
         each, moves = crossing(each, every)[0], moving_times(each, every)
         inputs = each.problem.unflatten(each.leaves)
