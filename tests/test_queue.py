@@ -73,6 +73,31 @@ def test_gradient_is_that_of_lockstep(adjoint):
     assert gap(total(WIDTH, adjoint, SAVES[1])(*inputs), total(math.inf, adjoint, SAVES[1])(*inputs)) < 1e-12
 
 
+@pytest.mark.parametrize("adjoint", [nj.Checkpointed(), nj.Reversible()])
+def test_rows_of_steps_meet_their_own_cotangents(adjoint, float32):
+    """In single precision another program rounds otherwise, and would choose other steps."""
+    rates = jnp.asarray(np.random.default_rng(0).uniform(-2, 2, 40))
+
+    def spin(z, t, rate):
+        return (-0.3 + 1j * rate).astype(z.dtype) * z
+
+    def loss(rate):
+        options = {"steps": nj.Adaptive(2e-5, 2e-7), "save": nj.SaveSteps(64), "lane_width": 1, "adjoint": adjoint}
+        sol = nj.odesolve(spin, jnp.ones((), jnp.complex64), 0.0, 2.0, rate, **options)
+        return jnp.sum(jnp.where(jnp.arange(64) < sol.count, sol.zs.real, 0.0)), sol.ts
+
+    def summed(rates):
+        losses, ts = jax.vmap(loss)(rates)
+        return jnp.sum(losses), ts
+
+    of_sum, ts = jax.jit(jax.grad(summed, has_aux=True))(rates)
+    of_each, _ = jax.jit(jax.vmap(jax.grad(loss, has_aux=True)))(rates)
+    ts = np.asarray(ts)
+    want = np.nansum(-ts * np.exp(-0.3 * ts) * np.sin(np.asarray(rates)[:, None] * ts), axis=1)
+    np.testing.assert_allclose(of_sum, want, atol=2e-3)
+    np.testing.assert_allclose(of_each, want, atol=2e-3)
+
+
 def test_failures_stay_with_their_solves():
     ends_at = jnp.full(N, 2.0).at[2].set(jnp.nan).at[5].set(0.0).at[11].set(-1.0)
     states = STATES.at[7].set(jnp.nan)

@@ -75,9 +75,78 @@ def test_vmap_of_jvp_is_right_for_300_lanes(adjoint):
     np.testing.assert_allclose(jax.vmap(slope)(rates(300)), -2 * np.exp(-rates(300)), rtol=1e-3)
 
 
-def test_vmap_of_hessian_is_right_for_300_lanes():
-    curvature = jax.vmap(jax.hessian(lambda rate: decayed(rate, jnp.ones(2))))(rates(300))
-    np.testing.assert_allclose(curvature, 2 * np.exp(-rates(300)), rtol=5e-3)
+AROUND = {
+    "jit": jax.jit,
+    "checkpoint": jax.checkpoint,
+    "cond": lambda loss: lambda rate: jax.lax.cond(rate > 0.0, loss, lambda rate: 0.0 * rate, rate),
+    "scan": lambda loss: lambda rate: jax.lax.scan(lambda c, _: (c + loss(rate), None), 0.0 * rate, None, length=1)[0],
+}
+
+
+@pytest.mark.parametrize("name", AROUND)
+@pytest.mark.parametrize("lanes, components", [(200, 8), (600, 2)])  # too many states to keep, too many lanes
+def test_what_is_around_a_solve_sees_a_history_of_one_shape(name, lanes, components):
+    loss = AROUND[name](lambda rate: decayed(rate, jnp.ones(components)))
+    slope = jax.vmap(jax.jit(jax.grad(loss)))(rates(lanes))
+    np.testing.assert_allclose(slope, -components * np.exp(-rates(lanes)), rtol=1e-3)
+
+
+def test_pullbacks_of_many_lanes_are_mapped_and_not_taken_apart():
+    _, pullbacks = jax.vmap(lambda rate: jax.vjp(decayed, rate))(rates(300))
+    slope = jax.vmap(lambda pullback: pullback(jnp.ones(()))[0])(pullbacks)
+    np.testing.assert_allclose(slope, -np.exp(-rates(300)), rtol=1e-3)
+    first = jax.tree.map(lambda x: x[0], pullbacks)  # whose history was never written
+    assert jnp.isnan(first(jnp.ones(()))[0])
+
+
+@pytest.mark.parametrize("derivative", [jax.jacrev, jax.jacfwd])
+def test_rows_of_a_jacobian_are_no_lanes(derivative):
+    ts = jnp.array([0.5, 1.0])
+
+    def rows(rate):
+        return nj.odesolve(decay, jnp.ones(2), 0.0, 1.0, rate, save=nj.SaveAt(ts)).zs[:, 0]
+
+    jacobian = jax.vmap(derivative(rows))(rates(300))
+    np.testing.assert_allclose(jacobian, -np.asarray(ts) * np.exp(-np.outer(rates(300), ts)), rtol=2e-3)
+
+
+def test_gradients_of_many_starts_of_some_models_share_what_a_model_has():
+    """Of three networks, each with 100 starts; one start of one network after the other for comparison."""
+    weights, starts = jax.random.normal(jax.random.key(0), (3, 8, 8)), jax.random.normal(jax.random.key(1), (100, 8))
+
+    def loss(z0, weight):
+        return jnp.sum(nj.odesolve(lambda z, t, w: jnp.tanh(w @ z), z0, 0.0, 0.5, weight, steps=nj.Fixed(4)).z1 ** 2)
+
+    slopes = jax.grad(loss, argnums=(0, 1))
+    together = jax.vmap(jax.vmap(slopes, (0, None)), (None, 0))(starts, weights)
+    alone = jax.lax.map(lambda w: jax.lax.map(lambda z: slopes(z, w), starts), weights)
+    for x, y in zip(together, alone, strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("derivative", [jax.grad, jax.hessian])
+def test_derivatives_of_batches_are_mapped_one_batch_after_the_other(derivative):
+    def summed(rate, scales):
+        return jnp.sum(jax.vmap(lambda scale: decayed(rate, jnp.full(2, scale)))(scales))
+
+    slopes = jax.vmap(derivative(summed), (0, None))(rates(3), rates(300))
+    sign = -1 if derivative is jax.grad else 1
+    np.testing.assert_allclose(slopes, 2 * sign * np.exp(-rates(3)) * np.sum(rates(300)), rtol=2e-3)
+
+
+def test_mapped_gradients_take_the_memory_of_a_chunk():
+    def bytes_of(lanes):
+        compiled = jax.jit(jax.vmap(jax.grad(lambda rate: decayed(rate, jnp.ones(2))))).lower(rates(lanes)).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    few, many = bytes_of(1_000), bytes_of(50_000)
+    assert many - few < 400 * 49_000  # inputs, outputs and their order; a history of one lane has 64 kB
+
+
+@pytest.mark.parametrize("components", [2, 40])
+def test_vmap_of_hessian_is_right_for_300_lanes(components):
+    curvature = jax.vmap(jax.hessian(lambda rate: decayed(rate, jnp.ones(components))))(rates(300))
+    np.testing.assert_allclose(curvature, components * np.exp(-rates(300)), rtol=5e-3)
 
 
 def test_failed_lanes_among_many_add_nothing_and_leave_the_others_alone():
