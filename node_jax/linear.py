@@ -156,34 +156,36 @@ class Steps(NamedTuple):
     def results(self, residuals) -> tuple:
         """Return what the results are tangents of."""
         _, outcome, history = self._open(residuals)
-        return outcome.z1, self.call.save().rows(outcome.out), history.z if self.with_history else ()
+        return *self._ends(outcome), history.z if self.with_history else ()
 
     def push(self, residuals, dots) -> list:
         """Take the steps again."""
-        z1, rows, blank = self.results(residuals)
-        call, leaves, outcome, history = self._solved(residuals)
+        opened = self._open(residuals)
+        ends, blank = self._ends(opened[1]), opened[2]
+        call, leaves, outcome, history = self._solved(*opened)
         moving, shifted = self.longer(len(leaves))
 
         def replay(*some):
             each = call.each(tree.replaced(leaves, moving, some))
             z1, rows, states = call.adjoint.replay(each, outcome, history, shifted)
-            states = blank if self.recorded is Recording.NEVER else states
+            states = blank.z if self.recorded is Recording.NEVER else states
             return jax.tree.leaves((z1, rows, states if self.with_history else ()))
 
         pushed = jax.jvp(replay, tuple(tree.picked(leaves, moving)), tuple(dots))[1]
-        count = len(jax.tree.leaves((z1, rows)))
+        count = len(jax.tree.leaves(ends))
         return [*self._spoiled(history, pushed[:count]), *pushed[count:]]
 
     def pull(self, residuals, bars) -> list:
         """Go back over the steps."""
-        wanted, structure = jax.tree.flatten(self.results(residuals)[:2])
+        opened = self._open(residuals)
+        wanted, structure = jax.tree.flatten(self._ends(opened[1]))
         if self.call.adjoint.plain:  # under `shard_map`: elsewhere JAX transposes such code itself
             zeros = tree.full_like(tree.picked(list(residuals[: len(self.moving)]), self.moving), 0.0)
             transposed = jax.linear_transpose(lambda *dots: self.push(residuals, dots), *zeros)
             return list(transposed(_filled(bars, wanted)))
         if any(bar is not None for bar in bars[len(wanted) :]):
             raise unsupported(self.call.adjoint, "reverse over reverse")
-        call, leaves, outcome, history = self._solved(residuals)
+        call, leaves, outcome, history = self._solved(*opened)
         moving, shifted = self.longer(len(leaves))
         bar = Cotangents(*jax.tree.unflatten(structure, _filled(bars[: len(wanted)], wanted)))
         pulled = call.adjoint.backward(call.each(leaves), outcome, history, bar, moving, shifted)
@@ -204,8 +206,10 @@ class Steps(NamedTuple):
         leaves, flat = residuals[: len(self.moving)], residuals[len(self.moving) :]
         return list(leaves), *self.call.open(leaves, flat)
 
-    def _solved(self, residuals) -> tuple[Call, list, Outcome, Any]:
-        leaves, outcome, history = self._open(residuals)
+    def _ends(self, outcome: Outcome) -> tuple:
+        return outcome.z1, self.call.save().rows(outcome.out)
+
+    def _solved(self, leaves: list, outcome: Outcome, history: Any) -> tuple[Call, list, Outcome, Any]:
         if self.recorded is Recording.NEVER:
             return self.call.again(leaves, outcome, self.solve)
         return self.call, leaves, outcome, history

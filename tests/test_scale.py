@@ -84,7 +84,7 @@ AROUND = {
 
 
 @pytest.mark.parametrize("name", AROUND)
-@pytest.mark.parametrize("lanes, components", [(200, 8), (600, 2)])  # too many states to keep, too many lanes
+@pytest.mark.parametrize(("lanes", "components"), [(200, 8), (600, 2)])  # too many states to keep, too many lanes
 def test_what_is_around_a_solve_sees_a_history_of_one_shape(name, lanes, components):
     loss = AROUND[name](lambda rate: decayed(rate, jnp.ones(components)))
     slope = jax.vmap(jax.jit(jax.grad(loss)))(rates(lanes))
