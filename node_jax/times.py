@@ -101,9 +101,15 @@ def rounding(t0: jax.Array, t1: jax.Array) -> jax.Array:
     return ULPS * float(jnp.finfo(t0.dtype).eps) * jnp.maximum(jnp.abs(t0), jnp.abs(t1))
 
 
+@jax.custom_jvp
 def between(ts: jax.Array, t0: jax.Array, t1: jax.Array) -> jax.Array:
-    """Return times of which those beyond an end, where rounding put them, are that end."""
+    """Return times of which those beyond an end, where rounding put them, are that end; they move with `ts` alone."""
     return jnp.clip(ts, jnp.minimum(t0, t1), jnp.maximum(t0, t1))
+
+
+@between.defjvp
+def _moved_between(times: tuple, dots: tuple) -> tuple[jax.Array, jax.Array]:
+    return between(*times), dots[0]  # that of `clip` would be half of it at an end
 
 
 def from_end_to_end(ts: jax.Array, t0: jax.Array, t1: jax.Array) -> jax.Array:

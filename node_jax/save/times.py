@@ -11,7 +11,7 @@ from jax import lax
 
 from node_jax import tree
 from node_jax.arraylike import times_of
-from node_jax.interpolate import at_fraction
+from node_jax.interpolate import at_fraction, whole
 from node_jax.save.ends import StepBar, Trial, blank_rows, finished_rows, no_bar
 from node_jax.times import between, misplaced, rounding
 from node_jax.types import PyTree
@@ -175,7 +175,8 @@ class SaveAt(eqx.Module):
 
 def _at(method, time, trial: Trial):
     left = (time - trial.t.high) - trial.t.low
-    return at_fraction(method, trial.z, trial.h, trial.slopes, left / jnp.where(trial.h == 0, 1.0, trial.h))
+    h = whole(trial.h)
+    return at_fraction(method, trial.z, h, trial.slopes, left / h)
 
 
 def _target(inputs, cursor):
