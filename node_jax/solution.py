@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from node_jax import hints, lanes, tree
-from node_jax.checks import standard
+from node_jax.checks import standard, trusting
 from node_jax.interpolate import horner
 from node_jax.save import Interpolant
 from node_jax.times import between, rounding
@@ -81,7 +81,8 @@ class Solution(eqx.Module):
         read = standard(_read)
         for _ in range(self.status.ndim):
             read = jax.vmap(read, in_axes=(0, None))
-        return read((self.interpolant, self.count, self.t_reached), t)
+        with trusting():  # outside it is NaN, and inside the value for outside is made too
+            return read((self.interpolant, self.count, self.t_reached), t)
 
     def filled(self, value: float = 0.0) -> "Solution":
         """Return the solution with `value` in the place of all states of failed lanes, for losses and plots.

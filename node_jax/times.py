@@ -119,6 +119,21 @@ def from_end_to_end(ts: jax.Array, t0: jax.Array, t1: jax.Array) -> jax.Array:
     return ts + lax.stop_gradient(jnp.where(jnp.abs(ts - there) <= rounding(t0, t1), there - ts, 0.0))
 
 
+def with_ends(ts: jax.Array, given: tuple, t0: jax.Array, t1: jax.Array) -> jax.Array:
+    """Return times of which those beyond an end are that end, if they are so in the digits that times were given with.
+
+    `given` are the times themselves and both ends, as they came. The solve may have more digits, by its state.
+    """
+    own = [dtype for dtype in map(_digits, given) if dtype is not None]
+    eps = max((float(jnp.finfo(dtype).eps) for dtype in own), default=0.0)
+    eps = min(eps, float(jnp.finfo(jnp.float32).eps))
+    if eps <= float(jnp.finfo(ts.dtype).eps):
+        return ts
+    near = jnp.minimum(ULPS * eps * jnp.maximum(jnp.abs(t0), jnp.abs(t1)), BLURRED * jnp.abs(t1 - t0))
+    beyond = between(ts, t0, t1) - ts
+    return ts + lax.stop_gradient(jnp.where(jnp.abs(beyond) <= near, beyond, 0.0))
+
+
 def misplaced(name: str, ts: Any, t0: Any, t1: Any) -> str | None:
     """Say which of concrete times is no number, turns back or lies beyond an end; None if none does."""
     ts, (t0, t1) = np.asarray(ts, np.float64), np.asarray([t0, t1], np.float64)

@@ -343,6 +343,13 @@ def test_a_time_beyond_an_end_by_rounding_is_that_end():
     np.testing.assert_allclose(rows, np.exp(-ts), rtol=1e-6)
 
 
+def test_times_of_32_bits_end_where_they_do_in_their_own_digits():
+    ts = jnp.array([1.5, np.nextafter(np.float32(2.7), np.float32(3.0))], jnp.float32)
+    z0 = jnp.ones((), jnp.float64)
+    rows = jax.jit(lambda t1: nj.odesolve(decay, z0, 1.0, t1, 1.0, save=nj.SaveAt(ts)).zs)(jnp.float32(2.7))
+    np.testing.assert_allclose(rows, np.exp(1.0 - ts), rtol=1e-6)
+
+
 def leaves_its_domain(z, t, p):
     return p[0] * jnp.sqrt(p[1] - t) * z
 

@@ -66,7 +66,7 @@ class Direct(eqx.Module):
 
 
 def _held(each: Each, alive: jax.Array) -> Each:
-    """Hold leaves fixed that only idle lanes use: what is computed for these may be NaN, in derivatives of any order."""
+    """Hold leaves fixed that only idle lanes use: what is computed for these may be NaN, in any derivative."""
     each = with_donors(each, alive)
     pairs = zip(each.leaves, each.masks, strict=True)
     return each._replace(

@@ -144,11 +144,11 @@ def _is_small(each: Each, chosen: list[bool]) -> bool:
 
     def sizes(inputs, _):
         counted = (tree.picked(jax.tree.leaves(inputs), chosen), inputs.z0)
-        dtypes = {x.dtype for x in jax.tree.leaves(counted)}
+        timed = _moves_in_time(problem, inputs)
+        dtypes = {x.dtype for x in jax.tree.leaves((counted, inputs.t0 if timed else ()))}
         small = 0 < sum(x.size for x in jax.tree.leaves(counted)) <= SMALL
         result.append(small and len(dtypes) == 1 and not jnp.iscomplexobj(jax.tree.leaves(counted)[0]))
         if result[-1]:
-            timed = _moves_in_time(problem, inputs)
             point = (inputs.z0, tree.picked(inputs.theta, moving), inputs.t0 if timed else ())
 
             def at(z, some, time):
