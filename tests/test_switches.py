@@ -19,6 +19,8 @@ SWITCHES = {
     "strict": lambda: jax.numpy_dtype_promotion("strict"),
 }
 ADJOINTS = [nj.Checkpointed(), nj.Direct(), nj.Interpolated(), nj.Backsolve(), nj.Reversible()]
+
+
 def doubled(z, t, rate):
     return 2.0 * z
 
