@@ -10,10 +10,15 @@ SINGLE = 4e-6
 BACK = 1e-6  # tolerance of a way back that chooses its own steps, under prescribed ones
 
 
+def furthest(values: dict) -> float:
+    """Return the largest time."""
+    times = [np.abs(values[k][np.isfinite(values[k])]).max(initial=0.0) for k in ("t0", "t1", "grid") if k in values]
+    return float(max(times, default=0.0))
+
+
 def resolution(s: Structure, values: dict) -> float:
     """Return what a unit in the last place of a time amounts to."""
-    times = [np.abs(values[k][np.isfinite(values[k])]).max(initial=0.0) for k in ("t0", "t1", "grid") if k in values]
-    return float(np.finfo(s.time_dtype).eps * max(times, default=0.0))
+    return float(np.finfo(s.time_dtype).eps) * furthest(values)
 
 
 def of_steps(s: Structure, values: dict) -> float:
@@ -54,11 +59,14 @@ def shortest(s: Structure, values: dict) -> float:
     return float(np.min(sizes, initial=np.inf))
 
 
-def of_zero(s: Structure) -> float:
-    """Return the error that is allowed where zero is expected: second derivatives are differences of larger numbers."""
+def of_zero(s: Structure, values: dict) -> float:
+    """Return the error that is allowed where zero is expected: second derivatives are differences of larger numbers.
+
+    Those of a field that looks at t, in a frequency too, have terms of the size of t.
+    """
     if s.derivative not in SECOND:
         return 0.0
-    return 1e-5 if s.single else 1e-9
+    return (1e-5 if s.single else 1e-9) + s.of.timed * of_derivatives(s, values) * furthest(values)
 
 
 def of_rounding(s: Structure) -> float:
