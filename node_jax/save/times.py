@@ -104,7 +104,7 @@ class SaveAt(eqx.Module):
         def body(carry):
             # rows that are not due yet are written all the same, and overwritten when their turn comes
             rounds, due, out = carry
-            row = each(lambda inputs, rest: _at(method, *rest))((out.target, trial))
+            row = each(lambda inputs, rest: _at(inputs, method, *rest))((out.target, trial))
             zs = each.write(out.zs, jax.tree.map(lambda x: x[None], row), out.cursor)
             cursor = out.cursor + due
             out = AtTimes(zs, cursor, each(_target)(cursor), out.dense_steps)
@@ -162,7 +162,7 @@ class SaveAt(eqx.Module):
             g = tree.where(now, g, tree.full_like(g, 0.0))
 
             def value(time, t, h, z, slopes):
-                return _at(method, time, trial._replace(t=trial.t._replace(high=t), h=h, z=z, slopes=slopes))
+                return _at(inputs, method, time, trial._replace(t=trial.t._replace(high=t), h=h, z=z, slopes=slopes))
 
             _, vjp = jax.vjp(value, inputs.save.ts[i], trial.t.high, trial.h, trial.z, trial.slopes)
             time, t, h, z, slopes = vjp(g)
@@ -173,10 +173,10 @@ class SaveAt(eqx.Module):
         return lax.fori_loop(0, rounds, lambda _, carry: each(undo)((carry[0], trial, carry[1])), (bar, start))
 
 
-def _at(method, time, trial: Trial):
-    left = (time - trial.t.high) - trial.t.low
-    h = whole(trial.h)
-    return at_fraction(method, trial.z, h, trial.slopes, left / h)
+def _at(inputs, method, time, trial: Trial):
+    left, h = (time - trial.t.high) - trial.t.low, whole(trial.h)
+    size = h if inputs.steps.exact_times else trial.h  # others are not 0 where they count
+    return at_fraction(method, trial.z, size, trial.slopes, left / h)
 
 
 def _target(inputs, cursor):
