@@ -348,6 +348,9 @@ def test_times_of_32_bits_end_where_they_do_in_their_own_digits():
     z0 = jnp.ones((), jnp.float64)
     rows = jax.jit(lambda t1: nj.odesolve(decay, z0, 1.0, t1, 1.0, save=nj.SaveAt(ts)).zs)(jnp.float32(2.7))
     np.testing.assert_allclose(rows, np.exp(1.0 - ts), rtol=1e-6)
+    grid = nj.Grid(jnp.linspace(0.0, 0.7, 9, dtype=jnp.float32))  # ends below 0.7
+    sol = nj.odesolve(decay, z0, 0.0, 0.7, 1.0, steps=grid, method=nj.rk4, save=nj.Dense(8))
+    np.testing.assert_allclose(sol.evaluate(np.nextafter(np.float32(0.7), np.float32(1.0))), np.exp(-0.7), rtol=1e-6)
 
 
 def leaves_its_domain(z, t, p):

@@ -13,7 +13,7 @@ from node_jax import tree
 from node_jax.arraylike import times_of
 from node_jax.interpolate import at_fraction, whole
 from node_jax.save.ends import StepBar, Trial, blank_rows, finished_rows, no_bar
-from node_jax.times import between, misplaced, rounding
+from node_jax.times import between, misplaced, rounding, within_ends
 from node_jax.types import PyTree
 
 
@@ -71,6 +71,10 @@ class SaveAt(eqx.Module):
     def complaint(self, t0, t1):
         """Say what is wrong with concrete times; None if nothing is."""
         return misplaced("SaveAt(ts): ts", self.ts, t0, t1)
+
+    def aligned(self, t0, t1, blur):
+        """Return the times with the ends of the solve in the place of those beyond one by rounding."""
+        return SaveAt(within_ends(self.ts, t0, t1, blur), self.fn)
 
     def valid(self, t0, t1):
         """Whether the times of one lane go from `t0` towards `t1` without turning back."""
