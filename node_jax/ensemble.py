@@ -78,7 +78,8 @@ def merged_leaf(x: jax.Array, mask: Sequence[bool], lanes: Sequence[int], plan: 
     x = jnp.broadcast_to(x.reshape(*x.shape, *[1] * len(missing)), (*x.shape, *(lanes[k] for k in missing)))
     now, wanted = [*own, *missing], [*reversed(plan.kept), *reversed(plan.queued)]
     x = x.transpose(*range(len(entry)), *(len(entry) + now.index(k) for k in wanted))
-    return x.reshape(*x.shape[: x.ndim - len(plan.queued)], math.prod(lanes[k] for k in plan.queued))
+    count = math.prod(lanes[k] for k in plan.queued)  # -1 would be ambiguous for an entry without elements
+    return x.reshape(*x.shape[: x.ndim - len(plan.queued)], count)
 
 
 def restored(values: PyTree, lanes: Sequence[int], plan: Plan) -> PyTree:

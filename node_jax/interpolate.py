@@ -13,6 +13,14 @@ def at_fraction(method: ExplicitRK, z: PyTree, h: jax.Array, slopes: tuple[PyTre
     return tree.combine(z, h, [_polynomial(row, x) for row in method.dense], slopes)
 
 
+def whole(h: jax.Array) -> jax.Array:
+    """Return the length of the step that the polynomial of a step of size `h` is taken for: 1 if that is 0.
+
+    There all slopes are equal, and so is the polynomial of any length: it has the slope of the field.
+    """
+    return jnp.where(h == 0, jnp.ones_like(h), h)
+
+
 def coefficients(method: ExplicitRK, z: PyTree, h: jax.Array, slopes: tuple[PyTree, ...]) -> tuple[PyTree, ...]:
     """Return states `q_j` with `z(t + x h) = sum_j q_j x**j`: `degree + 1` of them."""
     degree = max(map(len, method.dense))

@@ -20,7 +20,7 @@ from node_jax.outside import reads
 from node_jax.problem import Inputs, Problem
 from node_jax.save import Dense, SaveAt, SaveEnd, SaveSteps
 from node_jax.solution import InputError, Solution, SolveError
-from node_jax.times import time_dtype
+from node_jax.times import blur, time_dtype
 from node_jax.types import PyTree, Status, VectorField
 
 
@@ -160,8 +160,8 @@ def prepare(
     """Separate what a compilation depends on from the values."""
     z0, theta = arguments.checked_state(z0), arguments.checked_theta(theta)
     dtype = time_dtype(z0, t0, t1, (steps, save))
-    t0, t1 = _time("t0", t0, dtype), _time("t1", t1, dtype)
-    steps, save = (_cast(part, dtype) for part in (steps, save))
+    ends, (t0, t1) = (t0, t1), (_time("t0", t0, dtype), _time("t1", t1, dtype))
+    steps, save = (_cast(part, ends, t0, t1) for part in (steps, save))
     steps = arguments.checked_tolerances(steps, z0)
 
     order = None if order is None else _time("order", order, dtype)
@@ -211,9 +211,8 @@ def _solve(static: _Static, dynamic: list) -> Solution:
         ts, zs = save.ts, rows
         if save.fn is not None:
             inputs = problem.unflatten(flat)
-            zs = _observed(
-                save.fn, save.ts, (inputs.z0, inputs.t0, theta), zs, save.written(outcome.out, 0, outcome.ok)
-            )
+            written = standard(save.written)(outcome.out, 0, outcome.ok)
+            zs = _observed(save.fn, save.ts, (inputs.z0, inputs.t0, theta), zs, written)
     elif isinstance(save, SaveSteps):
         ts, zs = rows
     elif isinstance(save, Dense):
@@ -258,5 +257,8 @@ def _time(name: str, t: Any, dtype: jnp.dtype) -> jax.Array:
     return jnp.asarray(t, dtype)
 
 
-def _cast(part: Any, dtype: jnp.dtype) -> Any:
-    return jax.tree.map(lambda x: jnp.asarray(x, dtype), part)
+def _cast(part: Any, ends: tuple, t0: jax.Array, t1: jax.Array) -> Any:
+    """Cast the values of steps or save; times that came with fewer digits end where they do in those."""
+    cast = jax.tree.map(lambda x: jnp.asarray(x, t0.dtype), part)
+    blurred = blur((part.ts, *ends), t0.dtype) if hasattr(part, "ts") else 0.0
+    return cast.aligned(t0, t1, blurred) if blurred else cast

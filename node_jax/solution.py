@@ -2,6 +2,7 @@
 
 import copyreg
 import dataclasses
+import functools
 from typing import Any, NoReturn
 
 import equinox as eqx
@@ -13,7 +14,7 @@ from node_jax import hints, lanes, tree
 from node_jax.checks import standard, trusting
 from node_jax.interpolate import horner
 from node_jax.save import Interpolant
-from node_jax.times import between, rounding
+from node_jax.times import between, blur, rounding
 from node_jax.types import PyTree, Stats, Status
 
 _REMEDY = {
@@ -77,11 +78,12 @@ class Solution(eqx.Module):
         """
         if self.interpolant is None:
             raise ValueError("evaluate(t) needs dense output: solve with save=Dense()")
-        t = jnp.asarray(t, self.interpolant.t.dtype)
-        read = standard(_read)
+        dtype = self.interpolant.t.dtype
+        read = standard(functools.partial(_read, blur((t,), dtype)))
+        t = jnp.asarray(t, dtype)
         for _ in range(self.status.ndim):
             read = jax.vmap(read, in_axes=(0, None))
-        with trusting():
+        with trusting():  # outside it is NaN, and inside the value for outside is made too
             return read((self.interpolant, self.count, self.t_reached), t)
 
     def filled(self, value: float = 0.0) -> "Solution":
@@ -128,13 +130,13 @@ class Solution(eqx.Module):
     __repr__ = __str__
 
 
-def _read(rest, t):
+def _read(blurred, rest, t):
     for _ in range(t.ndim):
-        return jax.vmap(lambda each: _read(rest, each))(t)
+        return jax.vmap(lambda each: _read(blurred, rest, each))(t)
     polynomials, count, reached = rest
     starts = polynomials.t
     backwards = reached < starts[0]
-    inside = jnp.abs(t - between(t, starts[0], reached)) <= rounding(starts[0], reached)
+    inside = jnp.abs(t - between(t, starts[0], reached)) <= rounding(starts[0], reached, blurred)
     passed = jnp.where(backwards, starts >= t, starts <= t) & (jnp.arange(starts.shape[0]) < count)
     row = tree.row(polynomials, jnp.maximum(jnp.sum(passed) - 1, 0))
     # outside there may be no polynomial: NaN would reach the gradient of everything that it depends on

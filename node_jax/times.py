@@ -96,21 +96,47 @@ def _blurs(times: dict[str, Any], dtype: jnp.dtype) -> bool:
     return bool(moved > BLURRED * gaps.min())
 
 
-def rounding(t0: jax.Array, t1: jax.Array) -> jax.Array:
+def blur(given: tuple, dtype: jnp.dtype) -> float:
+    """Return the rounding, relative to a time, of the one with fewest digits among those given; 0 if `dtype` has fewer.
+
+    A solve has more digits than its times where its state does. Of times with less than 32 bits it is that of 32.
+    """
+    own = [float(jnp.finfo(digits).eps) for digits in map(_digits, given) if digits is not None]
+    most = min(max(own, default=0.0), float(jnp.finfo(jnp.float32).eps))
+    return most if most > float(jnp.finfo(dtype).eps) else 0.0
+
+
+def rounding(t0: jax.Array, t1: jax.Array, blur: float = 0.0) -> jax.Array:
     """Return the distance from an end within which a time is meant to be that end."""
-    return ULPS * float(jnp.finfo(t0.dtype).eps) * jnp.maximum(jnp.abs(t0), jnp.abs(t1))
+    furthest = jnp.maximum(jnp.abs(t0), jnp.abs(t1))
+    least = ULPS * float(jnp.finfo(t0.dtype).eps) * furthest
+    return jnp.maximum(least, jnp.minimum(ULPS * blur * furthest, BLURRED * jnp.abs(t1 - t0))) if blur else least
 
 
+@jax.custom_jvp
 def between(ts: jax.Array, t0: jax.Array, t1: jax.Array) -> jax.Array:
-    """Return times of which those beyond an end, where rounding put them, are that end."""
+    """Return times of which those beyond an end, where rounding put them, are that end; they move with `ts` alone."""
     return jnp.clip(ts, jnp.minimum(t0, t1), jnp.maximum(t0, t1))
 
 
-def from_end_to_end(ts: jax.Array, t0: jax.Array, t1: jax.Array) -> jax.Array:
+@between.defjvp
+def _moved_between(times: tuple, dots: tuple) -> tuple[jax.Array, jax.Array]:
+    return between(*times), dots[0]  # that of `clip` would be half of it at an end
+
+
+def from_end_to_end(ts: jax.Array, t0: jax.Array, t1: jax.Array, blur: float = 0.0) -> jax.Array:
     """Return times that begin at `t0` and end at `t1` to the last bit if they do up to rounding."""
     ends, inside = jnp.stack([t0, t1]), between(ts, t0, t1)
-    there = inside.at[jnp.array([0, -1])].set(ends)
-    return ts + lax.stop_gradient(jnp.where(jnp.abs(ts - there) <= rounding(t0, t1), there - ts, 0.0))
+    return _moved(ts, inside.at[jnp.array([0, -1])].set(ends), rounding(t0, t1, blur))
+
+
+def within_ends(ts: jax.Array, t0: jax.Array, t1: jax.Array, blur: float) -> jax.Array:
+    """Return times none of which lies beyond an end by rounding."""
+    return _moved(ts, between(ts, t0, t1), rounding(t0, t1, blur))
+
+
+def _moved(ts: jax.Array, there: jax.Array, near: jax.Array) -> jax.Array:
+    return ts + lax.stop_gradient(jnp.where(jnp.abs(ts - there) <= near, there - ts, 0.0))
 
 
 def misplaced(name: str, ts: Any, t0: Any, t1: Any) -> str | None:

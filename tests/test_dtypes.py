@@ -90,6 +90,19 @@ def test_a_tree_of_mixed_shapes_and_dtypes_keeps_them(save):
         assert half["empty"].shape == (1, 0, 4)
 
 
+def warming(z, t, rate):
+    return (-rate * t * z).astype(z.dtype)
+
+
+def test_a_field_of_few_components_may_see_times_with_more_digits_than_they_have():
+    def loss(rate):
+        grid = nj.Grid(jnp.linspace(0.0, 1.0, 5, dtype=jnp.float64))
+        run = jax.vmap(lambda z: nj.odesolve(warming, z, 0.0, 1.0, rate, steps=grid, method=nj.rk4).z1)
+        return run(jnp.ones(3, jnp.float32)).sum()
+
+    np.testing.assert_allclose(jax.grad(loss)(jnp.float32(1.0)), -1.5 * np.exp(-0.5), rtol=1e-4)
+
+
 def test_a_vmapped_tree_of_mixed_dtypes_equals_its_lanes():
     batch = jax.tree.map(lambda x: jnp.stack([x, 3 * x]), MIXED)
     run = jax.jit(lambda z: nj.odesolve(shrink, z, 0.0, 1.0, steps=nj.Fixed(8), method=nj.rk4).z1)

@@ -28,6 +28,10 @@ def reaction(z, t, k):
     return k * jnp.stack([-z[0], z[0]])
 
 
+def timed(z, t, p):
+    return -z * t
+
+
 def dose(z, t, p):
     k, tau = p
     return -k * z * (1 + t) + jnp.where(t >= tau, 1.0, 0.0)
@@ -114,6 +118,14 @@ def test_second_derivatives_in_a_breakpoint_hold_the_slope_in_time():
         outer, inner = modes
         np.testing.assert_allclose(inner(lambda x, a=adjoint: until(x, a))(tau), 1.25, rtol=1e-6)
         np.testing.assert_allclose(outer(inner(lambda x, a=adjoint: until(x, a)))(tau), 1.0, rtol=1e-6)
+
+
+def test_a_gradient_in_the_breakpoints_of_a_batch_passes_a_field_of_few_components():
+    def end(tau):
+        return nj.odesolve(timed, 1.0, 0.0, 1.0, steps=nj.Adaptive(breakpoints=tau), max_steps=64).z1
+
+    taus = jnp.array([[0.25], [0.5]])
+    np.testing.assert_allclose(jax.grad(lambda taus: jax.vmap(end)(taus).sum())(taus), 0.0, atol=1e-12)
 
 
 def test_second_derivatives_in_an_end_at_a_breakpoint_hold_the_slope_in_time():
@@ -230,6 +242,41 @@ def test_a_way_of_no_length_has_the_derivatives_of_the_flow(steps, method, adjoi
     np.testing.assert_allclose(jax.grad(end, (0, 1, 2))(1.5, 0.3, 0.3), (1.0, 3.0, -3.0), rtol=1e-6)
 
 
+@every_adjoint
+def test_rows_of_a_way_of_no_length_have_the_derivatives_of_the_flow(adjoint):
+    def rows(z0, t0, t1, ts):
+        options = {"steps": nj.Fixed(2), "adjoint": adjoint, "max_steps": 32}
+        at = nj.odesolve(decay, z0, t0, t1, 2.0, save=nj.SaveAt(ts), **options)
+        dense = nj.odesolve(decay, z0, t0, t1, 2.0, save=nj.Dense(2), **options)
+        return at.zs.sum() + 10 * dense.evaluate(ts).sum()
+
+    got = jax.jit(jax.grad(rows, (0, 1, 2, 3)))(1.5, 0.3, 0.3, jnp.array([0.3, 0.3]))
+    for value, want in zip(got, (22.0, 66.0, 0.0, -33.0), strict=True):
+        np.testing.assert_allclose(value, want, rtol=1e-6, atol=1e-12)
+
+
+def test_rows_where_nothing_is_integrated_move_with_its_start():
+    def rows(t0, ts):
+        save, options = nj.SaveAt(ts), {"adjoint": nj.Direct(), "max_steps": 16}
+        return nj.odesolve(decay, 1.5, t0, 0.3, 2.0, save=save, **options).zs.sum()
+
+    for value, want in zip(jax.grad(rows, (0, 1))(0.3, jnp.array([0.3, 0.3])), (6.0, -3.0), strict=True):
+        np.testing.assert_allclose(value, want, rtol=1e-6)
+
+
+@pytest.mark.parametrize("steps", [nj.Fixed(20), nj.Adaptive()], ids=["fixed", "adaptive"])
+def test_a_row_at_an_end_moves_forwards_with_its_own_time(steps):
+    def rows(t0, t1, ts):
+        return nj.odesolve(decay, 1.5, t0, t1, 2.0, steps=steps, save=nj.SaveAt(ts), max_steps=64).zs
+
+    ts = jnp.array([0.3, 0.8])
+    by_t0, by_t1, by_ts = jax.jit(jax.jacfwd(rows, (0, 1, 2)))(0.3, 0.8, ts)
+    slope = 3.0 * np.exp(-2.0 * (ts - 0.3))
+    np.testing.assert_allclose(by_t0, slope, rtol=1e-4)
+    np.testing.assert_allclose(by_t1, [0.0, 0.0], atol=1e-4)
+    np.testing.assert_allclose(by_ts, np.diag(-slope), rtol=1e-4, atol=1e-4)
+
+
 def test_dense_output_of_a_way_of_no_length_is_constant_in_a_batch_too():
     sol = jax.vmap(lambda t1: nj.odesolve(decay, 1.0, 0.0, t1, 1.0, save=nj.Dense(64)))(jnp.array([0.0, 1.0]))
     np.testing.assert_allclose(sol.evaluate(0.0), [1.0, 1.0])
@@ -296,6 +343,16 @@ def test_a_time_beyond_an_end_by_rounding_is_that_end():
     np.testing.assert_allclose(rows, np.exp(-ts), rtol=1e-6)
 
 
+def test_times_of_32_bits_end_where_they_do_in_their_own_digits():
+    ts = jnp.array([1.5, np.nextafter(np.float32(2.7), np.float32(3.0))], jnp.float32)
+    z0 = jnp.ones((), jnp.float64)
+    rows = jax.jit(lambda t1: nj.odesolve(decay, z0, 1.0, t1, 1.0, save=nj.SaveAt(ts)).zs)(jnp.float32(2.7))
+    np.testing.assert_allclose(rows, np.exp(1.0 - ts), rtol=1e-6)
+    grid = nj.Grid(jnp.linspace(0.0, 0.7, 9, dtype=jnp.float32))  # ends below 0.7
+    sol = nj.odesolve(decay, z0, 0.0, 0.7, 1.0, steps=grid, method=nj.rk4, save=nj.Dense(8))
+    np.testing.assert_allclose(sol.evaluate(np.nextafter(np.float32(0.7), np.float32(1.0))), np.exp(-0.7), rtol=1e-6)
+
+
 def leaves_its_domain(z, t, p):
     return p[0] * jnp.sqrt(p[1] - t) * z
 
@@ -337,6 +394,18 @@ def test_a_masked_solve_that_failed_has_a_gradient_of_exactly_zero(adjoint):
 
 def squared(z, t, theta):
     return theta * z**2
+
+
+def test_a_second_derivative_of_nothing_but_failed_lanes_is_zero():
+    def loss(rate, starts):
+        def one(z0):
+            sol = nj.odesolve(decay, z0, 0.0, 1.0, rate, adjoint=nj.Direct(), max_steps=16)
+            return jnp.where(sol.ok, sol.z1, 0.0)
+
+        return jnp.sum(jax.vmap(one)(starts))
+
+    second = jax.jit(jax.jacrev(jax.grad(loss), (0, 1)))(0.7, jnp.array([np.nan]))
+    assert [x.tolist() for x in second] == [0.0, [0.0]]
 
 
 def test_rows_that_were_not_reached_do_not_reach_a_function_of_the_rows():

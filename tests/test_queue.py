@@ -193,6 +193,20 @@ def test_derivatives_of_other_modes_are_those_of_lockstep():
     assert gap(ends(3), ends(math.inf)) < 1e-12
 
 
+def test_a_leaf_without_elements_may_wait_its_turn():
+    def one(z0, none):
+        return nj.odesolve(emptied, (z0, none), 0.0, 1.0, method=nj.bosh3, steps=LOOSE, max_steps=32, lane_width=2).z1
+
+    grad = jax.grad(lambda z0, none: jax.vmap(one)(z0, none)[0].sum(), (0, 1))
+    decayed, empty = grad(jnp.ones(3), jnp.zeros((3, 0)))
+    np.testing.assert_allclose(decayed, np.exp(-1.0), rtol=1e-2)
+    assert empty.shape == (3, 0)
+
+
+def emptied(z, t, p):
+    return jax.tree.map(jnp.negative, z)
+
+
 def spring(z, t, k):
     return jnp.stack([z[1], -k * z[0] ** 3])
 

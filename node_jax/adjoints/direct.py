@@ -13,7 +13,7 @@ from node_jax.adjoints.pullback import Start, retrace
 from node_jax.adjoints.replay import Lane, Row, at_nodes, recorder_of, retake
 from node_jax.adjoints.slots import History, Slots
 from node_jax.integrate import Each
-from node_jax.interpolate import at_fraction
+from node_jax.interpolate import at_fraction, whole
 from node_jax.problem import Inputs, Outcome
 from node_jax.types import PyTree, Time
 
@@ -51,7 +51,7 @@ class Direct(eqx.Module):
         """Return the state at `t1` and the saved rows, differentiable in the inputs."""
         used = outcome.ok | ((outcome.stats.accepted > 0) & bool(jax.tree.leaves(outcome.out)))
         outcome = outcome._replace(stats=outcome.stats._replace(accepted=jnp.where(used, outcome.stats.accepted, 0)))
-        each = with_donors(each, used)
+        each = _held(each, used)
         every = [True] * len(each.leaves)
         each, moves = crossing(each, every)[0], moving_times(each, every)
         inputs = each.problem.unflatten(each.leaves)
@@ -59,12 +59,21 @@ class Direct(eqx.Module):
         limit = inputs.steps.trials(each.problem.max_steps)
         z, out, starts, ends = _take(each, inside, outcome, history, moves, limit)
         if save.takes_rounds:
-            rows = _read(inside, outcome, history, starts, ends)
+            rows = _read(inside, (outcome, z), history, starts, ends)
         else:
             rows = save.rows(save.finish(inside, out, z, outcome.stats.accepted, outcome.ok))
         nodes = ((z, rows), reached(each, outcome))
         z1, rows = each(lambda inputs, rest: arrive(each.problem, inputs, rest, moves))(nodes)
         return z1, rows, ()
+
+
+def _held(each: Each, alive: jax.Array) -> Each:
+    """Hold leaves fixed that only idle lanes use: what is computed for these may be NaN, in any derivative."""
+    each = with_donors(each, alive)
+    pairs = zip(each.leaves, each.masks, strict=True)
+    return each._replace(
+        leaves=[tree.where(tree.any_missing(alive, mask), x, lax.stop_gradient(x)) for x, mask in pairs]
+    )
 
 
 class _Carry(NamedTuple):
@@ -125,12 +134,12 @@ def _wanted(x: jax.Array) -> jax.Array:
     return lax.optimization_barrier(x) if jnp.issubdtype(x.dtype, jnp.inexact) else x
 
 
-def _read(inside: Each, outcome: Outcome, history: History, starts: Start, ends: jax.Array):
-    """Interpolate the output times from the steps that they lie in."""
+def _read(inside: Each, ended: tuple[Outcome, PyTree], history: History, starts: Start, ends: jax.Array):
+    """Interpolate the output times from the steps that they lie in; without one, all rows are the last state."""
     problem, last = inside.problem, history.n - 1
 
     def rows(inputs, rest):
-        starts, ends, outcome = rest
+        starts, ends, (outcome, z) = rest
         sign = inputs.sign
         taken = jnp.where(jnp.arange(ends.shape[0]) <= last, sign * ends, jnp.inf)
         final = taken[jnp.maximum(last, 0)]
@@ -140,11 +149,11 @@ def _read(inside: Each, outcome: Outcome, history: History, starts: Start, ends:
             start = tree.row(starts, i)
             y = retrace(problem, inputs, start)
             left = jnp.where(written, (time - y.t) - start.t.low, 0.0)
-            x = left / jnp.where(y.h == 0, 1.0, y.h)
-            return at_fraction(problem.method, start.z, y.h, y.slopes, x)
+            h = whole(y.h)
+            return at_fraction(problem.method, start.z, h, y.slopes, left / h)
 
-        others = jax.tree.map(lambda x: jnp.where(outcome.ok, x, jnp.nan), inputs.z0)
+        others = jax.tree.map(lambda x: jnp.where(outcome.ok, x, jnp.nan), z)
         written = jnp.arange(inputs.save.ts.shape[0]) < outcome.out.cursor
         return tree.where_rows(written, jax.vmap(at)(inputs.save.ts, written), others)
 
-    return inside(rows)((starts, ends, outcome))
+    return inside(rows)((starts, ends, ended))

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from node_jax import tree
 from node_jax.adjoints.boundary import Cotangents
 from node_jax.integrate import Each
-from node_jax.interpolate import coefficients
+from node_jax.interpolate import coefficients, whole
 from node_jax.problem import Inputs, Outcome, Problem, visible
 from node_jax.save import Interpolant, SaveAt, SaveEnd, SaveSteps
 from node_jax.times import between
@@ -91,7 +91,7 @@ def _polynomials(problem: Problem, inputs: Inputs, saved: Interpolant, count: ja
         field = visible(problem.field, inputs.steps, t, inputs.sign)
         slopes = problem.method.stages(field, t, z, h, inputs.theta)
         slopes = problem.method.dense_slopes(field, t, z, h, inputs.theta, slopes)
-        return coefficients(problem.method, z, h, slopes)
+        return coefficients(problem.method, z, whole(h), slopes)
 
     return jax.vmap(one)(taken, saved.t, saved.h, zs)
 

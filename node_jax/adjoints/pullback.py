@@ -99,7 +99,7 @@ def _with_jacobian(each: Each, chosen: list[bool]) -> Problem:
     """Return the problem with a field whose pullback is a product with its Jacobian, found column by column."""
     problem, inputs = each.problem, each.problem.unflatten(each.leaves)
     moving = _moving_theta(problem, chosen)
-    timed = problem.timed and inputs.steps.exact_times
+    timed = _moves_in_time(problem, inputs)
 
     def field(z, t, theta):
         point = (z, tree.picked(theta, moving), t if timed else ())
@@ -128,6 +128,11 @@ def _with_jacobian(each: Each, chosen: list[bool]) -> Problem:
     return problem._replace(field=field)
 
 
+def _moves_in_time(problem: Problem, inputs: Inputs) -> bool:
+    """Whether the field is asked about times that move in a derivative."""
+    return problem.timed and (inputs.steps.exact_times or problem.crosses)
+
+
 def _dot(a: PyTree, b: PyTree) -> jax.Array:
     pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
     return functools.reduce(jnp.add, (x[i] * y[i] for x, y in pairs for i in np.ndindex(x.shape)))
@@ -139,11 +144,11 @@ def _is_small(each: Each, chosen: list[bool]) -> bool:
 
     def sizes(inputs, _):
         counted = (tree.picked(jax.tree.leaves(inputs), chosen), inputs.z0)
-        dtypes = {x.dtype for x in jax.tree.leaves(counted)}
+        timed = _moves_in_time(problem, inputs)
+        dtypes = {x.dtype for x in jax.tree.leaves((counted, inputs.t0 if timed else ()))}
         small = 0 < sum(x.size for x in jax.tree.leaves(counted)) <= SMALL
         result.append(small and len(dtypes) == 1 and not jnp.iscomplexobj(jax.tree.leaves(counted)[0]))
         if result[-1]:
-            timed = problem.timed and inputs.steps.exact_times
             point = (inputs.z0, tree.picked(inputs.theta, moving), inputs.t0 if timed else ())
 
             def at(z, some, time):

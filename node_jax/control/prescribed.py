@@ -125,9 +125,9 @@ class Grid(_Prescribed):
         """The number of steps."""
         return self.ts.shape[0] - 1
 
-    def aligned(self, t0, t1):
+    def aligned(self, t0, t1, blur=0.0):
         """Return the grid with the ends of the solve for its own where these are equal up to rounding."""
-        return Grid(from_end_to_end(self.ts, t0, t1))
+        return Grid(from_end_to_end(self.ts, t0, t1, blur))
 
     def complaint(self, t0, t1):
         """Say what is wrong with concrete times; None if nothing is."""

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from node_jax import tree
-from node_jax.interpolate import coefficients
+from node_jax.interpolate import coefficients, whole
 from node_jax.save.ends import NoCounts, StepBar, Trial, blank_rows, finished_rows, no_bar
 from node_jax.types import PyTree, is_count
 
@@ -148,7 +148,7 @@ class Dense(_EveryStep):
         trial = extend(trial, jnp.any(trial.accepted))
 
         def row(inputs, trial):
-            return Interpolant(trial.t.high, trial.h, coefficients(method, trial.z, trial.h, trial.slopes))
+            return Interpolant(trial.t.high, trial.h, polynomial(inputs, method, trial.z, trial.h, trial.slopes))
 
         return _write(each, out, each(row)(trial), trial.index), jnp.zeros((), jnp.int32)
 
@@ -181,11 +181,16 @@ class Dense(_EveryStep):
         def undo(inputs, rest):
             bar, trial = rest
             g = _bar_of(bar, trial)
-            _, vjp = jax.vjp(lambda z, h, slopes: coefficients(method, z, h, slopes), trial.z, trial.h, trial.slopes)
+            _, vjp = jax.vjp(lambda *step: polynomial(inputs, method, *step), trial.z, trial.h, trial.slopes)
             z, h, slopes = vjp(g.q)
             return StepBar(g.t, g.h + h, z, tree.full_like(trial.z1, 0.0), slopes)
 
         return bar, each(undo)((bar, trial))
+
+
+def polynomial(inputs, method, z: PyTree, h: jax.Array, slopes: tuple) -> tuple[PyTree, ...]:
+    """Return the coefficients for one step of one lane; only a prescribed one may have size 0."""
+    return coefficients(method, z, whole(h) if inputs.steps.exact_times else h, slopes)
 
 
 def _constant(degree: int, t, z) -> Interpolant:

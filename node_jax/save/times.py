@@ -11,9 +11,9 @@ from jax import lax
 
 from node_jax import tree
 from node_jax.arraylike import times_of
-from node_jax.interpolate import at_fraction
+from node_jax.interpolate import at_fraction, whole
 from node_jax.save.ends import StepBar, Trial, blank_rows, finished_rows, no_bar
-from node_jax.times import between, misplaced, rounding
+from node_jax.times import between, misplaced, rounding, within_ends
 from node_jax.types import PyTree
 
 
@@ -76,6 +76,10 @@ class SaveAt(eqx.Module):
         """Say what is wrong with concrete times; None if nothing is."""
         return misplaced("SaveAt(ts): ts", self.ts, t0, t1)
 
+    def aligned(self, t0, t1, blur):
+        """Return the times with the ends of the solve in the place of those beyond one by rounding."""
+        return SaveAt(within_ends(self.ts, t0, t1, blur), self.fn)
+
     def valid(self, t0, t1):
         """Whether the times of one lane go from `t0` towards `t1` without turning back."""
         n = self.ts.shape[0]
@@ -108,7 +112,7 @@ class SaveAt(eqx.Module):
         def body(carry):
             # rows that are not due yet are written all the same, and overwritten when their turn comes
             rounds, due, out = carry
-            row = each(lambda inputs, rest: _at(method, *rest))((out.target, trial))
+            row = each(lambda inputs, rest: _at(inputs, method, *rest))((out.target, trial))
             zs = each.write(out.zs, jax.tree.map(lambda x: x[None], row), out.cursor)
             cursor = out.cursor + due
             out = AtTimes(zs, cursor, each(_target)(cursor), out.dense_steps)
@@ -166,7 +170,7 @@ class SaveAt(eqx.Module):
             g = tree.where(now, g, tree.full_like(g, 0.0))
 
             def value(time, t, h, z, slopes):
-                return _at(method, time, trial._replace(t=trial.t._replace(high=t), h=h, z=z, slopes=slopes))
+                return _at(inputs, method, time, trial._replace(t=trial.t._replace(high=t), h=h, z=z, slopes=slopes))
 
             _, vjp = jax.vjp(value, inputs.save.ts[i], trial.t.high, trial.h, trial.z, trial.slopes)
             time, t, h, z, slopes = vjp(g)
@@ -177,9 +181,10 @@ class SaveAt(eqx.Module):
         return lax.fori_loop(0, rounds, lambda _, carry: each(undo)((carry[0], trial, carry[1])), (bar, start))
 
 
-def _at(method, time, trial: Trial):
-    left = (time - trial.t.high) - trial.t.low
-    return at_fraction(method, trial.z, trial.h, trial.slopes, left / jnp.where(trial.h == 0, 1.0, trial.h))
+def _at(inputs, method, time, trial: Trial):
+    left, h = (time - trial.t.high) - trial.t.low, whole(trial.h)
+    size = h if inputs.steps.exact_times else trial.h  # others are not 0 where they count
+    return at_fraction(method, trial.z, size, trial.slopes, left / h)
 
 
 def _target(inputs, cursor):

@@ -160,4 +160,6 @@ def _checks(rng, s: Structure) -> Structure:
         others = [a for a, b in ADJOINTS.items() if b.of == "steps" and s.derivative in b.derivatives]
         partner = pick(rng, others)
     plain = s.switch in ("", "x32")
+    if s.wrapper == "checkpoint" and s.save == "steps" and s.adaptive and s.single:
+        s = s.replace(wrapper="plain")  # JAX would solve again on the way back, with other rounding and so other steps
     return s.replace(alone=alone and plain, partner=partner if plain and partner != s.adjoint else "")

@@ -112,7 +112,7 @@ def step(f, z0, t0, t1, theta, *, save, **_):
     n = save.ts.shape[0] if isinstance(save, nj.SaveAt) else save.capacity or 1
     zs = jax.tree.map(lambda x: jnp.stack([x] * n), z1)
     one = jnp.ones((), jnp.int32)
-    sol = nj.Solution(z1, jnp.stack([t1] * n), zs, 0 * one, t1, nj.Stats(*[one] * 6), None)
+    sol = nj.Solution(z1, jnp.stack([t1] * n), zs, 0 * one, t1, nj.Stats(*[one] * len(nj.Stats._fields)), None)
     return sol if not isinstance(save, nj.Dense) else Dense(sol)
 
 

@@ -3,16 +3,22 @@
 import numpy as np
 
 from .structures import SECOND, Structure
+from .values import ends
 
 EXACT = 1e-12  # rounding of a few dozen steps
 SINGLE = 4e-6
 BACK = 1e-6  # tolerance of a way back that chooses its own steps, under prescribed ones
 
 
+def furthest(values: dict) -> float:
+    """Return the largest time."""
+    times = [np.abs(values[k][np.isfinite(values[k])]).max(initial=0.0) for k in ("t0", "t1", "grid") if k in values]
+    return float(max(times, default=0.0))
+
+
 def resolution(s: Structure, values: dict) -> float:
     """Return what a unit in the last place of a time amounts to."""
-    times = [np.abs(values[k][np.isfinite(values[k])]).max(initial=0.0) for k in ("t0", "t1", "grid") if k in values]
-    return float(np.finfo(s.time_dtype).eps * max(times, default=0.0))
+    return float(np.finfo(s.time_dtype).eps) * furthest(values)
 
 
 def of_steps(s: Structure, values: dict) -> float:
@@ -40,8 +46,27 @@ def of_derivatives(s: Structure, values: dict) -> float:
     if s.strategy.of == "scheme" and not s.adaptive:
         error *= 100
     if s.derivative in SECOND:
-        error *= 10
+        error *= 10 * max(1.0, 0.01 / shortest(s, values))
     return min(0.1, error + 10 * resolution(s, values))
+
+
+def shortest(s: Structure, values: dict) -> float:
+    """Return the shortest prescribed step: rounding in a second derivative with respect to times is divided by it."""
+    if s.adaptive:
+        return np.inf
+    ways = np.diff(values["grid"]) if s.steps == "grid" else np.subtract(*ends(s, values)) / s.n
+    sizes = np.abs(ways)[np.isfinite(ways) & (ways != 0)]
+    return float(np.min(sizes, initial=np.inf))
+
+
+def of_zero(s: Structure, values: dict) -> float:
+    """Return the error that is allowed where zero is expected: second derivatives are differences of larger numbers.
+
+    Those of a field that looks at t, in a frequency too, have terms of the size of t.
+    """
+    if s.derivative not in SECOND:
+        return 0.0
+    return (1e-5 if s.single else 1e-9) + s.of.timed * of_derivatives(s, values) * furthest(values)
 
 
 def of_rounding(s: Structure) -> float:
