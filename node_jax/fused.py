@@ -18,6 +18,7 @@ from jax import lax
 from jax.experimental.xla_metadata import set_xla_metadata
 from jax.extend.core import ClosedJaxpr, Primitive, jaxpr_as_fun
 from jax.interpreters import ad, batching, mlir
+from jax.interpreters import partial_eval as pe
 from jax.sharding import NamedSharding, PartitionSpec
 
 from node_jax.checks import without_order
@@ -59,12 +60,13 @@ def fused(fn: Callable, carry: Any) -> Any:
     if jax.config.jax_disable_jit:  # pyright: ignore[reportAttributeAccessIssue]
         return fn(carry)
     closed, shape = jax.make_jaxpr(jax.jit(fn), return_shape=True)(carry)
-    flat = fused_p.bind(*closed.consts, *jax.tree.leaves(carry), jaxpr=closed.jaxpr, constants=len(closed.consts))
+    consts, leaves = closed.consts, jax.tree.leaves(carry)
+    flat = fused_p.bind(*consts, *leaves, jaxpr=opened(closed.jaxpr), constants=len(consts))
     return jax.tree.unflatten(jax.tree.structure(shape), flat)
 
 
 def _plain(*args, jaxpr, constants):
-    return jaxpr_as_fun(ClosedJaxpr(jaxpr, args[:constants]))(*args[constants:])
+    return jaxpr_as_fun(ClosedJaxpr(jaxpr, ()))(*args)
 
 
 def _on_cpu(*args, jaxpr, constants):
@@ -96,6 +98,20 @@ def _jvp_fused(primals, tangents, **params):
     return jax.jvp(functools.partial(_plain, **params), tuple(primals), tuple(map(ad.instantiate_zeros, tangents)))
 
 
+def _without_high(*args, jaxpr, constants):
+    return fused_p.bind(*args, jaxpr=low(jaxpr), constants=constants)
+
+
+def opened(jaxpr: Any) -> Any:
+    """Return a computation that takes its constants as its first arguments: newer versions of JAX keep them in it."""
+    return jaxpr.replace(constvars=[], invars=[*jaxpr.constvars, *jaxpr.invars])
+
+
+def low(jaxpr: Any) -> Any:
+    """Return a computation with what the newest JAX keeps whole, such as a search of a table, taken apart."""
+    return pe.lower_jaxpr2(jaxpr) if getattr(jaxpr, "is_high", False) else jaxpr
+
+
 def _divides(context: Any) -> bool:
     """Whether XLA divides a computation among devices: not where there is one, nor inside `shard_map`."""
     axes = getattr(getattr(context, "mesh", None), "shape", {})
@@ -117,6 +133,7 @@ def _lower(primitive: Primitive, plain: Callable, on_cpu: Callable) -> None:
 
 fused_p = Primitive("fused")
 fused_p.multiple_results = True
+fused_p.to_lojax = _without_high
 fused_p.def_impl(lambda *args, **params: jax.jit(functools.partial(_plain, **params))(*args))
 fused_p.def_abstract_eval(lambda *_, jaxpr, constants: [x.aval for x in jaxpr.outvars])
 _lower(fused_p, _plain, _on_cpu)
@@ -141,7 +158,7 @@ def _is_emitted(jaxpr: Any) -> bool:
 def equations(jaxpr: Any) -> Iterator:
     """Yield all equations, of nested computations too; of those for several platforms only what a CPU runs."""
     chosen_by_platform = set()
-    for eqn in jaxpr.eqns:
+    for eqn in low(jaxpr).eqns:
         yield eqn
         params = dict(eqn.params)
         if eqn.primitive.name == "platform_index":
