@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.experimental.checkify import Error
 from jax.extend.core import Primitive
 
 try:
@@ -42,12 +43,14 @@ def checked(primitive: Primitive, suspected: Callable[..., Sequence], inside: Ca
     Its other checks are refused where they would look at an operation named in `inside(args, **params)`.
     """
 
-    def rule(error, enabled, *args, **params):
+    def rule(*given, **params):
+        first = next(i for i, x in enumerate(given) if isinstance(x, Error))  # newer versions of JAX put a context before
+        context, (error, enabled, *args) = given[:first], given[first:]
         if inside is not None and enabled & _SEES.keys():
             _refuse_unseen(enabled, inside(args, **params))
         outs = primitive.bind(*args, **params)
         some = suspected(outs, args, **params)
-        return check_nans(primitive, error, enabled, some) if check_nans and some else error, outs
+        return check_nans(primitive, *context, error, enabled, some) if check_nans and some else error, outs
 
     error_checks[primitive] = rule
 

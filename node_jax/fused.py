@@ -25,6 +25,7 @@ from node_jax.checks import without_order
 
 TRIED = (0, 10)  # the jaxlib that all this was tried with; of another we ask nothing
 LARGEST = 1024  # elements that an operation may work on: beyond, a kernel costs more than to start it
+SHARES = {"generic_batching": True} if jax.__version_info__ >= (0, 12) else {}  # for a `custom_vjp` with constant results
 PRODUCT = 8  # rows, columns and terms: with fewer of each, no library multiplies the matrices
 
 

@@ -11,7 +11,7 @@ from jax.flatten_util import ravel_pytree
 
 from node_jax import tree
 from node_jax.adjoints.boundary import cross
-from node_jax.fused import apart
+from node_jax.fused import SHARES, apart
 from node_jax.integrate import Each
 from node_jax.problem import Inputs, Problem, at_stages
 from node_jax.types import PyTree, Time
@@ -122,7 +122,7 @@ def _with_jacobian(each: Each, chosen: list[bool]) -> Problem:
             # one by one, as what a reduction is fused with is not vectorised
             return (unravel(jnp.stack([_dot(column, bar) for column in columns])),)
 
-        slope.defvjp(forth, back)
+        slope.defvjp(forth, back, **SHARES)
         return slope(point)
 
     return problem._replace(field=field)
