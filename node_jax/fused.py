@@ -7,6 +7,8 @@ the call asks for it.
 
 import functools
 import math
+import os
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -23,7 +25,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from node_jax.checks import without_order
 
-TRIED = (0, 10)  # the jaxlib that all this was tried with; of another we ask nothing
+TRIED = (0, 10), (0, 12)  # the first and the last jaxlib that all this was tried with; of another we ask nothing
 LARGEST = 1024  # elements that an operation may work on: beyond, a kernel costs more than to start it
 SHARES = {"generic_batching": True} if jax.__version_info__ >= (0, 12) else {}  # for a `custom_vjp` with constant results
 PRODUCT = 8  # rows, columns and terms: with fewer of each, no library multiplies the matrices
@@ -148,8 +150,22 @@ def is_emitted(fn: Callable, *args: Any) -> bool:
 
 
 def tried() -> bool:
-    """Whether this is the jaxlib that was tried."""
-    return jaxlib.version.__version_info__[:2] == TRIED
+    """Whether this is a jaxlib that was tried, and the environment does not switch off what it is asked for."""
+    first, last = TRIED
+    if os.environ.get("NODE_JAX_FUSED") == "0":
+        return False
+    if jaxlib.version.__version_info__[:2] > last:
+        _warn_of_newer()
+    return first <= jaxlib.version.__version_info__[:2] <= last
+
+
+@functools.cache
+def _warn_of_newer() -> None:
+    warnings.warn(
+        f"node_jax was not tried with jaxlib {jaxlib.version.__version__}: small loops on a CPU run kernel by kernel,"
+        " several times slower; NODE_JAX_FUSED=0 in the environment hides this warning",
+        stacklevel=2,
+    )
 
 
 def _is_emitted(jaxpr: Any) -> bool:
