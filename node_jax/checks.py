@@ -44,13 +44,16 @@ def checked(primitive: Primitive, suspected: Callable[..., Sequence], inside: Ca
     """
 
     def rule(*given, **params):
-        first = next(i for i, x in enumerate(given) if isinstance(x, Error))  # newer versions of JAX put a context before
+        # from 0.11 on JAX puts a context in front
+        first = next(i for i, x in enumerate(given) if isinstance(x, Error))
         context, (error, enabled, *args) = given[:first], given[first:]
         if inside is not None and enabled & _SEES.keys():
             _refuse_unseen(enabled, inside(args, **params))
         outs = primitive.bind(*args, **params)
         some = suspected(outs, args, **params)
-        return check_nans(primitive, *context, error, enabled, some) if check_nans and some else error, outs
+        if check_nans and some:
+            error = check_nans(primitive, *context, error, enabled, some)  # pyright: ignore[reportCallIssue]
+        return error, outs
 
     error_checks[primitive] = rule
 

@@ -27,7 +27,8 @@ from node_jax.checks import without_order
 
 TRIED = (0, 10), (0, 12)  # the first and the last jaxlib that all this was tried with; of another we ask nothing
 LARGEST = 1024  # elements that an operation may work on: beyond, a kernel costs more than to start it
-SHARES = {"generic_batching": True} if jax.__version_info__ >= (0, 12) else {}  # for a `custom_vjp` with constant results
+# From 0.12 on JAX asks this of a `custom_vjp` some results of which are the same in all lanes.
+SHARES = {"generic_batching": True} if jax.__version_info__ >= (0, 12) else {}
 PRODUCT = 8  # rows, columns and terms: with fewer of each, no library multiplies the matrices
 
 
@@ -112,7 +113,7 @@ def opened(jaxpr: Any) -> Any:
 
 def low(jaxpr: Any) -> Any:
     """Return a computation with what the newest JAX keeps whole, such as a search of a table, taken apart."""
-    return pe.lower_jaxpr2(jaxpr) if getattr(jaxpr, "is_high", False) else jaxpr
+    return pe.lower_jaxpr2(jaxpr) if getattr(jaxpr, "is_high", False) else jaxpr  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _divides(context: Any) -> bool:

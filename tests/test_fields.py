@@ -71,17 +71,12 @@ FIELDS = {
     "interp": lambda x: jnp.interp(x, GRID, TABLE),
     "searchsorted": lambda x: x * looked_up(x),
     "searchsorted by sorting": lambda x: x * TABLE[jnp.searchsorted(GRID, x, method="sort")],
-    "searchsorted by comparing": lambda x: x * TABLE[jnp.searchsorted(GRID, x, method="compare_all")],
     "digitize": lambda x: x * TABLE[jnp.digitize(x, GRID[1:])],
     "unique": lambda x: x * jnp.unique(jnp.floor(3 * x), size=3, fill_value=0.0),
     "histogram": lambda x: x * jnp.histogram(x, GRID[:4])[0],
     "sort": lambda x: jnp.sort(x),
-    "argsort": lambda x: x[jnp.argsort(-x)],
     "median": lambda x: jnp.median(x) * x,
-    "quantile": lambda x: jnp.quantile(x, 0.3) * x,
     "cumsum": jnp.cumsum,
-    "cumprod": jnp.cumprod,
-    "prod": lambda x: jnp.prod(x) * x,
     "diff": lambda x: jnp.diff(x, prepend=0.0),
     "gradient": jnp.gradient,
     "roll": lambda x: jnp.roll(x, 1) - x,
@@ -97,15 +92,11 @@ FIELDS = {
     "take along axis": lambda x: jnp.take_along_axis(x, jnp.argsort(x), 0),
     "einsum": lambda x: jnp.einsum("ij,j,i->i", MATRIX, x, x),
     "cross": lambda x: jnp.cross(x, MATRIX[0]),
-    "trapezoid": lambda x: jnp.trapezoid(x) * x,
     "mod": lambda x: jnp.mod(3 * x, 0.7) + jnp.remainder(x, 0.25),
     "sinc and hypot": lambda x: jnp.sinc(x) + jnp.hypot(x, 1.0),
-    "logaddexp": lambda x: jnp.logaddexp(x, 0.1) + jnp.nan_to_num(x),
     "solve": lambda x: jnp.linalg.solve(positive(x), x),
-    "inv": lambda x: jnp.linalg.inv(positive(x)) @ x,
     "det": lambda x: jnp.linalg.slogdet(positive(x))[1] * x,
     "norm": lambda x: jnp.linalg.norm(x) * x,
-    "cholesky": lambda x: jnp.linalg.cholesky(positive(x)) @ x,
     "qr": lambda x: jnp.linalg.qr(positive(x))[1] @ x,
     "eigh": lambda x: jnp.linalg.eigh(positive(x))[0],
     "svd": lambda x: jnp.linalg.svd(positive(x), compute_uv=False),
@@ -118,7 +109,6 @@ FIELDS = {
     "erf": lambda x: jsp.special.erf(x) + jsp.special.erfinv(x / 3),
     "logsumexp": lambda x: jsp.special.logsumexp(x) * jax.nn.softmax(x),
     "xlogy": lambda x: jsp.special.xlogy(x, x) + jsp.special.entr(x),
-    "normal density": lambda x: jsp.stats.norm.logpdf(x) + jsp.stats.norm.cdf(x),
     "map_coordinates": lambda x: jsp.ndimage.map_coordinates(TABLE, [x], 1),
     "regular grid": lambda x: RegularGridInterpolator((GRID,), TABLE)(x[:, None]),
     "scan": lambda x: lax.scan(lambda c, y: (c * y + y, c), 0.5, x)[1],
@@ -139,7 +129,6 @@ FIELDS = {
     "checkpoint": jax.checkpoint(lambda x: jnp.sin(x) * jnp.sum(x)),
     "grad": jax.grad(lambda x: jnp.sum(jnp.sin(x) * x)),
     "jacfwd": lambda x: jax.jacfwd(lambda y: jnp.sin(y) * y[0])(x) @ x,
-    "vmap": lambda x: jax.vmap(lambda a: a * x @ x)(x),
     "random": lambda x: x * jax.random.normal(jax.random.key(1), (3,)),
     "a constant": lambda x: jnp.concatenate([x[:2], jnp.ones(1)]),
 }
@@ -149,24 +138,31 @@ FORWARD = {  # loops that JAX does not turn round
 }
 
 
-def plain(f, z, theta):
-    for _ in range(STEPS):
-        z = z + f(z, 0.0, theta) / STEPS
-    return z
+def plain(f, zs, theta):
+    """Take the steps of all lanes by themselves; the first of them stands for the solve that is alone."""
+
+    def step(z, _):
+        return z + f(z, 0.0, theta) / STEPS, None
+
+    z1 = jax.vmap(lambda z: lax.scan(step, z, None, STEPS)[0])(zs)
+    return z1[0], z1
 
 
-def solved(f, z, theta):
-    return nj.odesolve(f, z, 0.0, 1.0, theta, steps=nj.Fixed(STEPS), method=nj.euler).z1
+def solved(f, zs, theta):
+    def solve(z):
+        return nj.odesolve(f, z, 0.0, 1.0, theta, steps=nj.Fixed(STEPS), method=nj.euler).z1
+
+    return solve(zs[0]), jax.vmap(solve)(zs)
 
 
-def in_all_ways(solve, gradient):
-    """Return the states of a solve and of two lanes, and the gradient of a norm of both."""
+def evaluated(solve, f, gradient):
+    """Return the norm of a solve and of two lanes, with their states and if asked the gradient."""
 
     def norm(zs, theta):
-        z1 = solve(zs[0], theta), jax.vmap(solve, (0, None))(zs, theta)
+        z1 = solve(f, zs, theta)
         return jnp.sum(jnp.sin(z1[0])) + 2 * jnp.sum(jnp.cos(z1[1])), z1
 
-    return jax.jit(jax.value_and_grad(norm, (0, 1), has_aux=True) if gradient else norm)
+    return jax.jit(jax.value_and_grad(norm, (0, 1), has_aux=True) if gradient else norm)(ZS, THETA)
 
 
 @pytest.mark.parametrize("name", [*FIELDS, *FORWARD])
@@ -176,6 +172,6 @@ def test_a_field_of(name):
     def f(z, t, theta):
         return theta * fn(z)
 
-    got, want = (in_all_ways(functools.partial(by, f), name in FIELDS)(ZS, THETA) for by in (solved, plain))
+    got, want = (evaluated(by, f, name in FIELDS) for by in (solved, plain))
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-12), got, want)
     assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(want))
