@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.experimental.checkify import Error
 from jax.extend.core import Primitive
 
 try:
@@ -42,12 +43,17 @@ def checked(primitive: Primitive, suspected: Callable[..., Sequence], inside: Ca
     Its other checks are refused where they would look at an operation named in `inside(args, **params)`.
     """
 
-    def rule(error, enabled, *args, **params):
+    def rule(*given, **params):
+        # from 0.11 on JAX puts a context in front
+        first = next(i for i, x in enumerate(given) if isinstance(x, Error))
+        context, (error, enabled, *args) = given[:first], given[first:]
         if inside is not None and enabled & _SEES.keys():
             _refuse_unseen(enabled, inside(args, **params))
         outs = primitive.bind(*args, **params)
         some = suspected(outs, args, **params)
-        return check_nans(primitive, error, enabled, some) if check_nans and some else error, outs
+        if check_nans and some:
+            error = check_nans(primitive, *context, error, enabled, some)  # pyright: ignore[reportCallIssue]
+        return error, outs
 
     error_checks[primitive] = rule
 

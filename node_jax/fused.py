@@ -7,6 +7,8 @@ the call asks for it.
 
 import functools
 import math
+import os
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -18,12 +20,15 @@ from jax import lax
 from jax.experimental.xla_metadata import set_xla_metadata
 from jax.extend.core import ClosedJaxpr, Primitive, jaxpr_as_fun
 from jax.interpreters import ad, batching, mlir
+from jax.interpreters import partial_eval as pe
 from jax.sharding import NamedSharding, PartitionSpec
 
 from node_jax.checks import without_order
 
-TRIED = (0, 10)  # the jaxlib that all this was tried with; of another we ask nothing
+TRIED = (0, 10), (0, 12)  # the first and the last jaxlib that all this was tried with; of another we ask nothing
 LARGEST = 1024  # elements that an operation may work on: beyond, a kernel costs more than to start it
+# From 0.12 on JAX asks this of a `custom_vjp` some results of which are the same in all lanes.
+SHARES = {"generic_batching": True} if jax.__version_info__ >= (0, 12) else {}
 PRODUCT = 8  # rows, columns and terms: with fewer of each, no library multiplies the matrices
 
 
@@ -59,12 +64,13 @@ def fused(fn: Callable, carry: Any) -> Any:
     if jax.config.jax_disable_jit:  # pyright: ignore[reportAttributeAccessIssue]
         return fn(carry)
     closed, shape = jax.make_jaxpr(jax.jit(fn), return_shape=True)(carry)
-    flat = fused_p.bind(*closed.consts, *jax.tree.leaves(carry), jaxpr=closed.jaxpr, constants=len(closed.consts))
+    consts, leaves = closed.consts, jax.tree.leaves(carry)
+    flat = fused_p.bind(*consts, *leaves, jaxpr=opened(closed.jaxpr), constants=len(consts))
     return jax.tree.unflatten(jax.tree.structure(shape), flat)
 
 
 def _plain(*args, jaxpr, constants):
-    return jaxpr_as_fun(ClosedJaxpr(jaxpr, args[:constants]))(*args[constants:])
+    return jaxpr_as_fun(ClosedJaxpr(jaxpr, ()))(*args)
 
 
 def _on_cpu(*args, jaxpr, constants):
@@ -96,6 +102,20 @@ def _jvp_fused(primals, tangents, **params):
     return jax.jvp(functools.partial(_plain, **params), tuple(primals), tuple(map(ad.instantiate_zeros, tangents)))
 
 
+def _without_high(*args, jaxpr, constants):
+    return fused_p.bind(*args, jaxpr=low(jaxpr), constants=constants)
+
+
+def opened(jaxpr: Any) -> Any:
+    """Return a computation that takes its constants as its first arguments: newer versions of JAX keep them in it."""
+    return jaxpr.replace(constvars=[], invars=[*jaxpr.constvars, *jaxpr.invars])
+
+
+def low(jaxpr: Any) -> Any:
+    """Return a computation with what the newest JAX keeps whole, such as a search of a table, taken apart."""
+    return pe.lower_jaxpr2(jaxpr) if getattr(jaxpr, "is_high", False) else jaxpr  # pyright: ignore[reportAttributeAccessIssue]
+
+
 def _divides(context: Any) -> bool:
     """Whether XLA divides a computation among devices: not where there is one, nor inside `shard_map`."""
     axes = getattr(getattr(context, "mesh", None), "shape", {})
@@ -117,6 +137,7 @@ def _lower(primitive: Primitive, plain: Callable, on_cpu: Callable) -> None:
 
 fused_p = Primitive("fused")
 fused_p.multiple_results = True
+fused_p.to_lojax = _without_high
 fused_p.def_impl(lambda *args, **params: jax.jit(functools.partial(_plain, **params))(*args))
 fused_p.def_abstract_eval(lambda *_, jaxpr, constants: [x.aval for x in jaxpr.outvars])
 _lower(fused_p, _plain, _on_cpu)
@@ -130,8 +151,22 @@ def is_emitted(fn: Callable, *args: Any) -> bool:
 
 
 def tried() -> bool:
-    """Whether this is the jaxlib that was tried."""
-    return jaxlib.version.__version_info__[:2] == TRIED
+    """Whether this is a jaxlib that was tried, and the environment does not switch off what it is asked for."""
+    first, last = TRIED
+    if os.environ.get("NODE_JAX_FUSED") == "0":
+        return False
+    if jaxlib.version.__version_info__[:2] > last:
+        _warn_of_newer()
+    return first <= jaxlib.version.__version_info__[:2] <= last
+
+
+@functools.cache
+def _warn_of_newer() -> None:
+    warnings.warn(
+        f"node_jax was not tried with jaxlib {jaxlib.version.__version__}: small loops on a CPU run kernel by kernel,"
+        " several times slower; NODE_JAX_FUSED=0 in the environment hides this warning",
+        stacklevel=2,
+    )
 
 
 def _is_emitted(jaxpr: Any) -> bool:
@@ -141,7 +176,7 @@ def _is_emitted(jaxpr: Any) -> bool:
 def equations(jaxpr: Any) -> Iterator:
     """Yield all equations, of nested computations too; of those for several platforms only what a CPU runs."""
     chosen_by_platform = set()
-    for eqn in jaxpr.eqns:
+    for eqn in low(jaxpr).eqns:
         yield eqn
         params = dict(eqn.params)
         if eqn.primitive.name == "platform_index":

@@ -18,7 +18,7 @@ from node_jax.applied import Applied, Derivative, Mapped, keeps_states, one_entr
 from node_jax.checks import checked, refuse_effects, standard, without_order
 from node_jax.chunks import Chunks
 from node_jax.ensemble import plan
-from node_jax.fused import equations, multiplies
+from node_jax.fused import equations, low, multiplies, opened
 from node_jax.integrate import integrate
 from node_jax.linear import (
     Asked,
@@ -79,13 +79,13 @@ class Hoisted(NamedTuple):
 def hoist(f: Callable, *examples: PyTree) -> Hoisted:
     """Trace `f` once. Values of outer transformations that it closes over (of any type) become visible inputs."""
     closed, shape = placement.traced(f, *examples)
-    _refuse_other_solves(closed.jaxpr)
+    _refuse_other_solves(low(closed.jaxpr))
     refuse_effects(closed.jaxpr.effects)
-    structure = jax.tree.structure(shape)
+    structure, jaxpr = jax.tree.structure(shape), opened(closed.jaxpr)
     read = {id(v) for eqn in closed.jaxpr.eqns for v in eqn.invars} | {id(v) for v in closed.jaxpr.outvars}
 
     def hoisted(consts, *args):
-        flat = jaxpr_as_fun(ClosedJaxpr(closed.jaxpr, list(consts)))(*jax.tree.leaves(args))
+        flat = jaxpr_as_fun(ClosedJaxpr(jaxpr, ()))(*consts, *jax.tree.leaves(args))
         return jax.tree.unflatten(structure, flat)
 
     used = [id(v) in read for v in closed.jaxpr.invars]

@@ -11,7 +11,7 @@ from jax.flatten_util import ravel_pytree
 
 from node_jax import tree
 from node_jax.adjoints.boundary import cross
-from node_jax.fused import apart
+from node_jax.fused import SHARES, apart
 from node_jax.integrate import Each
 from node_jax.problem import Inputs, Problem, at_stages
 from node_jax.types import PyTree, Time
@@ -105,25 +105,26 @@ def _with_jacobian(each: Each, chosen: list[bool]) -> Problem:
         point = (z, tree.picked(theta, moving), t if timed else ())
         unravel = ravel_pytree(tree.full_like(point, 0.0))[1]
 
-        def at(flat):
+        # `t` and `theta` are arguments: from 0.12 on JAX may lose values of `vmap` that such a function closes over
+        def at(flat, t, theta):
             z, some, time = unravel(flat)
             return problem.field(z, time if timed else t, tree.replaced(theta, moving, some))
 
         @jax.custom_vjp
-        def slope(point):
-            return at(ravel_pytree(point)[0])
+        def slope(point, t, theta):
+            return at(ravel_pytree(point)[0], t, theta)
 
-        def forth(point):
+        def forth(point, t, theta):
             flat = ravel_pytree((apart(point[0]), *point[1:]))[0]
-            value, push = jax.linearize(at, flat)
+            value, push = jax.linearize(lambda flat: at(flat, t, theta), flat)
             return value, [push(e) for e in jnp.eye(flat.size, dtype=flat.dtype)]
 
         def back(columns, bar):
             # one by one, as what a reduction is fused with is not vectorised
-            return (unravel(jnp.stack([_dot(column, bar) for column in columns])),)
+            return (unravel(jnp.stack([_dot(column, bar) for column in columns])), None, None)
 
-        slope.defvjp(forth, back)
-        return slope(point)
+        slope.defvjp(forth, back, **SHARES)
+        return slope(point, t, theta)
 
     return problem._replace(field=field)
 
