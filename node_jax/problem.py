@@ -110,11 +110,11 @@ def window(steps: Any, t: jax.Array, sign: jax.Array) -> Window | None:
     low = jnp.max(jnp.where(breakpoints < t, breakpoints, -jnp.inf))
     here = jnp.any(breakpoints == t)
     return Window(
-        _next(jnp.where(here & (sign > 0), t, low), jnp.inf), _next(jnp.where(here & (sign < 0), t, high), -jnp.inf)
+        next_to(jnp.where(here & (sign > 0), t, low), jnp.inf), next_to(jnp.where(here & (sign < 0), t, high), -jnp.inf)
     )
 
 
-def _next(t: jax.Array, towards: float) -> jax.Array:
+def next_to(t: jax.Array, towards: float) -> jax.Array:
     """Return the number next to `t`, at 0 the smallest that is not flushed to 0."""
     tiny = float(jnp.finfo(t.dtype).tiny)
     return jnp.where(t == 0, tiny if towards > 0 else -tiny, jnp.nextafter(t, towards))

@@ -37,6 +37,10 @@ def dose(z, t, p):
     return -k * z * (1 + t) + jnp.where(t >= tau, 1.0, 0.0)
 
 
+def dose_alone(z, t, p):
+    return -p[0] * z + jnp.where(t >= p[1], 1.0, 0.0)
+
+
 def lotka_volterra(z, t, p):
     return jnp.stack([p[0] * z[0] - p[1] * z[0] * z[1], -p[2] * z[1] + p[3] * z[0] * z[1]])
 
@@ -146,6 +150,17 @@ def test_breakpoints_that_pad_change_no_gradient(pad):
 
 def switched(z, t, p):
     return jnp.where(t < p[0], p[1], -p[2]) + 0.0 * z
+
+
+@every_adjoint
+def test_breakpoints_apart_by_rounding_share_no_gradient(adjoint):
+    def end(points):
+        steps = nj.Adaptive(1e-3, 1e-3, breakpoints=points)
+        p = (1.3, jnp.array(0.3))
+        return nj.odesolve(dose_alone, 1.0, 0.0, 1.0, p, steps=steps, adjoint=adjoint, max_steps=32).z1
+
+    apart = jnp.array([0.3, np.nextafter(0.3, 1.0)])
+    np.testing.assert_allclose(jax.grad(end)(apart), [-np.exp(-1.3 * 0.7), 0.0], rtol=1e-2, atol=1e-12)
 
 
 def test_a_jump_at_time_zero_has_two_sides():

@@ -24,7 +24,7 @@ from node_jax.adjoints.observations import Observations, at_time, observed
 from node_jax.control import Adaptive, direction
 from node_jax.integrate import Each
 from node_jax.methods import ExplicitRK, tsit5
-from node_jax.problem import Inputs, Outcome, Problem, Progress, Window, restart, window
+from node_jax.problem import Inputs, Outcome, Problem, Progress, Window, next_to, restart, window
 from node_jax.save import SaveEnd, Trial
 from node_jax.types import PyTree, Stats
 
@@ -107,7 +107,9 @@ def way_back(adjoint: Backsolve, each: Each, outcome: Outcome, bar: Cotangents, 
     def land(carry: Sweep, landed: jax.Array) -> Sweep:
         after, theta_bar = carry
         if each.problem.crosses:
-            h = each(lambda inputs, landed: jnp.where(landed, inputs.t1 - inputs.t0, 0.0))(landed)
+            h = each(lambda inputs, rest: jnp.where(rest[1], _least_step(rest[0], inputs.sign), 0.0))(
+                (after.t.high, landed)
+            )
             theta_bar = tree.add(theta_bar, pull_crossing(each, chosen, after.t.high, h, *after.z))
         if lands:
             jump = reverse(lambda inputs, rest: _jump(reverse.problem, inputs, *rest))
@@ -125,6 +127,11 @@ def way_back(adjoint: Backsolve, each: Each, outcome: Outcome, bar: Cotangents, 
         ended.status,
         ended.stats,
     )
+
+
+def _least_step(t: jax.Array, sign: jax.Array) -> jax.Array:
+    """Return the smallest step that ends at `t`: of breakpoints nearby it passes no other."""
+    return t - jnp.where(sign > 0, next_to(t, -jnp.inf), next_to(t, jnp.inf))
 
 
 def _last_known(inputs: Inputs, rest: tuple[Outcome, Observations | None]) -> tuple[PyTree, jax.Array]:

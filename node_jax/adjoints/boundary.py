@@ -151,8 +151,11 @@ def cross(problem: Problem, inputs: Inputs, node: jax.Array, h: jax.Array, z: Py
     points, sign = inputs.steps.breakpoints, inputs.sign
     inside = ((points - inputs.t0) * sign > 0) & ((inputs.t1 - points) * sign > 0)
     near = jnp.abs(points - node) <= 8 * jnp.finfo(node.dtype).eps * jnp.maximum(jnp.abs(node), jnp.abs(h))
-    here = inside & near & (h != 0)
-    moved = jnp.where(jnp.any(here), points[jnp.argmax(here)], node)  # others may be infinite
+    ahead = (points - (node - h)) * sign  # a step ends at the first that lies ahead, also of two that are both near
+    here = inside & near & (h != 0) & (ahead > 0)
+    moved = jnp.where(
+        jnp.any(here), points[jnp.argmin(jnp.where(here, ahead, jnp.inf))], node
+    )  # others may be infinite
     fixed = lax.stop_gradient(moved)
     before, after = (visible(problem.field, inputs.steps, fixed, side) for side in (-sign, sign))
     there = rk4.advance(before, fixed, z, moved - fixed, inputs.theta)

@@ -126,7 +126,7 @@ def tolerance_range(s: Structure) -> tuple[float, float]:
         return 1e-5, 1e-4
     if s.save in ("steps", "dense"):
         return (1e-5, 1e-4) if order < 5 else (1e-7, 1e-6)
-    return {2: (1e-6, 1e-5), 3: (1e-7, 1e-6), 8: (1e-10, 1e-6)}.get(order, (1e-9, 1e-6))
+    return {2: (4e-6, 1e-5), 3: (1e-7, 1e-6), 8: (1e-10, 1e-6)}.get(order, (1e-9, 1e-6))
 
 
 def _tolerances(s: Structure, rng) -> dict:
