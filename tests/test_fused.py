@@ -240,8 +240,12 @@ def test_a_small_solve_at_100_times_counts_as_cheap():
     """XLA hands a call to another thread, for 25 us, from an estimate of 1,000 operations on."""
     save = nj.SaveAt(jnp.linspace(0, 10, 100))
 
-    def saved(z, theta):
-        field = lambda z, t, theta: theta * jnp.stack([z[0] * (1 - z[1]), z[1] * (z[0] - 1)])  # noqa: E731
-        return nj.odesolve(field, z, 0.0, 10.0, theta, save=save, steps=nj.Adaptive(1e-6, 1e-6)).zs
+    def predator_and_prey(z, t, theta):
+        a, b, c, d = theta
+        x, y = z
+        return jnp.stack([a * x - b * x * y, -c * y + d * x * y])
 
-    assert compiled(saved, jnp.ones(2), jnp.ones(())).cost_analysis()["flops"] < 1000
+    def saved(z, theta):
+        return nj.odesolve(predator_and_prey, z, 0.0, 10.0, theta, save=save, steps=nj.Adaptive(1e-6, 1e-6)).zs
+
+    assert compiled(saved, jnp.ones(2), jnp.ones(4)).cost_analysis()["flops"] < 1000

@@ -4,11 +4,12 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from node_jax import tree
 from node_jax.control.records import direction
-from node_jax.fused import apart
+from node_jax.fused import LARGEST, apart
 from node_jax.types import PyTree
 
 
@@ -56,7 +57,9 @@ def _nudge(tolerance: PyTree, z: PyTree) -> PyTree:
     """Return half to one and a half tolerances for each component, never two alike in a row."""
 
     def leaf(unit, x):
-        number = lax.iota(jnp.float32, x.size).reshape(x.shape)
-        return ((0.5 + (0.618034 * number) % 1.0).astype(unit.dtype) * unit).astype(x.dtype)
+        # a small solve on a CPU has no operations to spare (see `fused`): of few components these are constants
+        xp, number = (np, np.arange(x.size)) if x.size <= LARGEST else (jnp, lax.iota(jnp.float32, x.size))
+        tolerances = xp.reshape(0.5 + (0.618034 * number) % 1.0, x.shape).astype(unit.dtype)
+        return (tolerances * unit).astype(x.dtype)
 
     return jax.tree.map(leaf, tolerance, z)
