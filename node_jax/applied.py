@@ -12,11 +12,12 @@ import jax.numpy as jnp
 from jax import lax
 
 from node_jax import tree
-from node_jax.adjoints.boundary import unsupported
+from node_jax.adjoints.boundary import Cotangents, unsupported
 from node_jax.ensemble import Plan, merged, merged_leaf, plan, restored
 from node_jax.integrate import Each, integrate
-from node_jax.linear import Recording, Steps
+from node_jax.linear import Recording, Steps, filled
 from node_jax.ordered import Ordered, repeated
+from node_jax.problem import Outcome
 from node_jax.types import PyTree
 
 
@@ -190,16 +191,22 @@ class Nest(NamedTuple):
 
         some, inside = jax.tree.map(queued, list(some)), levels[-1].linear
         solves = isinstance(inside, Steps) and inside.recorded is Recording.NEVER and not inside.with_history
+        moving = tree.picked(each.masks[: len(inside.moving)], inside.moving) if solves else ()
+        alone = solves and way == "pull" and all(own) and all(map(all, moving))
 
         def chunk(used, c):
-            part, linear = chunks.part(c), inside
+            part, linear, some_here = chunks.part(c), inside, chunks.cut(c, some)
             if solves:
-                linear, part, used = solved(inside, one, part, used)
+                taken = Taken.of(inside, one, part, used)
+                used = taken.history
+                if alone:
+                    return used, taken.pulled(some_here)
+                linear, part = taken.steps(), taken.residuals()
             for level, yes in reversed(list(zip(levels, own, strict=True))):
                 if not yes:
                     dims = [None if d is None else 0 for d in level.dims]
                     linear = Mapped(linear, (None,) * len(part.leaves) if solves else tuple(dims), level.size)
-            return used, _applied(part, getattr(linear, way), chunks.cut(c, some))
+            return used, _applied(part, getattr(linear, way), some_here)
 
         used = unused(inside, chunks.part(jnp.zeros((), jnp.int32))) if solves else ()
         rows = lax.scan(chunk, used, chunks.chunks)[1]
@@ -221,24 +228,49 @@ def unused(steps: Steps, part: Each) -> PyTree:
     return steps.call.adjoint.recorder(each).blank(z, t)
 
 
-def solved(steps: Steps, one: Sequence, part: Each, used: PyTree) -> tuple[Steps, Each, PyTree]:
-    """Solve the entries of a chunk once more, in lockstep, and write the history over one that has served.
+class Taken(NamedTuple):
+    """The entries of a chunk, solved once more in lockstep."""
 
-    Returns steps that have a history, their residuals, and the history.
-    """
-    call, count, outer = steps.call, len(steps.moving), len(part.lanes)
-    outcome = steps.outcome([*one[:count], *part.leaves[count:]])
-    each = repeated(_whole(steps, part), outcome)
-    outcome, history = integrate(each, call.adjoint.recorder(each), used)
-    ends = [_lanes_first(x, len(call.lanes), outer) for x in each.leaves[count:]]
-    flat, closed = jax.tree.leaves(outcome), history.closed()
-    leaves = [*part.leaves[:count], *ends, *flat, *jax.tree.leaves(closed)]
-    has_lanes = [True] * (len(ends) + len(flat)) + closed.has_lanes()
-    masks = [*part.masks[:count], *((yes,) * outer for yes in has_lanes)]
-    call = call._replace(problem=each.problem, masks=(*call.masks, *((True,) * len(call.lanes) for _ in ends)))
-    moving, shifted = steps.longer(count + len(ends))
-    steps = steps._replace(call=call, moving=moving, shifted=shifted, recorded=Recording.ALWAYS)
-    return steps, part._replace(leaves=leaves, masks=masks), history
+    before: Steps  # which have no history
+    part: Each
+    each: Each  # the engine of all lanes
+    outcome: Outcome
+    history: Any
+
+    @classmethod
+    def of(cls, steps: Steps, one: Sequence, part: Each, used: PyTree) -> "Taken":
+        """Solve them, and write the history over one that has served; `one` has the shapes of residuals of an entry."""
+        count = len(steps.moving)
+        each = repeated(_whole(steps, part), steps.outcome([*one[:count], *part.leaves[count:]]))
+        return cls(steps, part, each, *integrate(each, steps.call.adjoint.recorder(each), used))
+
+    def pulled(self, bars: Sequence) -> list:
+        """Pull cotangents back as those of one ensemble, where no leaf that moves is shared between entries."""
+        call = self.before.call
+        wanted, structure = jax.tree.flatten((self.outcome.z1, call.save().rows(self.outcome.out)))
+        bar = Cotangents(*jax.tree.unflatten(structure, filled(bars, wanted)))
+        moving, shifted = self.before.longer(len(self.each.leaves))
+        found = call.adjoint.backward(self.each, self.outcome, self.history, bar, moving, shifted)
+        some = zip(tree.picked(found, moving), tree.picked(call.masks, self.before.moving), strict=True)
+        return [_lanes_first(x, sum(mask), len(self.part.lanes)) for x, mask in some]
+
+    def steps(self) -> Steps:
+        """Return the steps, whose residuals hold the history now."""
+        call, ends = self.before.call, len(self.each.leaves) - len(self.before.moving)
+        call = call._replace(problem=self.each.problem, masks=(*call.masks, *[(True,) * len(call.lanes)] * ends))
+        moving, shifted = self.before.longer(len(self.each.leaves))
+        return self.before._replace(call=call, moving=moving, shifted=shifted, recorded=Recording.ALWAYS)
+
+    def residuals(self) -> Each:
+        """Return their residuals."""
+        count, outer = len(self.before.moving), len(self.part.lanes)
+        ends = [_lanes_first(x, len(self.before.call.lanes), outer) for x in self.each.leaves[count:]]
+        flat, closed = jax.tree.leaves(self.outcome), self.history.closed()
+        has_lanes = [True] * (len(ends) + len(flat)) + closed.has_lanes()
+        return self.part._replace(
+            leaves=[*self.part.leaves[:count], *ends, *flat, *jax.tree.leaves(closed)],
+            masks=[*self.part.masks[:count], *((yes,) * outer for yes in has_lanes)],
+        )
 
 
 def _whole(steps: Steps, part: Each) -> Each:

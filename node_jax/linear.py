@@ -182,12 +182,12 @@ class Steps(NamedTuple):
         if self.call.adjoint.plain:  # under `shard_map`: elsewhere JAX transposes such code itself
             zeros = tree.full_like(tree.picked(list(residuals[: len(self.moving)]), self.moving), 0.0)
             transposed = jax.linear_transpose(lambda *dots: self.push(residuals, dots), *zeros)
-            return list(transposed(_filled(bars, wanted)))
+            return list(transposed(filled(bars, wanted)))
         if any(bar is not None for bar in bars[len(wanted) :]):
             raise unsupported(self.call.adjoint, "reverse over reverse")
         call, leaves, outcome, history = self._solved(*opened)
         moving, shifted = self.longer(len(leaves))
-        bar = Cotangents(*jax.tree.unflatten(structure, _filled(bars[: len(wanted)], wanted)))
+        bar = Cotangents(*jax.tree.unflatten(structure, filled(bars[: len(wanted)], wanted)))
         pulled = call.adjoint.backward(call.each(leaves), outcome, history, bar, moving, shifted)
         some = zip(tree.picked(pulled, moving), tree.picked(call.masks, moving), strict=True)
         return self._spoiled(history, [lanes_first(x, mask) for x, mask in some])
@@ -284,7 +284,8 @@ def _used(counts: jax.Array, g: jax.Array | None, mask: Sequence[bool]) -> jax.A
     return jnp.where(jnp.expand_dims(yes, range(yes.ndim, g.ndim)), g, jnp.zeros_like(g))
 
 
-def _filled(bars: Sequence, like: Sequence) -> list:
+def filled(bars: Sequence, like: Sequence) -> list:
+    """Put zeros in the place of bars that are None."""
     return [jnp.zeros_like(x) if bar is None else bar for bar, x in zip(bars, like, strict=True)]
 
 
