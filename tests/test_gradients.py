@@ -497,6 +497,7 @@ def resting(z, t, rate):
         (nj.Checkpointed(), nj.SaveEnd()),
         (nj.Checkpointed(), nj.SaveAt(jnp.array([0.0, 0.1, 0.9]))),
         (nj.Interpolated(), nj.SaveAt(jnp.array([0.0, 0.1, 0.9]))),
+        (nj.Backsolve(), nj.SaveAt(jnp.array([0.0, 0.1, 0.9]))),
     ],
 )
 def test_a_masked_lane_that_failed_at_the_edge_of_its_domain_contributes_exactly_zero(adjoint, save):

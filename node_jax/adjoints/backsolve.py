@@ -79,7 +79,9 @@ class Backsolve(eqx.Module):
         refuse_moving_nodes(self, each, moves)
 
         def between(each, bar, lane_ok):
-            back = way_back(self, each, outcome, bar, moving)
+            # a lane whose steps do not count has no way back
+            stats = outcome.stats._replace(accepted=jnp.where(lane_ok, outcome.stats.accepted, 0))
+            back = way_back(self, each, outcome._replace(stats=stats), bar, moving)
             return back.z_bar, back.theta_bar
 
         return pull_solve(each, outcome, bar, moving, moves, between)

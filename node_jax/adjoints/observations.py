@@ -52,7 +52,8 @@ def observed(each: Each, outcome: Outcome, bar: Cotangents, chosen: Sequence[boo
 def _at_times(inputs: Inputs, rest: tuple[Outcome, Cotangents]) -> Observations:
     outcome, bar = rest
     ts = between(inputs.save.ts, inputs.t0, inputs.t1)
-    return Observations(ts, outcome.out.zs, _at_first(inputs.sign, ts, bar.rows), outcome.out.cursor)
+    count = jnp.where(outcome.ok | (outcome.stats.accepted > 0), outcome.out.cursor, 0)
+    return Observations(ts, outcome.out.zs, _at_first(inputs.sign, ts, bar.rows), count)
 
 
 def _at_ends(inputs: Inputs, rest: tuple[Outcome, Cotangents]) -> Observations:
