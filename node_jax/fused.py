@@ -182,11 +182,18 @@ def equations(jaxpr: Any) -> Iterator:
         if eqn.primitive.name == "platform_index":
             chosen_by_platform.add(eqn.outvars[0])
         elif eqn.primitive.name == "cond" and eqn.invars[0] in chosen_by_platform:
-            params = {"cpu": params["branches"][0]}
+            params = {"cpu": _of_cpu(params)}
         for part in jax.tree.leaves(list(params.values())):
             inner = getattr(part, "jaxpr", part)
             if hasattr(inner, "eqns"):
                 yield from equations(inner)
+
+
+def _of_cpu(params: dict) -> Any:
+    """Return the branch for the CPU of a choice by platform; None stands for all that are not named."""
+    branches = list(zip(params["branches_platforms"], params["branches"], strict=True))
+    named = [branch for platforms, branch in branches if platforms is not None and "cpu" in platforms]
+    return named[0] if named else next((branch for platforms, branch in branches if platforms is None), ())
 
 
 def multiplies(jaxpr: Any) -> bool:

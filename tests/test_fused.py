@@ -176,6 +176,19 @@ def flops(f, z):
     return compiled(solved(f, nj.Fixed(3), method=nj.rk4), z, THETA).cost_analysis()["flops"]
 
 
+@pytest.mark.parametrize("order", [("cuda", "cpu", "default"), ("cpu", "cuda", "default"), ("cuda", "default")])
+def test_a_field_is_judged_by_what_a_cpu_runs_of_it(order):
+    """What sorts is not compiled into one function: XLA would call a library that it does not find there."""
+
+    def field(z, t, theta):
+        sorts = "cpu" if "cpu" in order else "default"
+        ways = {name: jnp.sort if name == sorts else jnp.negative for name in order}
+        return theta * lax.platform_dependent(z, **ways)
+
+    z1 = solved(field, steps=nj.Fixed(1), method=nj.euler)(Z, THETA)
+    np.testing.assert_allclose(z1, Z + THETA * np.sort(Z), rtol=1e-12)
+
+
 @pytest.mark.skipif(not NEW, reason="a jaxlib that was not tried")
 def test_stages_are_computed_once():
     """Not anew for each element that a later stage reads: 4,096 components, as few operations for each as for 16."""
