@@ -13,6 +13,7 @@ from node_jax.adjoints.reversible import Reversible
 from node_jax.certificate import GradientReport, check_gradient
 from node_jax.control import Adaptive, Fixed, Grid
 from node_jax.devices import shard
+from node_jax.info import Info, info
 from node_jax.memory import MemoryEstimate, estimate_memory
 from node_jax.methods import (
     ExplicitRK,
@@ -48,6 +49,7 @@ __all__ = [
     "Forward",
     "GradientReport",
     "Grid",
+    "Info",
     "InputError",
     "Interpolated",
     "MemoryEstimate",
@@ -71,6 +73,7 @@ __all__ = [
     "from_diffrax",
     "from_torchdiffeq",
     "heun",
+    "info",
     "midpoint",
     "nn",
     "odeint",

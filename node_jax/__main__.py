@@ -1,4 +1,4 @@
-"""The command line: `python -m node_jax demo`."""
+"""The command line: `python -m node_jax demo`, `python -m node_jax info`."""
 
 import argparse
 import importlib
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import jax
 
-from node_jax import __version__
+from node_jax import __version__, info
 from node_jax.checkpoint import CheckpointError
 
 FULL = 1500  # updates of the demo
@@ -24,6 +24,9 @@ def main(arguments: list[str] | None = None) -> int:
         0 if all went well, 1 if the network did not fit better than Lotka-Volterra, 2 for wrong arguments.
     """
     options = _parser().parse_args(arguments)
+    if options.command == "info":
+        print(info())
+        return 0
     jax.config.update("jax_enable_x64", True)
     try:
         demo = importlib.import_module("node_jax.demo")  # only here: matplotlib is an optional dependency
@@ -44,7 +47,8 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m node_jax", description="Neural ODEs in JAX.")
     parser.add_argument("--version", action="version", version=f"node_jax {__version__}")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(metavar="COMMAND", dest="command", required=True)
+    commands.add_parser("info", help="show versions, devices, and which fast paths are on and why not")
     about = "learn the dynamics of hare and lynx from a real record, and draw what was learned"
     demo = commands.add_parser(
         "demo",

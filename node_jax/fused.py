@@ -152,12 +152,22 @@ def is_emitted(fn: Callable, *args: Any) -> bool:
 
 def tried() -> bool:
     """Whether this is a jaxlib that was tried, and the environment does not switch off what it is asked for."""
-    first, last = TRIED
-    if os.environ.get("NODE_JAX_FUSED") == "0":
-        return False
-    if jaxlib.version.__version_info__[:2] > last:
+    off = why_not()
+    if off and jaxlib.version.__version_info__[:2] > TRIED[1] and os.environ.get("NODE_JAX_FUSED") != "0":
         _warn_of_newer()
-    return first <= jaxlib.version.__version_info__[:2] <= last
+    return not off
+
+
+def why_not() -> str:
+    """Say why nothing of this is asked of XLA on a CPU; empty if it is."""
+    first, last = TRIED
+    found = jaxlib.version.__version_info__[:2]
+    if os.environ.get("NODE_JAX_FUSED") == "0":
+        return "NODE_JAX_FUSED=0 in the environment"
+    if first <= found <= last:
+        return ""
+    versions = " to ".join(".".join(map(str, x)) for x in TRIED)
+    return f"tried with jaxlib {versions}, this is {jaxlib.version.__version__}"
 
 
 @functools.cache

@@ -76,9 +76,11 @@ def test_of_a_newer_jaxlib_nothing_is_asked_and_one_warning_says_so(monkeypatch)
     with pytest.warns(UserWarning, match="was not tried with jaxlib") as caught:
         assert [fused.tried(), fused.tried()] == [False, False]
     assert len(caught) == 1
+    assert nj.info().compiled_loops.startswith("off: tried with jaxlib 0.10 to 0.12")
     monkeypatch.setenv("NODE_JAX_FUSED", "0")
     fused._warn_of_newer.cache_clear()
     assert not fused.tried()
+    assert nj.info().compiled_loops == "off: NODE_JAX_FUSED=0 in the environment"
 
 
 Z, THETA = np.array([0.3, -0.5, 1.2, 0.7]), np.array(0.4)
