@@ -1,0 +1,86 @@
+"""A chunk of mapped solves, taken once more in lockstep with what their derivative needs."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+
+from node_jax import tree
+from node_jax.adjoints.boundary import Cotangents
+from node_jax.integrate import Each, integrate
+from node_jax.linear import Recording, Steps, filled
+from node_jax.ordered import repeated
+from node_jax.problem import Outcome
+from node_jax.types import PyTree
+
+
+def unused(steps: Steps, part: Each) -> PyTree:
+    """Return the buffers of a history for the entries of a chunk."""
+    each = _whole(steps, part)
+    z, t = each(lambda inputs, _: (inputs.z0, inputs.t0))()
+    return steps.call.adjoint.recorder(each).blank(z, t)
+
+
+class Taken(NamedTuple):
+    """The entries of a chunk, solved once more in lockstep."""
+
+    before: Steps  # which have no history
+    part: Each
+    each: Each  # the engine of all lanes
+    outcome: Outcome
+    history: Any
+
+    @classmethod
+    def of(cls, steps: Steps, one: Sequence, part: Each, used: PyTree) -> "Taken":
+        """Solve them, and write the history over one that has served; `one` has the shapes of residuals of an entry."""
+        count = len(steps.moving)
+        each = repeated(_whole(steps, part), steps.outcome([*one[:count], *part.leaves[count:]]))
+        return cls(steps, part, each, *integrate(each, steps.call.adjoint.recorder(each), used))
+
+    def pulled(self, bars: Sequence) -> list:
+        """Pull cotangents back as those of one ensemble, where no leaf that moves is shared between entries."""
+        call = self.before.call
+        wanted, structure = jax.tree.flatten((self.outcome.z1, call.save().rows(self.outcome.out)))
+        bar = Cotangents(*jax.tree.unflatten(structure, filled(bars, wanted)))
+        moving, shifted = self.before.longer(len(self.each.leaves))
+        found = call.adjoint.backward(self.each, self.outcome, self.history, bar, moving, shifted)
+        some = zip(tree.picked(found, moving), tree.picked(call.masks, self.before.moving), strict=True)
+        return [_lanes_first(x, sum(mask), len(self.part.lanes)) for x, mask in some]
+
+    def steps(self) -> Steps:
+        """Return the steps, whose residuals hold the history now."""
+        call, ends = self.before.call, len(self.each.leaves) - len(self.before.moving)
+        call = call._replace(problem=self.each.problem, masks=(*call.masks, *[(True,) * len(call.lanes)] * ends))
+        moving, shifted = self.before.longer(len(self.each.leaves))
+        return self.before._replace(call=call, moving=moving, shifted=shifted, recorded=Recording.ALWAYS)
+
+    def residuals(self) -> Each:
+        """Return their residuals."""
+        count, outer = len(self.before.moving), len(self.part.lanes)
+        ends = [_lanes_first(x, len(self.before.call.lanes), outer) for x in self.each.leaves[count:]]
+        flat, closed = jax.tree.leaves(self.outcome), self.history.closed()
+        has_lanes = [True] * (len(ends) + len(flat)) + closed.has_lanes()
+        return self.part._replace(
+            leaves=[*self.part.leaves[:count], *ends, *flat, *jax.tree.leaves(closed)],
+            masks=[*self.part.masks[:count], *((yes,) * outer for yes in has_lanes)],
+        )
+
+
+def _whole(steps: Steps, part: Each) -> Each:
+    """Return the engine of all lanes of a chunk: those of its entries and, within each, those of the call."""
+    call, outer = steps.call, [sum(mask) for mask in part.masks]
+    leaves = [_lanes_behind(x, sum(mask), n) for x, mask, n in zip(part.leaves, call.masks, outer, strict=False)]
+    masks = [(*own, *mask) for own, mask in zip(part.masks, call.masks, strict=False)]
+    return Each(call.problem, leaves, masks, (*part.lanes, *call.lanes))
+
+
+def _lanes_behind(x: jax.Array, inner: int, outer: int) -> jax.Array:
+    """Bring so many axes from the front, the outermost first, behind the shape of a state and before outer lanes."""
+    end = x.ndim - outer
+    return x.transpose(*range(inner, end), *reversed(range(inner)), *range(end, x.ndim))
+
+
+def _lanes_first(x: jax.Array, inner: int, outer: int) -> jax.Array:
+    """Invert that."""
+    end = x.ndim - outer
+    return x.transpose(*reversed(range(end - inner, end)), *range(end - inner), *range(end, x.ndim))
