@@ -38,6 +38,7 @@ from node_jax.types import PyTree
 solve_p = Primitive("odesolve")
 solve_p.multiple_results = True
 
+SHARED = 64  # elements of a leaf that `Direct` repeats for each lane in a derivative
 _STILL = object()  # the tangent of an output that does not move
 
 
@@ -221,11 +222,29 @@ def _tangents(call: Call, outs: Sequence, outcome: Outcome, moved: tuple, histor
 
 def _gated(steps: Steps, residuals: Sequence, outcome: Outcome, dots: list, results: list) -> list:
     """Push tangents through plain code, whose transpose leaves out what lanes add that failed or took no step."""
+    steps, residuals, dots = _with_own(steps, residuals, dots)
     asked = jnp.zeros(outcome.ok.shape, jnp.float32)
     gate = Gate(tuple(tree.picked(steps.call.masks, steps.moving)))
     *dots, passed = _bind(gate, [outcome.ok, outcome.stats.accepted > 0], [*dots, asked], [*dots, asked])
     pushed = steps.push(residuals, dots)
     return _bind(Asked(len(steps.call.lanes)), [asked], [*pushed, passed], results)
+
+
+def _with_own(steps: Steps, residuals: Sequence, dots: list) -> tuple[Steps, list, list]:
+    """Give each lane small shared leaves of its own, so that the gate can stop what a lane adds to them."""
+    call, count = steps.call, len(steps.moving)
+
+    def own(x, mask):
+        apart = jnp.expand_dims(x, [k for k, has in enumerate(mask) if not has])
+        return jnp.broadcast_to(apart, (*call.lanes, *x.shape[sum(mask) :]))
+
+    leaves = residuals[:count]
+    small = [moves and x.size <= SHARED for moves, x in zip(steps.moving, leaves, strict=True)]
+    masks = [(True,) * len(mask) if yes else mask for mask, yes in zip(call.masks, small, strict=True)]
+    leaves = [own(x, mask) if yes else x for x, mask, yes in zip(leaves, call.masks, small, strict=True)]
+    pairs = zip(dots, tree.picked(call.masks, steps.moving), tree.picked(small, steps.moving), strict=True)
+    dots = [own(t, mask) if yes else t for t, mask, yes in pairs]
+    return steps._replace(call=call._replace(masks=tuple(masks))), [*leaves, *residuals[count:]], dots
 
 
 def _known(tangents) -> tuple[bool, ...]:

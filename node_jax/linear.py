@@ -242,7 +242,8 @@ class Gate(NamedTuple):
     """The identity, except that cotangents of inputs are zero where no lane used them: they may be NaN.
 
     Residuals say which lanes succeeded and which took a step; a lane that failed used its inputs only if its outputs
-    have a cotangent. A last tangent, of the shape of the lanes, carries that from `Asked`.
+    have a cotangent, and that of a lost one is NaN. A last tangent, of the shape of the lanes, carries that from
+    `Asked`.
     """
 
     masks: tuple
@@ -255,11 +256,15 @@ class Gate(NamedTuple):
         """Stop what was not used."""
         (ok, taken), (*bars, asked) = lanes, bars
         counts = ok | (taken & (asked != 0))
-        return [*map(functools.partial(_used, counts), bars, self.masks), jnp.zeros_like(asked)]
+        used = functools.partial(_used, counts, jnp.isnan(asked))
+        return [*map(used, bars, self.masks), jnp.zeros_like(asked)]
 
 
 class Asked(NamedTuple):
-    """The identity, except for a last tangent that ends here; its cotangent says which lanes have one."""
+    """The identity, except for a last tangent that ends here; its cotangent says which lanes have one.
+
+    It is NaN where any cotangent of a lane is.
+    """
 
     lanes: int
 
@@ -272,16 +277,21 @@ class Asked(NamedTuple):
         asked = jnp.zeros_like(like[0])
         for g in bars:
             if g is not None:
-                any_here = jnp.any(g != 0, axis=tuple(range(g.ndim - self.lanes)))
-                asked = asked + any_here.astype(asked.dtype)
+                axes = tuple(range(g.ndim - self.lanes))
+                any_here = jnp.any(g != 0, axis=axes).astype(asked.dtype)
+                asked = asked + jnp.where(jnp.any(jnp.isnan(g), axis=axes), jnp.nan, any_here)
         return [*bars, asked]
 
 
-def _used(counts: jax.Array, g: jax.Array | None, mask: Sequence[bool]) -> jax.Array | None:
+def _used(counts: jax.Array, spoilt: jax.Array, g: jax.Array | None, mask: Sequence[bool]) -> jax.Array | None:
     if g is None:
         return None
-    yes = lanes_first(tree.any_missing(counts, mask), mask)
-    return jnp.where(jnp.expand_dims(yes, range(yes.ndim, g.ndim)), g, jnp.zeros_like(g))
+
+    def own(lanes):
+        some = lanes_first(tree.any_missing(lanes, mask), mask)
+        return jnp.expand_dims(some, range(some.ndim, g.ndim))
+
+    return jnp.where(own(spoilt), jnp.full_like(g, jnp.nan), jnp.where(own(counts), g, jnp.zeros_like(g)))
 
 
 def filled(bars: Sequence, like: Sequence) -> list:
