@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import jaxtyping
 import numpy as np
 
-from node_jax import hints, lanes, tree
+from node_jax import hints, tree
 from node_jax.adjoints.backsolve import Backsolve
 from node_jax.adjoints.checkpointed import Checkpointed
 from node_jax.adjoints.direct import Direct
@@ -22,6 +22,7 @@ from node_jax.adjoints.forward import Forward
 from node_jax.adjoints.interpolated import Interpolated
 from node_jax.adjoints.reversible import Reversible
 from node_jax.control import Adaptive, Fixed, Grid
+from node_jax.hoist import Hoisted, hoist
 from node_jax.methods import ExplicitRK
 from node_jax.save import Dense, SaveAt, SaveEnd, SaveSteps
 from node_jax.times import narrowed
@@ -170,7 +171,7 @@ def _warn(text: str) -> None:
     warnings.warn(text, stacklevel=level)
 
 
-def hoisted_field(z0: PyTree, t0: Any, values: PyTree, rest: PyTree) -> lanes.Hoisted:
+def hoisted_field(z0: PyTree, t0: Any, values: PyTree, rest: PyTree) -> Hoisted:
     """Trace the field once and check that what it returns is a slope of `z0`."""
 
     def call(z, t, values):
@@ -179,7 +180,7 @@ def hoisted_field(z0: PyTree, t0: Any, values: PyTree, rest: PyTree) -> lanes.Ho
 
     examples = (z0, t0, values)
     try:
-        hoisted = lanes.hoist(call, *examples)
+        hoisted = hoist(call, *examples)
     except (TypeError, ValueError, LookupError, AttributeError) as error:
         hint = _other_call(examples, rest)
         if hint is None:
@@ -241,7 +242,7 @@ def _explains(call: Callable, examples: tuple, rest: PyTree) -> bool:
         return call(f, z, t, theta)
 
     try:
-        hoisted = lanes.hoist(field, *examples)
+        hoisted = hoist(field, *examples)
     except Exception:  # any failure of user code means that the guess was wrong
         return False
     looks = any(hoisted.used[: len(jax.tree.leaves(z0))])

@@ -41,7 +41,7 @@ class Chunks(NamedTuple):
     def outcome(self, residuals) -> Outcome:
         """Return what the solve returned."""
         leaves, flat = residuals[: len(self.moving)], residuals[len(self.moving) :]
-        return self.call.unflatten(leaves, flat, Recording.NEVER)
+        return self.call.outcome(leaves, flat, Recording.NEVER)
 
     def push(self, residuals, dots) -> list:
         """Push tangents through every chunk."""
@@ -115,7 +115,7 @@ class Chunks(NamedTuple):
 
         def taken(*some):
             leaves = list(map(lanes_first, tree.replaced(part.leaves, moving, some), masks))
-            outcome = call.unflatten(leaves, self.solve(call, leaves), Recording.NEVER)
+            outcome = call.outcome(leaves, self.solve(call, leaves), Recording.NEVER)
             return jax.tree.leaves(self._moved(outcome))
 
         return taken, tuple(tree.picked(part.leaves, moving))

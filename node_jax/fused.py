@@ -70,7 +70,7 @@ def fused(fn: Callable, carry: Any) -> Any:
 
 
 def _plain(*args, jaxpr, constants):
-    return jaxpr_as_fun(ClosedJaxpr(jaxpr, ()))(*args)
+    return evaluated(jaxpr, *args)
 
 
 def _on_cpu(*args, jaxpr, constants):
@@ -109,6 +109,11 @@ def _without_high(*args, jaxpr, constants):
 def opened(jaxpr: Any) -> Any:
     """Return a computation that takes its constants as its first arguments: newer versions of JAX keep them in it."""
     return jaxpr.replace(constvars=[], invars=[*jaxpr.constvars, *jaxpr.invars])
+
+
+def evaluated(jaxpr: Any, *args: Any) -> list:
+    """Return the results of a computation that holds no constants."""
+    return jaxpr_as_fun(ClosedJaxpr(jaxpr, ()))(*args)
 
 
 def low(jaxpr: Any) -> Any:

@@ -5,20 +5,19 @@ Every name of JAX that is not stable API is used in this file, in `placement`, `
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.core import ShapedArray
-from jax.extend.core import ClosedJaxpr, Primitive, jaxpr_as_fun
+from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from node_jax import placement, queue, tree
 from node_jax.applied import Applied, Derivative, Mapped, keeps_states, one_entry
-from node_jax.checks import checked, refuse_effects, standard, without_order
+from node_jax.checks import checked, standard, without_order
 from node_jax.chunks import Chunks
 from node_jax.ensemble import plan
-from node_jax.fused import equations, low, multiplies, opened
+from node_jax.fused import equations
 from node_jax.integrate import integrate
 from node_jax.linear import (
     Asked,
@@ -63,54 +62,6 @@ def _lower(primitive: Primitive, fn: Callable) -> None:
     mlir.register_lowering(primitive, without_order(rule))
 
 
-class Hoisted(NamedTuple):
-    """A traced function of `(consts, *args)`.
-
-    With it come what it closed over, the shape of its result, the leaves it looks at, and whether it multiplies
-    matrices.
-    """
-
-    call: Callable
-    consts: list
-    shape: PyTree
-    used: list[bool]
-    multiplies: bool
-
-
-def hoist(f: Callable, *examples: PyTree) -> Hoisted:
-    """Trace `f` once. Values of outer transformations that it closes over (of any type) become visible inputs."""
-    closed, shape = placement.traced(f, *examples)
-    _refuse_other_solves(low(closed.jaxpr))
-    refuse_effects(closed.jaxpr.effects)
-    structure, jaxpr = jax.tree.structure(shape), opened(closed.jaxpr)
-    read = {id(v) for eqn in closed.jaxpr.eqns for v in eqn.invars} | {id(v) for v in closed.jaxpr.outvars}
-
-    def hoisted(consts, *args):
-        flat = jaxpr_as_fun(ClosedJaxpr(jaxpr, ()))(*consts, *jax.tree.leaves(args))
-        return jax.tree.unflatten(structure, flat)
-
-    used = [id(v) in read for v in closed.jaxpr.invars]
-    return Hoisted(hoisted, list(closed.consts), shape, used, multiplies(closed.jaxpr))
-
-
-def _refuse_other_solves(jaxpr: Any) -> None:
-    """Refuse what a field asks of other entries of a named axis, or of the device it runs on."""
-    for eqn in jaxpr.eqns:
-        name, axes = eqn.primitive.name, (eqn.params.get("axes", ()), eqn.params.get("axis_name", ()))
-        axes = [axis for axis in jax.tree.leaves(axes) if isinstance(axis, str)]
-        if axes and name in ("pvary", "pcast"):
-            raise NotImplementedError(f"f uses a value that varies over the axis {axes[0]!r}: pass it as theta")
-        if axes:
-            raise NotImplementedError(
-                f"f uses {name} over the axis {axes[0]!r}, but each solve takes steps of its own: compute that before"
-                " the solve and pass it as theta"
-            )
-        for part in jax.tree.leaves(list(eqn.params.values())):
-            inner = getattr(part, "jaxpr", part)
-            if hasattr(inner, "eqns"):
-                _refuse_other_solves(inner)
-
-
 @standard
 def _run(*leaves, problem, adjoint, recording, lanes, masks):
     each = each_of(problem, leaves, masks, lanes)
@@ -137,8 +88,7 @@ def _batch(args, dims, *, lanes, masks, recording, **params):
     call = Call(lanes=lanes, masks=masks, **params)
     if recording is Recording.IF_KEPT:
         one = [_entry(x, d) for x, d in zip(args, dims, strict=True)]
-        size = next(x.shape[d] for x, d in zip(args, dims, strict=True) if d is not None)
-        if not call.keeps(one, size):
+        if not call.keeps(one, _size(args, dims)):
             outs, places = _batch(args, dims, recording=Recording.NEVER, **call._asdict())
             blank = call.blank(one)
             return placement.varying_alike([*outs, *blank]), [*places, *[None] * len(blank)]
@@ -152,6 +102,11 @@ def _batch(args, dims, *, lanes, masks, recording, **params):
         return outs, [x.ndim - 1 if has else None for x, has in zip(outs, own, strict=True)]
 
     return placement.mapped(batched, args, dims, together=recording is not Recording.NEVER)
+
+
+def _size(args: Sequence, dims: Sequence) -> int:
+    """Return the size of a mapped axis."""
+    return next(x.shape[d] for x, d in zip(args, dims, strict=True) if d is not None)
 
 
 def _entry(x: jax.Array, d: int | None) -> jax.ShapeDtypeStruct:
@@ -293,7 +248,7 @@ def _backward_jvp(primals, tangents, *, fn: Applied, avals):
 
 
 def _batch_applied(primitive, args, dims, *, fn: Applied, avals):
-    fn = fn.over(args, dims, next(x.shape[d] for x, d in zip(args, dims, strict=True) if d is not None))
+    fn = fn.over(args, dims, _size(args, dims))
 
     def batched(size, *args):
         front = [
@@ -332,10 +287,7 @@ ad.primitive_jvps[solve_p] = standard(_jvp)
 
 def _lost(outs, leaves, *, problem, adjoint, recording, lanes, masks) -> list:
     """Return NaN for lanes that failed, whose results are NaN; rows that no step wrote are NaN by contract."""
-    each = each_of_shapes(problem, leaves, masks, lanes)
-    shapes = shapes_of(each, recorder_of(each, adjoint, recording))
-    result = jax.tree.unflatten(jax.tree.structure(shapes), outs)
-    outcome = result if isinstance(result, Outcome) else result[0]
+    outcome = Call(problem, adjoint, lanes, masks).outcome(leaves, outs, recording)
     return [jnp.where(outcome.ok, 0.0, jnp.nan)]
 
 

@@ -98,10 +98,15 @@ class Call(NamedTuple):
         shapes = shapes_of(each, recorder_of(each, self.adjoint, recording))
         return jax.tree.unflatten(jax.tree.structure(shapes), flat)
 
+    def outcome(self, leaves, flat, recording: Recording) -> Outcome:
+        """Return the outcome alone."""
+        solved = self.unflatten(leaves, flat, recording)
+        return solved if recording is Recording.NEVER else solved[0]
+
     def open(self, leaves, flat) -> tuple[Outcome, Any]:
         """Return outcome and history of a solve that is differentiated."""
         if not self.adjoint.records:
-            return self.unflatten(leaves, flat, Recording.NEVER), ()
+            return self.outcome(leaves, flat, Recording.NEVER), ()
         outcome, history = self.unflatten(leaves, flat, self.recording)
         return outcome, history.opened()
 
@@ -150,8 +155,7 @@ class Steps(NamedTuple):
     def outcome(self, residuals) -> Outcome:
         """Return what the solve returned, without its history."""
         leaves, flat = residuals[: len(self.moving)], residuals[len(self.moving) :]
-        solved = self.call.unflatten(leaves, flat, self.call.recording)
-        return solved[0] if self.call.adjoint.records else solved
+        return self.call.outcome(leaves, flat, self.call.recording)
 
     def results(self, residuals) -> tuple:
         """Return what the results are tangents of."""

@@ -1,0 +1,59 @@
+"""A field traced once, with what it closes over as inputs."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+from node_jax import placement
+from node_jax.checks import refuse_effects
+from node_jax.fused import evaluated, low, multiplies, opened
+from node_jax.types import PyTree
+
+
+class Hoisted(NamedTuple):
+    """A traced function of `(consts, *args)`.
+
+    With it come what it closed over, the shape of its result, the leaves it looks at, and whether it multiplies
+    matrices.
+    """
+
+    call: Callable
+    consts: list
+    shape: PyTree
+    used: list[bool]
+    multiplies: bool
+
+
+def hoist(f: Callable, *examples: PyTree) -> Hoisted:
+    """Trace `f` once. Values of outer transformations that it closes over (of any type) become visible inputs."""
+    closed, shape = placement.traced(f, *examples)
+    _refuse_other_solves(low(closed.jaxpr))
+    refuse_effects(closed.jaxpr.effects)
+    structure, jaxpr = jax.tree.structure(shape), opened(closed.jaxpr)
+    read = {id(v) for eqn in closed.jaxpr.eqns for v in eqn.invars} | {id(v) for v in closed.jaxpr.outvars}
+
+    def hoisted(consts, *args):
+        flat = evaluated(jaxpr, *consts, *jax.tree.leaves(args))
+        return jax.tree.unflatten(structure, flat)
+
+    used = [id(v) in read for v in closed.jaxpr.invars]
+    return Hoisted(hoisted, list(closed.consts), shape, used, multiplies(closed.jaxpr))
+
+
+def _refuse_other_solves(jaxpr: Any) -> None:
+    """Refuse what a field asks of other entries of a named axis, or of the device it runs on."""
+    for eqn in jaxpr.eqns:
+        name, axes = eqn.primitive.name, (eqn.params.get("axes", ()), eqn.params.get("axis_name", ()))
+        axes = [axis for axis in jax.tree.leaves(axes) if isinstance(axis, str)]
+        if axes and name in ("pvary", "pcast"):
+            raise NotImplementedError(f"f uses a value that varies over the axis {axes[0]!r}: pass it as theta")
+        if axes:
+            raise NotImplementedError(
+                f"f uses {name} over the axis {axes[0]!r}, but each solve takes steps of its own: compute that before"
+                " the solve and pass it as theta"
+            )
+        for part in jax.tree.leaves(list(eqn.params.values())):
+            inner = getattr(part, "jaxpr", part)
+            if hasattr(inner, "eqns"):
+                _refuse_other_solves(inner)
