@@ -127,12 +127,14 @@ class Adaptive(eqx.Module):
             size, tangent, rests = first_step(
                 lambda z, t: field(z, t, theta), self.norm, tolerance, method.error_order, z0, slope, t0, t1
             )
-        size = jnp.clip(size, self._least(t0, t1), self.max_step)
         # On an error estimate that says nothing, a step grows at first, and up to about a thousandth of the way or what
-        # resolves a tangent. From a state at rest that holds for all steps that move it by less than the tolerance.
+        # resolves a tangent. From a state at rest that holds for all steps that move it by less than the tolerance, the
+        # first of them included.
         few = 1000 if limit is None else min(1000, max(1, limit // 4))
-        unseen = jnp.maximum(self.max_factor * size, span / few)
-        unseen = jnp.fmax(unseen, self._resolving(method.error_order).astype(t0.dtype) * tangent)
+        resolving = jnp.fmax(span / few, self._resolving(method.error_order).astype(t0.dtype) * tangent)
+        size = jnp.where(rests, jnp.minimum(size, resolving), size)
+        size = jnp.clip(size, self._least(t0, t1), self.max_step)
+        unseen = jnp.maximum(self.max_factor * size, resolving)
         unseen = jnp.where(rests, -unseen, unseen)
         last, before = (jnp.zeros_like(t0) if used else None for used in (self.p or self.d, self.d))
         return Control(size, last, before, jnp.full_like(size, jnp.inf), jnp.zeros((), jnp.int32), unseen), memory
