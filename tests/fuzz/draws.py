@@ -116,9 +116,7 @@ def _derivative(rng, s: Structure) -> Structure:
     if s.lanes == (300,):
         left_out = (*left_out, "jacfwd")
     kinds = {k: v for k, v in kinds.items() if k not in left_out}
-    wrt = pick(rng, WRT)
-    if s.strategy.of == "flow" and not s.adaptive and s.save == "steps":
-        wrt = tuple(g for g in wrt if g != "times") or ("z0", "p")  # refused by name
+    wrt = _supported(s, pick(rng, WRT))
     if wrt == ("times",) and chance(rng, 0.5):
         wrt = (pick(rng, s.times),)
     if s.steps == "breakpoints" and s.field == "jump" and chance(rng, 0.3):
@@ -129,6 +127,13 @@ def _derivative(rng, s: Structure) -> Structure:
     if not compiled:  # control flow outside of a compiled program is compiled for every draw
         wrapper = "plain"
     return s.replace(derivative=derivative, wrt=wrt, uses=uses, wrapper=wrapper, compiled=compiled)
+
+
+def _supported(s: Structure, wrt: tuple) -> tuple:
+    """Leave out times where an adjoint refuses them by name."""
+    if s.strategy.of == "flow" and not s.adaptive and s.save == "steps":
+        return tuple(g for g in wrt if g not in (*s.times, "times")) or ("z0", "p")
+    return wrt
 
 
 def switched(s: Structure, switch: str) -> Structure:
@@ -142,6 +147,7 @@ def switched(s: Structure, switch: str) -> Structure:
         steps, method = ("fixed", "euler") if s.field != "jump" else (s.steps, s.method)
         s = s.replace(lanes=(), masks=(), derivative=derivative, method=method, wrapper="plain")
         s = s.replace(steps=steps, points=s.points if s.field == "jump" else 0, n=2, compiled=False)
+        s = s.replace(wrt=_supported(s, s.wrt))
     if switch == "debug_nans" and not s.lanes:  # an eager call checks more than a compiled one
         s = s.replace(compiled=False, wrapper="plain")
     if switch == "strict":
