@@ -220,17 +220,6 @@ def test_a_state_that_is_almost_at_rest_has_the_gradient_of_the_flow(method):
     np.testing.assert_allclose(jax.grad(end)(1.8), 1 - np.exp(-1.5), rtol=1e-3)
 
 
-def test_steps_of_equal_size_are_equal_where_times_have_few_digits():
-    """A float32 near 2**20 is a multiple of an eighth; steps have a tenth."""
-    z0, t0 = np.float32(1.0), np.float32(2**20)
-
-    def solve(z0):
-        return nj.odesolve(lambda z, t, p: -z, z0, t0, t0 + 1, method=nj.euler, steps=nj.Fixed(10)).z1
-
-    np.testing.assert_allclose(solve(z0), 0.9**10, rtol=1e-5)
-    np.testing.assert_allclose(jax.grad(solve)(z0), 0.9**10, rtol=1e-5)
-
-
 def test_steps_whose_estimate_says_nothing_are_counted():
     stats = nj.odesolve(lotka_volterra, jnp.ones(2), 0.0, 5.0, jnp.ones(4)).stats
     assert int(stats.unseen) == int(stats.accepted) > 8

@@ -44,8 +44,8 @@ def times_of(inputs: Inputs, start: Start) -> tuple[jax.Array, jax.Array]:
     """Return time and size of a recorded step of one lane, as functions of the inputs where they follow from them."""
     if not inputs.steps.exact_times:
         return start.t.high, start.h
-    t, h, _ = inputs.steps.interval(start.index, inputs.t0, inputs.t1)
-    return t, h
+    t, end = inputs.steps.interval(start.index, inputs.t0, inputs.t1)
+    return t, end - t
 
 
 def retrace(problem: Problem, inputs: Inputs, start: Start, slopes: bool = False) -> Retraced:

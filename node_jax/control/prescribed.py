@@ -42,12 +42,12 @@ class _Prescribed(eqx.Module):
         return Control(), memory
 
     def propose(self, control, t, done, t0, t1):
-        _, h, end = self.interval(done, t0, t1)
-        return Proposal(h, Time(end, jnp.zeros_like(end)), done == self.fixed_count() - 1, jnp.array(False))
+        start, end = self.interval(done, t0, t1)
+        return Proposal(end - start, Time(end, jnp.zeros_like(end)), done == self.fixed_count() - 1, jnp.array(False))
 
     def end(self, index, t, h, t0, t1):
         """Return where a recorded step ended."""
-        *_, end = self.interval(index, t0, t1)
+        end = self.interval(index, t0, t1)[1]
         return Time(end, jnp.zeros_like(end))
 
     def judge(self, method, step, z, t, proposal, control, t0, t1):
@@ -89,10 +89,10 @@ class Fixed(_Prescribed):
         return jnp.array(True)
 
     def interval(self, i, t0, t1):
-        """Start, size and end of step `i`; all sizes are the same, also where times have few digits to spare."""
+        """Start and end of step `i`."""
         h = (t1 - t0) / self.n
         end = jnp.where(i == self.n - 1, t1, t0 + (i + 1).astype(h.dtype) * h)
-        return t0 + i.astype(h.dtype) * h, h, end
+        return t0 + i.astype(h.dtype) * h, end
 
 
 class Grid(_Prescribed):
@@ -141,5 +141,5 @@ class Grid(_Prescribed):
         return (self.ts[0] == t0) & (self.ts[-1] == t1) & jnp.all(steps >= 0)
 
     def interval(self, i, t0, t1):
-        """Start, size and end of step `i`."""
-        return self.ts[i], self.ts[i + 1] - self.ts[i], self.ts[i + 1]
+        """Start and end of step `i`."""
+        return self.ts[i], self.ts[i + 1]

@@ -138,7 +138,7 @@ def _against_partner(s: Structure, draw: Draw, got: Output) -> list[Finding]:
     if not _same_steps(got.seen, theirs.seen):
         return []
     pairs = _comparable(s, draw, entries(s, draw.failing, got.derivative, theirs.derivative))
-    return compare(f"against {s.partner}", pairs, tolerances.of_rounding(s))
+    return compare(f"against {s.partner}", pairs, tolerances.of_rounding(s, draw.values))
 
 
 def _against_alone(s: Structure, draw: Draw, got: Output) -> list[Finding]:
@@ -164,7 +164,7 @@ def _against_alone(s: Structure, draw: Draw, got: Output) -> list[Finding]:
         if e.every or all(s.mask(e.key)):
             want = other[e.label].got
             pairs.append(Entry(e.label, e.key, np.asarray(e.got[lane]), want, True, np.zeros(np.shape(want), bool), 1))
-    return found + compare("alone", _comparable(s, draw, pairs), tolerances.of_rounding(s))
+    return found + compare("alone", _comparable(s, draw, pairs), tolerances.of_rounding(s, draw.values))
 
 
 def lane_of(s: Structure, values: dict, lane: tuple) -> dict:

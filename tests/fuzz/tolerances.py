@@ -74,9 +74,13 @@ def of_zero(s: Structure, values: dict) -> float:
     return (1e-5 if s.single else 1e-9) + s.of.timed * of_derivatives(s, values) * furthest(values)
 
 
-def of_rounding(s: Structure) -> float:
-    """Return the relative tolerance of two programs that take the same steps."""
-    return 1e-3 if s.single else (1e-7 if s.derivative in SECOND else 1e-8)
+def of_rounding(s: Structure, values: dict) -> float:
+    """Return the relative tolerance of two programs that take the same steps.
+
+    The nodes of prescribed steps are computed again on the way back, where they may be rounded otherwise.
+    """
+    least = 1e-3 if s.single else (1e-7 if s.derivative in SECOND else 1e-8)
+    return least if s.adaptive else least + resolution(s, values)
 
 
 def of_order(s: Structure) -> float:
