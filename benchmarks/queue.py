@@ -16,8 +16,7 @@ import numpy as np
 import node_jax as nj
 from benchmarks import problems, timing
 from benchmarks.peers import Task, node_jax
-from node_jax.ensemble import width_of
-from node_jax.queue import WAITING
+from node_jax.ensemble import NARROW
 
 HINTS = {"no hint": 0.0, "order=mu": 1.0}
 TWO = "--xla_force_host_platform_device_count=2 --xla_cpu_multi_thread_eigen=false"  # one core each
@@ -50,7 +49,7 @@ def schedule() -> dict:
         trials = np.asarray(stats.accepted + stats.rejected)
         record[name] = float(np.sum(stats.idle) / (np.sum(stats.idle) + np.sum(trials)))
         loaded = np.argsort(-hint * np.asarray(mu), kind="stable")
-        record[f"{name}, while solves wait"] = idle_while_solves_wait(trials[loaded], width_of(None))
+        record[f"{name}, while solves wait"] = idle_while_solves_wait(trials[loaded], NARROW)
     record["trials, deciles"] = np.quantile(trials, np.linspace(0, 1, 11)).astype(int).tolist()
     return record
 

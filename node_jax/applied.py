@@ -170,7 +170,8 @@ class Nest(NamedTuple):
             return None
         call = self.steps.call
         masks = [(*self.mask(i), *mask) for i, mask in enumerate(call.masks)]
-        return plan(Each(call.problem, residuals[: len(masks)], masks, [*self.lanes, *call.lanes]), lanes)
+        limit = call.width([self.one_entry(x, i) for i, x in enumerate(residuals[: len(masks)])], math.prod(self.lanes))
+        return plan(Each(call.problem, residuals[: len(masks)], masks, [*self.lanes, *call.lanes]), limit, lanes)
 
     def in_chunks(self, planned: Plan, way: str, residuals: Sequence, some: Sequence) -> list:
         """Push or pull the entries of the outer levels chunk by chunk."""

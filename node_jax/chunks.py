@@ -14,7 +14,7 @@ from jax import lax
 
 from node_jax import tree
 from node_jax.adjoints.boundary import Cotangents
-from node_jax.ensemble import Plan, merged, merged_leaf, restored
+from node_jax.ensemble import Plan, merged, merged_leaf, on_cpu, restored
 from node_jax.integrate import Each, integrate
 from node_jax.linear import Call, Recording, lanes_first
 from node_jax.ordered import Ordered, repeated
@@ -94,7 +94,14 @@ class Chunks(NamedTuple):
     def _ordered(self, residuals) -> tuple[Ordered, Outcome]:
         outcome = jax.tree.map(self._merged, self.outcome(residuals))
         each = merged(self.call.each(residuals[: len(self.moving)]), self.plan)
-        return Ordered.of(each, outcome.stats.accepted + outcome.stats.rejected, self.plan.width), outcome
+        trials = outcome.stats.accepted + outcome.stats.rejected
+        return Ordered.of(each, trials, self._width(residuals)), outcome
+
+    def _width(self, residuals) -> int:
+        """Return how many solves of each queue are in a chunk: those of the plan; on other devices all that fit."""
+        queued, kept = (math.prod(self.call.lanes[k] for k in axes) for axes in (self.plan.queued, self.plan.kept))
+        limit = self.plan.width if on_cpu() else self.call.width(residuals[: len(self.moving)]) // kept
+        return int(max(1, min(limit, queued)))
 
     def _merged(self, x: jax.Array, mask: Sequence[bool] | None = None) -> jax.Array:
         return merged_leaf(x, mask or (True,) * len(self.call.lanes), self.call.lanes, self.plan)

@@ -1,22 +1,54 @@
 """How an ensemble is laid out for a queue: which of its lane axes become one, and its values as rows of a table."""
 
+import contextlib
+import contextvars
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from node_jax.integrate import Each
+from node_jax.problem import Problem
 from node_jax.types import PyTree
 
-WIDTHS = {"cpu": 256}  # measured, see docs/performance.md
-WIDTH = 4096  # of other backends; not measured
+NARROW, WIDE = 64, 256  # lanes that step together on a CPU, in a loop that is one function and in others: measured
+MEMORY = 4 * 2**30  # bytes for what a gradient keeps, on a device that does not say how much it has
+
+_lowered_for: contextvars.ContextVar[str | None] = contextvars.ContextVar("lowered_for", default=None)
 
 
-def width_of(lane_width: int | float | None) -> int | float:
-    """Return the most trajectories that step together."""
-    return WIDTHS.get(jax.default_backend(), WIDTH) if lane_width is None else lane_width
+@contextlib.contextmanager
+def lowered_for(platform: str):
+    """Say which platform a program is lowered for: until then it is that of the default backend."""
+    token = _lowered_for.set(platform)
+    try:
+        yield
+    finally:
+        _lowered_for.reset(token)
+
+
+def on_cpu() -> bool:
+    """Whether the program that is traced or lowered is one for a CPU, as far as is known."""
+    return (_lowered_for.get() or jax.default_backend()) == "cpu"
+
+
+def width_of(problem: Problem) -> int | float:
+    """Return the most trajectories that step together: on a CPU some, on other devices all."""
+    if problem.lane_width is not None:
+        return problem.lane_width
+    if not on_cpu():
+        return math.inf
+    return NARROW if problem.room >= NARROW else WIDE
+
+
+def memory() -> int:
+    """Return the bytes that a gradient may keep on a device that is no CPU: half of what it has."""
+    known = _lowered_for.get() in (None, jax.default_backend())
+    stats = jax.local_devices()[0].memory_stats() if known else None
+    return stats["bytes_limit"] // 2 if stats and "bytes_limit" in stats else MEMORY
 
 
 class Plan(NamedTuple):
@@ -30,14 +62,13 @@ class Plan(NamedTuple):
     width: int
 
 
-def plan(each: Each, outer: int | None = None) -> Plan | None:
-    """Say how an ensemble is queued; None if all of its trajectories step together.
+def plan(each: Each, limit: int | float, outer: int | None = None) -> Plan | None:
+    """Say how an ensemble is queued; None if all of its trajectories step together, of which `limit` are the most.
 
     A leaf larger than a state stays shared where it lacks a lane axis: then the queue runs along that axis. With
     `outer`, so many of the outermost axes may be queued; default: all.
     """
     size = math.prod(each.lanes)
-    limit = width_of(each.problem.lane_width)
     if size <= limit:
         return None
     inputs, axes = each.problem.unflatten(range(len(each.leaves))), range(len(each.lanes))
@@ -121,15 +152,24 @@ class Packed(NamedTuple):
         return jax.tree.map(leaf, like)
 
     def take(self, i: jax.Array) -> "Packed":
-        """Return the entries `i`, shape `(*kept, width)`, of the last axis."""
-        return jax.tree.map(lambda x: jnp.take_along_axis(x, i[None], axis=-1, mode="clip"), self)
+        """Return the values of lane `i`, all lane axes taken as one."""
+        return jax.tree.map(lambda x: column(x, i, x.ndim - 1), self)
 
     def put(self, i: jax.Array, some: "Packed") -> "Packed":
-        """Write entries `i` of the last axis."""
+        """Write the values of lane `i`."""
+        return jax.tree.map(lambda x, y: put_column(x, y, i, x.ndim - 1), self, some)
 
-        def write(x, i, y):
-            return x.at[:, i].set(y, mode="promise_in_bounds", unique_indices=True)
 
-        for _ in range(i.ndim - 1):
-            write = jax.vmap(write, in_axes=(-2, -2, -2), out_axes=-2)
-        return jax.tree.map(lambda x, y: write(x, i, y), self, some)
+def column(x: jax.Array, i: jax.Array, axes: int) -> jax.Array:
+    """Return entry `i` of the last axes, so many, taken as one."""
+    return lax.dynamic_index_in_dim(_flat(x, axes), i, axis=-1, keepdims=False)
+
+
+def put_column(x: jax.Array, y: jax.Array, i: jax.Array, axes: int) -> jax.Array:
+    """Put `y` there."""
+    return lax.dynamic_update_index_in_dim(_flat(x, axes), y, i, axis=-1).reshape(x.shape)
+
+
+def _flat(x: jax.Array, axes: int) -> jax.Array:
+    shape = x.shape[: x.ndim - axes]
+    return x.reshape(*shape, math.prod(x.shape[len(shape) :]))

@@ -211,6 +211,13 @@ def _of_cpu(params: dict) -> Any:
     return named[0] if named else next((branch for platforms, branch in branches if platforms is None), ())
 
 
+def room(jaxpr: Any) -> int:
+    """Return for how many lanes a loop around this computation of one would be one function."""
+    eqns = [eqn for eqn in equations(jaxpr) if eqn.primitive.name in _COMPUTING]
+    sizes = [x.aval.size for eqn in eqns for x in (*eqn.invars, *eqn.outvars)] + [x.aval.size for x in jaxpr.outvars]
+    return LARGEST // max(1, *sizes) if _is_emitted(jaxpr) else 0
+
+
 def multiplies(jaxpr: Any) -> bool:
     """Whether large matrices are multiplied, or signals convolved, anywhere in a computation."""
     return any(_is_product(eqn) or eqn.primitive.name == "conv_general_dilated" for eqn in equations(jaxpr))

@@ -7,15 +7,15 @@ import jax
 
 from node_jax import placement
 from node_jax.checks import refuse_effects
-from node_jax.fused import evaluated, low, multiplies, opened
+from node_jax.fused import evaluated, low, multiplies, opened, room
 from node_jax.types import PyTree
 
 
 class Hoisted(NamedTuple):
     """A traced function of `(consts, *args)`.
 
-    With it come what it closed over, the shape of its result, the leaves it looks at, and whether it multiplies
-    matrices.
+    With it come what it closed over, the shape of its result, the leaves it looks at, whether it multiplies matrices,
+    and for how many lanes a loop around it would be one function on a CPU.
     """
 
     call: Callable
@@ -23,6 +23,7 @@ class Hoisted(NamedTuple):
     shape: PyTree
     used: list[bool]
     multiplies: bool
+    room: int
 
 
 def hoist(f: Callable, *examples: PyTree) -> Hoisted:
@@ -38,7 +39,7 @@ def hoist(f: Callable, *examples: PyTree) -> Hoisted:
         return jax.tree.unflatten(structure, flat)
 
     used = [id(v) in read for v in closed.jaxpr.invars]
-    return Hoisted(hoisted, list(closed.consts), shape, used, multiplies(closed.jaxpr))
+    return Hoisted(hoisted, list(closed.consts), shape, used, multiplies(closed.jaxpr), room(closed.jaxpr))
 
 
 def _refuse_other_solves(jaxpr: Any) -> None:

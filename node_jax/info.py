@@ -7,7 +7,6 @@ from typing import NamedTuple
 import jax
 
 from node_jax import fused
-from node_jax.ensemble import width_of
 
 PACKAGES = ("node-jax", "jax", "jaxlib", "equinox", "optax")
 
@@ -21,7 +20,6 @@ class Info(NamedTuple):
     devices: list[str]
     x64: bool
     compiled_loops: str  # "on", or why small loops run kernel by kernel
-    lane_width: int | float  # most solves of a batch that step together, unless `lane_width=` says otherwise
 
     def __str__(self) -> str:
         """Return a line for each entry."""
@@ -31,7 +29,6 @@ class Info(NamedTuple):
             "devices": ", ".join(self.devices),
             "64-bit floats": "on" if self.x64 else "off: jax.config.update('jax_enable_x64', True)",
             "compiled loops": self.compiled_loops,
-            "lane width": f"{self.lane_width:,}",
         }
         return "\n".join(f"{name:15} {value}" for name, value in entries.items())
 
@@ -59,5 +56,4 @@ def info() -> Info:
         [f"{device.platform} {device.id} ({device.device_kind})" for device in jax.devices()],
         bool(jax.config.jax_enable_x64),  # pyright: ignore[reportAttributeAccessIssue]
         f"off: {off}" if off else "on",
-        width_of(None),
     )

@@ -16,7 +16,7 @@ from node_jax import placement, queue, tree
 from node_jax.applied import Applied, Derivative, Mapped, keeps_states, one_entry
 from node_jax.checks import checked, standard, without_order
 from node_jax.chunks import Chunks
-from node_jax.ensemble import plan
+from node_jax.ensemble import lowered_for, plan, width_of
 from node_jax.fused import equations
 from node_jax.integrate import integrate
 from node_jax.linear import (
@@ -51,15 +51,24 @@ def solve(problem: Problem, adjoint, leaves: Sequence[jax.Array]) -> Outcome:
 
 def _lower(primitive: Primitive, fn: Callable) -> None:
     """Lower a primitive as the code of one device, which knows nothing of others."""
-    lowered = mlir.lower_fun(fn, multiple_results=True)
 
-    def rule(ctx, *args, **params):
-        alone = {
-            name: [ShapedArray(x.shape, x.dtype) for x in getattr(ctx, name)] for name in ("avals_in", "avals_out")
-        }
-        return lowered(ctx.replace(**alone), *args, **params)
+    def rule_of(platform):
+        def on(*args, **params):
+            with lowered_for(platform):
+                return fn(*args, **params)
 
-    mlir.register_lowering(primitive, without_order(rule))
+        lowered = mlir.lower_fun(on, multiple_results=True)
+
+        def rule(ctx, *args, **params):
+            alone = {
+                name: [ShapedArray(x.shape, x.dtype) for x in getattr(ctx, name)] for name in ("avals_in", "avals_out")
+            }
+            return lowered(ctx.replace(**alone), *args, **params)
+
+        return without_order(rule)
+
+    mlir.register_lowering(primitive, rule_of("gpu"))
+    mlir.register_lowering(primitive, rule_of("cpu"), platform="cpu")
 
 
 @standard
@@ -68,7 +77,7 @@ def _run(*leaves, problem, adjoint, recording, lanes, masks):
     if recording is not Recording.NEVER:
         outcome, history = integrate(each, recorder_of(each, adjoint, recording))
         return jax.tree.leaves((outcome, history.closed()))
-    planned = plan(each)
+    planned = plan(each, width_of(problem))
     return jax.tree.leaves(integrate(each, None)[0] if planned is None else queue.solve(each, planned))
 
 
@@ -127,7 +136,7 @@ def _jvp(primals, tangents, *, recording, **params):
     call = Call(**params)
     moving = _known(tangents)
     inner = recording is Recording.NEVER  # of all derivatives that are taken of the solve
-    planned = plan(call.each_of_shapes(primals)) if inner and not call.adjoint.plain else None
+    planned = plan(call.each_of_shapes(primals), call.width(primals)) if inner and not call.adjoint.plain else None
     if planned is not None:
         return _jvp_of_chunks(primals, tangents, Chunks(call, moving, planned, _solve_flat))
     recording = call.recording if inner else recording

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from node_jax import tree
 from node_jax.adjoints.boundary import Cotangents, unsupported
-from node_jax.ensemble import width_of
+from node_jax.ensemble import memory, width_of
 from node_jax.integrate import Each
 from node_jax.ordered import repeated
 from node_jax.problem import Outcome, Problem
@@ -64,6 +64,12 @@ def shapes_of(each: Each, recorder):
     return outcome if recorder is None else (outcome, history)
 
 
+def _bytes_of_states(each: Each) -> int:
+    """Return the bytes of the states of all lanes."""
+    z = jax.eval_shape(lambda leaves: each._replace(leaves=leaves)(lambda inputs, _: inputs.z0)(), each.leaves)
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(z))
+
+
 class Call(NamedTuple):
     """Everything static about a solve of some lanes."""
 
@@ -110,16 +116,31 @@ class Call(NamedTuple):
         outcome, history = self.unflatten(leaves, flat, self.recording)
         return outcome, history.opened()
 
+    def width(self, leaves, lanes: int = 1) -> int | float:
+        """Return the most lanes that step together in a derivative of so many times the lanes.
+
+        On a device where all would, these are as many as it has memory for, by what the adjoint keeps of each.
+        """
+        width, problem, each = width_of(self.problem), self.problem, self.each_of_shapes(leaves)
+        inputs = problem.unflatten(each.leaves)
+        limit = inputs.steps.trials(problem.max_steps)
+        if width < math.inf or problem.lane_width is not None or limit is None:
+            return width
+        count, sizes = math.prod(self.lanes), 0 if inputs.steps.exact_times else limit * inputs.t0.dtype.itemsize
+        state = _bytes_of_states(each) // count
+        count *= lanes
+        while count > 1 and self.adjoint.stored(limit, count * state, count * sizes) > memory():
+            count = -(-count // 2)
+        return count
+
     def keeps(self, leaves, lanes: int) -> bool:
         """Whether so many times the lanes step together and keep the history that each has alone.
 
         A history then has the shape that JAX knows of, and lane axes.
         """
-        each, own = self.each_of_shapes(leaves), math.prod(self.lanes)
-        z = jax.eval_shape(lambda leaves: each._replace(leaves=leaves)(lambda inputs, _: inputs.z0)(), each.leaves)
-        size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(z))
-        together = own * lanes <= width_of(self.problem.lane_width)
-        return together and self.adjoint.recorder(each).fits(size, lanes)
+        each = self.each_of_shapes(leaves)
+        together = math.prod(self.lanes) * lanes <= self.width(leaves, lanes)
+        return together and self.adjoint.recorder(each).fits(_bytes_of_states(each), lanes)
 
     def blank(self, leaves) -> list:
         """Return a history that says by its count of steps that none was written."""

@@ -195,8 +195,8 @@ def problem_of(static: _Static, dynamic: list) -> tuple[Problem, list, PyTree]:
     timed = field.used[len(jax.tree.leaves(z0))]
     unflatten = functools.partial(_unflatten, structure)
     method = static.adjoint.scheme(static.method) if isinstance(static.adjoint, Reversible) else static.method
-    width, multiplies = static.lane_width, field.multiplies
-    problem = Problem(with_params, timed, method, static.max_steps, unflatten, lane_width=width, multiplies=multiplies)
+    known = {"lane_width": static.lane_width, "multiplies": field.multiplies, "room": field.room}
+    problem = Problem(with_params, timed, method, static.max_steps, unflatten, **known)
     return problem, flat, theta
 
 

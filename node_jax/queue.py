@@ -1,57 +1,78 @@
 """The lane engine fed from a queue: an ensemble larger than the lane width goes through lanes that refill.
 
-A lane that is done waits until a few others are, then all of them write down their results and take the next
-trajectories. When none is left and few lanes live, these go on in a narrower loop. Which trajectory a lane holds
-decides nothing but the order of work, so results are those of lockstep.
+As soon as a lane is done it writes down its result and takes the next trajectory, one lane after the other: a CPU
+copies columns of tables for that, in about the time of two steps of one lane. Which trajectory a lane holds decides
+nothing but the order of work, so results are those of lockstep.
 """
 
-import functools
 import math
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from node_jax import tree
-from node_jax.ensemble import Packed, Plan, merged, restored
-from node_jax.fused import fused
+from node_jax.ensemble import Plan, column, merged, put_column, restored
+from node_jax.fused import fused, is_emitted
 from node_jax.integrate import Each, Packing, advance, concluded
 from node_jax.problem import Outcome, Progress, begin
-from node_jax.types import RUNNING, PyTree, Status
+from node_jax.types import RUNNING, PyTree, Status, Time
 
-WAITING = 16  # the part of the lanes that wait before they are refilled: each refill costs about two trials
-NARROWER, NARROWEST, LOOPS = 4, 16, 3  # loops shrink by that factor once as few lanes live; each is compiled
+
+class Start(NamedTuple):
+    """What is kept of a trajectory that waits: its leaves, and of its first progress what these do not say."""
+
+    shared: list  # time and components of the state, as far as they are no leaves of its own
+    memory: PyTree
+    control: PyTree
+    status: jax.Array
+    counts: PyTree
+    leaves: list
 
 
 class Lanes(NamedTuple):
-    """What each lane holds: progress, what its save counts, its trajectory, and the turn in which it was loaded."""
+    """What each lane holds."""
 
     p: Progress
-    counts: PyTree
-    who: jax.Array
-    since: jax.Array
+    counts: PyTree  # of its save
+    leaves: list  # those that differ between trajectories
+    who: jax.Array  # its trajectory
+    since: jax.Array  # the turn in which that was loaded; -1: the lane had none yet
+    owes: jax.Array  # whether its result is not yet written down
 
 
 class State(NamedTuple):
     """The carry of the loops; `taken` trajectories have left each queue, `turn` counts trials of all lanes."""
 
     lanes: Lanes
-    leaves: list  # those of the lanes
     tables: PyTree
-    done: Packed
+    done: PyTree
     taken: jax.Array
     turn: jax.Array
 
 
 class Queue(NamedTuple):
-    """An ensemble whose first lane axis waits for a lane."""
+    """An ensemble whose first lane axis waits for a lane; each index of the others has a queue of its own."""
 
     each: Each
-    waiting: Packed  # first progress, counts and leaves of all trajectories
-    first: tuple  # their structure
-    order: jax.Array  # trajectories as they are loaded, shape (*kept, total)
+    width: int  # lanes of a queue
+    first: Progress  # of all trajectories
+    start: Start
+    order: jax.Array | None  # trajectories as they are loaded, one queue after the other; None: as they are
+
+    @classmethod
+    def of(cls, each: Each, width: int, p: Progress, counts: PyTree) -> "Queue":
+        """Let trajectories wait that start with this progress and these counts."""
+        own = [mask[0] for mask in each.masks]
+        shared = [x for x, i in zip([p.t.high, *jax.tree.leaves(p.z)], _places(each), strict=True) if not own[i]]
+        start = Start(shared, p.memory, p.control, p.status, counts, tree.picked(each.leaves, own))
+        return cls(each, width, p, start, _order(each))
+
+    @property
+    def own(self) -> list[bool]:
+        """Say for each leaf whether it differs between trajectories."""
+        return [mask[0] for mask in self.each.masks]
 
     @property
     def total(self) -> int:
@@ -59,81 +80,133 @@ class Queue(NamedTuple):
         return self.each.lanes[0]
 
     @property
-    def own(self) -> list[bool]:
-        """Say for each leaf whether it differs between trajectories."""
-        return [mask[0] for mask in self.each.masks]
+    def lanes(self) -> tuple[int, ...]:
+        """The lane axes of those that step together."""
+        return self.width, *self.each.lanes[1:]
 
-    def load(self, who: jax.Array, turn: jax.Array) -> tuple[Lanes, list]:
-        """Return lanes that hold these trajectories, at their start."""
-        p, counts, leaves = self.waiting.take(who).unpack(self.first, len(self.each.lanes))
-        p = p._replace(t=p.t._replace(low=jnp.zeros_like(p.t.high)))
-        return Lanes(p, counts, who, jnp.full_like(who, turn)), tree.replaced(self.each.leaves, self.own, leaves)
+    def empty(self, tables: PyTree) -> State:
+        """Return lanes without trajectories; the columns of tables that they write are those of different ones."""
+        shape = (*reversed(self.lanes[1:]), self.width)
+        number = self.first.status
+        every = Lanes(self.first, self.start.counts, self.start.leaves, number, number, number > 0)
+        lanes = jax.tree.map(lambda x: jnp.zeros((*x.shape[: x.ndim - len(shape)], *shape), x.dtype), every)
+        lanes = lanes._replace(
+            p=lanes.p._replace(status=jnp.full(shape, Status.SUCCESS, jnp.int32)),
+            who=jnp.broadcast_to(jnp.arange(self.width, dtype=jnp.int32), shape),
+            since=jnp.full(shape, -1, jnp.int32),
+        )
+        done = jax.tree.map(jnp.zeros_like, results(self.first, self.start.counts, number))
+        return State(lanes, tables, done, jnp.zeros(math.prod(shape[:-1]), jnp.int32), jnp.zeros((), jnp.int32))
 
-    def results(self, p: Progress, counts: PyTree, idle: jax.Array) -> tuple:
-        """Return what is kept of a trajectory."""
-        return p._replace(memory=(), control=()), counts, idle
+    def taken(self, values: PyTree, i: jax.Array) -> PyTree:
+        """Return those of lane `i`, all lane axes taken as one."""
+        return jax.tree.map(lambda x: column(x, i, len(self.lanes)), values)
 
-    def written(self, state: State) -> Packed:
-        """Write down how far every lane has come."""
-        p, counts, who, since = state.lanes
-        idle = state.turn - since - p.accepted - p.rejected
-        return state.done.put(who, Packed.of(self.results(p, counts, idle), len(self.each.lanes)))
+    def put(self, values: PyTree, some: PyTree, i: jax.Array) -> PyTree:
+        """Write those of lane `i`."""
+        return jax.tree.map(lambda x, y: put_column(x, y, i, len(self.lanes)), values, some)
 
-    def refilled(self, state: State) -> State:
-        """Let lanes that are done write down their results and take the next trajectories."""
-        idle = ~_live(state.lanes.p)
-        place = state.taken[..., None] + jnp.cumsum(idle, axis=-1, dtype=jnp.int32) - 1
-        loads = idle & (place < self.total)
-        following = jnp.take_along_axis(self.order, jnp.minimum(place, self.total - 1), axis=-1)
-        who = jnp.where(loads, following, state.lanes.who)
-        lanes, leaves = self.load(who, state.turn)
-        lanes = tree.where(loads, lanes, state.lanes)
-        leaves = [
-            tree.where(loads, new, old) if yes else old
-            for new, old, yes in zip(leaves, state.leaves, self.own, strict=True)
-        ]
-        taken = state.taken + jnp.sum(loads, axis=-1, dtype=jnp.int32)
-        return state._replace(lanes=lanes, leaves=leaves, done=self.written(state), taken=taken)
+    def running(self, state: State) -> jax.Array:
+        """Say for each lane, shape `(queues, width)`, whether it is on its way."""
+        return (state.lanes.p.status == RUNNING).reshape(-1, self.width)
 
-    def march(self, state: State, go_on: Callable) -> State:
-        """Try steps as long as the lanes that live, a mask, say so."""
-        kept, who = self.each.lanes[1:], state.lanes.who
-        first = jnp.arange(math.prod(kept), dtype=jnp.int32) * self.total
-        columns = (first.reshape(*reversed(kept), 1) + who).reshape(-1)
-        now = self.each._replace(leaves=state.leaves, lanes=(who.shape[-1], *kept), columns=columns)
+    def free(self, state: State) -> jax.Array:
+        """Say for each lane whether it could take a trajectory."""
+        return ~self.running(state) & (state.taken < self.total)[:, None]
+
+    def unserved(self, state: State) -> jax.Array:
+        """Say for each lane whether it is free or owes a result."""
+        return self.free(state) | ~self.running(state) & state.lanes.owes.reshape(-1, self.width)
+
+    def served(self, state: State) -> State:
+        """Let one lane write down its result and take the next trajectory, if there is one; first those without any.
+
+        What a lane without a trajectory writes down is written over: nothing is done before all lanes have one.
+        """
+        new = (state.lanes.since < 0).reshape(-1)
+        i = jnp.argmax(self.unserved(state).reshape(-1).astype(jnp.int32) + new).astype(jnp.int32)
+        first = i // self.width * self.total
+        lane = self.taken(state.lanes, i)
+        idle = state.turn - lane.since - lane.p.accepted - lane.p.rejected
+        done = self.put(state.done, results(lane.p, lane.counts, idle), first + lane.who)
+
+        place = column(state.taken, i // self.width, 1)
+        more = place < self.total
+        following = self.loaded(first, jnp.minimum(place, self.total - 1), state.turn)
+        following = tree.where(more, following, lane)._replace(owes=more)
+        lanes = self.put(state.lanes, following, i)
+        return state._replace(lanes=lanes, done=done, taken=put_column(state.taken, place + more, i // self.width, 1))
+
+    def loaded(self, first: jax.Array, place: jax.Array, turn: jax.Array) -> Lanes:
+        """Return a lane with the trajectory at this place of the queue whose columns begin at `first`."""
+        who = place if self.order is None else column(self.order, first + place, 1)
+        start: Start = self.taken(self.start, first + who)
+        leaves, shared = tree.replaced(self.each.leaves, self.own, start.leaves), iter(start.shared)
+        t, *z = (leaves[i] if self.own[i] else next(shared) for i in _places(self.each))
+        zero = jax.tree.map(lambda x: jnp.zeros((), x.dtype), self.first._replace(z=(), memory=(), control=()))
+        p = zero._replace(
+            t=Time(t, jnp.zeros_like(t)),
+            z=jax.tree.unflatten(jax.tree.structure(self.first.z), z),
+            memory=start.memory,
+            control=start.control,
+            status=start.status,
+        )
+        return Lanes(p, start.counts, start.leaves, who, turn, jnp.array(True))
+
+    def march(self, state: State) -> State:
+        """Try steps until a lane is free, or none is on its way."""
+        now = self.together(state.lanes)
         save, step = now.problem.unflatten(now.leaves).save, advance(now)
-
         packing = Packing.of(now, state.lanes.p)
+
+        def opened(carry) -> State:
+            packed, counts, tables, turn = carry
+            lanes = state.lanes._replace(p=packing.opened(packed), counts=counts)
+            return state._replace(lanes=lanes, tables=tables, turn=turn)
 
         def body(carry):
             packed, counts, tables, turn = carry
-            now, out = step(packing.opened(packed), save.joined(tables, counts))
+            p, out = step(packing.opened(packed), save.joined(tables, counts))
             tables, counts = save.parts(out)
-            return packing.closed(now), counts, tables, turn + 1
+            return packing.closed(p), counts, tables, turn + 1
 
-        def live(carry):
-            return go_on(_live(packing.opened(carry[0])))
+        def goes_on(carry):
+            now = opened(carry)
+            return jnp.any(self.running(now)) & ~jnp.any(self.free(now))
 
         carry = (packing.closed(state.lanes.p), state.lanes.counts, state.tables, state.turn)
-        packed, counts, tables, turn = fused(lambda carry: lax.while_loop(live, body, carry), carry)
-        lanes = state.lanes._replace(p=packing.opened(packed), counts=counts)
-        return state._replace(lanes=lanes, tables=tables, turn=turn)
+        return opened(lax.while_loop(goes_on, body, carry))
 
-    def compacted(self, state: State, width: int) -> State:
-        """Keep the lanes that live, and others up to the width."""
-        at = jnp.argsort(~_live(state.lanes.p), axis=-1, stable=True)[..., :width]
-        leaves = [tree.take_lanes(x, at) if yes else x for x, yes in zip(state.leaves, self.own, strict=True)]
-        lanes = jax.tree.map(lambda x: tree.take_lanes(x, at), state.lanes)
-        return state._replace(lanes=lanes, leaves=leaves, done=self.written(state))
+    def together(self, lanes: Lanes) -> Each:
+        """Return the trajectories that are in the lanes."""
+        who = lanes.who.reshape(-1, self.width)
+        first = jnp.arange(who.shape[0], dtype=jnp.int32) * self.total
+        leaves = tree.replaced(self.each.leaves, self.own, lanes.leaves)
+        return self.each._replace(leaves=leaves, lanes=self.lanes, columns=(first[:, None] + who).reshape(-1))
+
+    def through(self, state: State) -> State:
+        """Let all trajectories go through the lanes: on a CPU in one function, if the field allows it."""
+        each = self.together(state.lanes)
+        whole = is_emitted(each(lambda inputs, p: each.problem.field(p.z, p.t.high, inputs.theta)), state.lanes.p)
+
+        def fill(state: State) -> State:
+            return lax.while_loop(lambda state: jnp.any(self.unserved(state)), self.served, state)
+
+        def turn(state: State) -> State:
+            return self.march(fill(state) if whole else fused(fill, state))
+
+        def unfinished(state: State) -> jax.Array:
+            return jnp.any(self.running(state) | self.unserved(state))
+
+        def loop(state: State) -> State:
+            return lax.while_loop(unfinished, turn, state)
+
+        return fused(loop, state) if whole else loop(state)
 
 
-def _live(p: Progress) -> jax.Array:
-    return p.status == RUNNING
-
-
-def _most(live: jax.Array) -> jax.Array:
-    """Return how many lanes of a queue live, at most."""
-    return jnp.max(jnp.sum(live, axis=-1, dtype=jnp.int32))
+def results(p: Progress, counts: PyTree, idle: jax.Array) -> tuple:
+    """Return what is kept of a trajectory."""
+    return p._replace(memory=(), control=()), counts, idle
 
 
 def solve(each: Each, plan: Plan) -> Outcome:
@@ -147,66 +220,45 @@ def run(each: Each, width: int) -> tuple[Progress, PyTree, jax.Array]:
     save = each.problem.unflatten(each.leaves).save
     p = _begun(each, width)
     tables, counts = save.parts(save.blank(each, each.problem.method, p.z, p.status == Status.SUCCESS))
-    leaves = [x for x, mask in zip(each.leaves, each.masks, strict=True) if mask[0]]
-    first = (p._replace(t=p.t._replace(low=None)), counts, leaves)  # all begin at a time that is known exactly
-    queue = Queue(each, Packed.of(first, len(each.lanes)), first, _order(each))
-    kept = queue.results(p, counts, jnp.zeros_like(p.status))
-
-    turn, taken = jnp.zeros((), jnp.int32), jnp.full(p.status.shape[:-1], width, jnp.int32)
-    lanes, leaves = queue.load(queue.order[..., :width], turn)
-    state = State(lanes, leaves, tables, Packed.of(kept, len(each.lanes)), taken, turn)
-    widths = [width]
-    while widths[-1] // NARROWER >= NARROWEST and len(widths) < LOOPS:
-        widths.append(widths[-1] // NARROWER)
-    floors = [*widths[1:], 0]
-    state = _through_queue(queue, state, floors[0])
-    for narrower, floor in zip(widths[1:], floors[1:], strict=True):
-        state = queue.march(queue.compacted(state, narrower), lambda live, floor=floor: _most(live) > floor)
-    p, counts, idle = queue.written(state).unpack(kept, len(each.lanes))
+    queue = Queue.of(each, width, p, counts)
+    state = queue.through(queue.empty(tables))
+    p, counts, idle = state.done
     return p, save.joined(state.tables, counts), idle
 
 
-def _through_queue(queue: Queue, state: State, floor: int) -> State:
-    """Run until the queues are empty and at most `floor` lanes of each live."""
-    wait = max(1, state.lanes.who.size // WAITING)
-
-    def fill(state: State) -> State:
-        state = queue.refilled(state)
-        more = state.taken < queue.total
-        least = jnp.where(jnp.any(more), 0, floor)
-
-        def go_on(live):
-            return (jnp.sum(~live & more[..., None], dtype=jnp.int32) < wait) & (_most(live) > least)
-
-        return queue.march(state, go_on)
-
-    def unfinished(state: State):
-        return jnp.any(state.taken < queue.total) | (_most(_live(state.lanes.p)) > floor)
-
-    return lax.while_loop(unfinished, fill, state)
+def _places(each: Each) -> list[int]:
+    """Return which leaves are the time and the components of the state at which a solve starts."""
+    inputs: Any = each.problem.unflatten(range(len(each.leaves)))
+    return [inputs.t0, *jax.tree.leaves(inputs.z0)]
 
 
-def _order(each: Each) -> jax.Array:
-    """Return the trajectories of each queue in the order in which they are loaded."""
+def _order(each: Each) -> jax.Array | None:
+    """Return the trajectories of each queue in the order in which they are loaded; None: as they are."""
     hint = each.problem.unflatten(each.leaves).order
-    shape = (*reversed(each.lanes[1:]), each.lanes[0])
     if hint is None:
-        return jnp.broadcast_to(jnp.arange(each.lanes[0], dtype=jnp.int32), shape)
-    return jnp.argsort(-each(lambda inputs, _: inputs.order)(), axis=-1, stable=True).astype(jnp.int32)
+        return None
+    return jnp.argsort(-each(lambda inputs, _: inputs.order)(), axis=-1, stable=True).astype(jnp.int32).reshape(-1)
 
 
 def _begun(each: Each, width: int) -> Progress:
     """Choose the first step of every trajectory, as many at a time as step together."""
-    total = each.lanes[0]
-    like = jax.eval_shape(each(lambda inputs, _: begin(each.problem, inputs)))
-    blank = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like)
+    total, own = each.lanes[0], [mask[0] for mask in each.masks]
+
+    @jax.jit  # traced once
+    def some(leaves):
+        part = each._replace(leaves=leaves, lanes=(width, *each.lanes[1:]))
+        return part(lambda inputs, _: begin(each.problem, inputs))()
 
     def part(i, progress):
         at = jnp.minimum(i * width, total - width)
-        cut = functools.partial(lax.dynamic_slice_in_dim, start_index=at, slice_size=width, axis=-1)
-        leaves = [cut(x) if mask[0] else x for x, mask in zip(each.leaves, each.masks, strict=True)]
-        some = each._replace(leaves=leaves, lanes=(width, *each.lanes[1:]))
-        begun = some(lambda inputs, _: begin(each.problem, inputs))()
-        return jax.tree.map(lambda x, y: lax.dynamic_update_slice_in_dim(x, y, at, axis=-1), progress, begun)
+        return jax.tree.map(lambda x, y: lax.dynamic_update_slice_in_dim(x, y, at, axis=-1), progress, some(cut(at)))
 
+    def cut(at):
+        return [
+            lax.dynamic_slice_in_dim(x, at, width, axis=-1) if yes else x
+            for x, yes in zip(each.leaves, own, strict=True)
+        ]
+
+    like = jax.eval_shape(lambda: some(cut(0)))
+    blank = jax.tree.map(lambda x: jnp.zeros((*x.shape[:-1], total), x.dtype), like)
     return lax.fori_loop(0, -(-total // width), part, blank)
