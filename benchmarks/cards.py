@@ -61,7 +61,7 @@ def of_checks(part: dict) -> list[str]:
 def of_wrong(record: dict) -> str:
     """Say what is wrong."""
     ends = f", ends {', '.join(sorted(set(record['statuses'])))}" if "statuses" in record else ""
-    return f"differs by {report.gap_cell(record['difference'])}, {record['bound']:.0e} expected{ends}"
+    return f"difference {report.gap_cell(record['difference'])}, at most {record['bound']:.0e} expected{ends}"
 
 
 def earlier(content: dict) -> list[str]:

@@ -48,7 +48,8 @@ class File:
 
     def write(self, part: str, content: dict):
         """Replace one part."""
-        machine = timing.machine() | {"node-jax": nj.__version__, "matmul": PRECISION}
+        platform = jax.devices()[0].client.platform_version
+        machine = timing.machine() | {"node-jax": nj.__version__, "platform": platform, "matmul": PRECISION}
         self.content[part] = {"machine": machine, **content}
         if self.path is not None:
             self.path.parent.mkdir(parents=True, exist_ok=True)

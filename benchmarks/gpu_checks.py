@@ -15,6 +15,7 @@ import numpy as np
 
 import node_jax as nj
 from benchmarks import problems
+from benchmarks.report import gap_cell
 
 STEPS = nj.Adaptive(1e-5, 1e-7)
 END = 3.0
@@ -151,14 +152,14 @@ def computed(check: Check, lanes: int, dtype, device) -> dict:
     return {jax.tree_util.keystr(path): np.asarray(x) for path, x in jax.tree_util.tree_leaves_with_path(found)}
 
 
-def apart(got: dict, want: dict) -> float:
-    """Return the largest difference, relative to the largest entry of each leaf; infinite where one is not a number."""
+def apart(got: dict, want: dict) -> float | None:
+    """Return the largest difference, relative to the largest entry of each leaf; None where only one is finite."""
     worst = 0.0
     for path, x in want.items():
         y = got[path]
         both = np.isfinite(x)
         if y.shape != x.shape or (np.isfinite(y) != both).any():
-            return float("inf")
+            return None
         gap = np.abs(y[both].astype(np.float64) - x[both])
         worst = max(worst, float(gap.max(initial=0.0) / max(np.abs(x[both]).max(initial=0.0), 1e-30)))
     return worst
@@ -190,11 +191,12 @@ def statuses(check: Check, got: dict) -> dict:
 def passed(record: dict) -> bool:
     """Whether a check found what it should."""
     same = record.get("statuses") == record.get("expected")
-    return "error" not in record and record["difference"] <= record["bound"] and same
+    near = record.get("difference") is not None and record["difference"] <= record["bound"]
+    return "error" not in record and near and same
 
 
 def report(record: dict) -> str:
     """Return what is printed of a record."""
-    said = record.get("error") or f"differs by {record['difference']:.1e}, at most {record['bound']:.0e} expected"
+    said = record.get("error") or f"difference {gap_cell(record['difference'])}, at most {record['bound']:.0e} expected"
     ends = f", {', '.join(sorted(set(record['statuses'])))}" if "statuses" in record else ""
     return f"{'ok   ' if record['ok'] else 'WRONG'} {record['dtype']} {record['check']}: {said}{ends}"

@@ -23,7 +23,7 @@ NAMES = {"benchmarks.torch_peers": "torchdiffeq"}
 OSCILLATORS, NETWORKS = "gradients of Van der Pol", "gradients of networks"
 WITHOUT = {
     ("jax odeint", OSCILLATORS): "no solve finds its way back in time along them",
-    ("tinydiffeq", NETWORKS): "compiles for more than a minute",
+    ("tinydiffeq", NETWORKS): "compiles for more than a minute, on a CPU",
 }
 
 

@@ -3,6 +3,7 @@
 import inspect
 import json
 
+import numpy as np
 import pytest
 
 import node_jax as nj
@@ -40,9 +41,13 @@ def test_a_check_that_differs_or_ends_otherwise_does_not_hold():
     good = {"difference": 1e-9, "bound": 1e-7, "statuses": ["SUCCESS"], "expected": ["SUCCESS"]}
     assert gpu_checks.passed(good)
     assert not gpu_checks.passed(good | {"difference": 1e-6})
-    assert not gpu_checks.passed(good | {"difference": float("nan")})
+    assert not gpu_checks.passed(good | {"difference": None})
     assert not gpu_checks.passed(good | {"statuses": ["MAX_STEPS"]})
     assert not gpu_checks.passed(good | {"error": "RuntimeError"})
+    one, lost = ({"z1": np.array([2.0, x])} for x in (1.0, np.nan))
+    assert gpu_checks.apart(one, {"z1": np.array([1.0, 1.0])}) == 1.0
+    assert gpu_checks.apart(one, lost) is gpu_checks.apart(lost, one) is None
+    assert gpu_checks.apart(lost, lost) == 0.0
 
 
 @pytest.mark.parametrize("word", ["8,192 Lorenz", "gradient, 2,048 Van der Pol"])
