@@ -5,61 +5,19 @@ one state at a time, and in float64 only.
 """
 
 import os
-from collections.abc import Callable
-from typing import NamedTuple
 
-# threads of PyTorch that wait would otherwise spin while the next package is timed
-os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0", "GOMP_SPINCOUNT": "0"}
+os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0", "GOMP_SPINCOUNT": "0"}  # as in torch_peers
 
-import jax
 import numpy as np
 import torch
 import torchdiffeq
 import torchode
 from scipy.integrate import solve_ivp
 
+from benchmarks import torch_peers
 from benchmarks.peers import Task, of
+from benchmarks.torch_peers import Host, as_torch, forward, slope, times_of
 from benchmarks.twins import NUMPY, TORCH, TWINS
-
-
-class Host(NamedTuple):
-    """A peer that JAX does not compile: `prepare(z0, theta)`, in NumPy, returns a function of no arguments."""
-
-    prepare: Callable
-
-
-def as_torch(args, wanted: bool):
-    """Return tensors, whose gradient may be wanted."""
-    return jax.tree.map(lambda x: torch.tensor(x, requires_grad=wanted), args)
-
-
-def times_of(task: Task, like) -> torch.Tensor:
-    """Return the output times, the start included."""
-    ts = [0.0, task.t1] if task.ts is None else np.asarray(task.ts)
-    return torch.tensor(ts, dtype=like.dtype)
-
-
-def last_or_all(task: Task, zs, batch: bool):
-    """Return what was asked for of rows of all times."""
-    if task.ts is None:
-        return zs[-1]
-    return zs.transpose(0, 1) if batch else zs
-
-
-def with_torchdiffeq(task: Task, z0, theta, method="dopri5", adjoint=False):
-    """Solve by torchdiffeq."""
-    twin = TWINS[task.field]
-    options = {"method": method, **task.tolerances}
-
-    def f(t, z):
-        return twin(z, t, theta, TORCH)
-
-    if adjoint:
-        leaves = tuple(jax.tree.leaves(theta))
-        zs = torchdiffeq.odeint_adjoint(f, z0, times_of(task, z0), adjoint_params=leaves, **options)
-    else:
-        zs = torchdiffeq.odeint(f, z0, times_of(task, z0), **options)
-    return last_or_all(task, zs, bool(task.lanes))
 
 
 def torchode_solution(task: Task, z0, theta, method=torchode.Tsit5):
@@ -84,38 +42,6 @@ def with_torchode(task: Task, z0, theta):
     if task.ts is None:
         return zs[:, -1].reshape(z0.shape)
     return zs if task.lanes else zs[0]
-
-
-def forward(task: Task, solve, **options):
-    """Return the solve as a `Host`."""
-
-    def prepare(*args):
-        z0, theta = as_torch(args, wanted=False)
-        return lambda: no_gradient(solve, task, z0, theta, options)
-
-    return Host(prepare)
-
-
-def no_gradient(solve, task, z0, theta, options):
-    """Solve without a record for gradients."""
-    with torch.no_grad():
-        return solve(task, z0, theta, **options).numpy()
-
-
-def slope(task: Task, solve, **options):
-    """Return the gradient of the sum of squares as a `Host`."""
-
-    def prepare(*args):
-        z0, theta = as_torch(args, wanted=True)
-        leaves = jax.tree.leaves((z0, theta))
-
-        def run():
-            value = (solve(task, z0, theta, **options) ** 2).sum()
-            return [x.numpy() for x in torch.autograd.grad(value, leaves)]
-
-        return run
-
-    return Host(prepare)
 
 
 def scipy_solution(task: Task, z0, theta, method="RK45"):
@@ -198,13 +124,12 @@ def counted_scipy(task: Task, method):
 
 
 FORWARD = {
-    "torchdiffeq": of(forward, solve=with_torchdiffeq),
+    **torch_peers.FORWARD,
     "torchode": of(forward, solve=with_torchode),
     "scipy": with_scipy,
 }
 GRADIENT = {
-    "torchdiffeq": of(slope, solve=with_torchdiffeq),
-    "torchdiffeq adjoint": of(slope, solve=with_torchdiffeq, adjoint=True),
+    **torch_peers.GRADIENT,
     "torchode": of(slope, solve=with_torchode),
 }
 COUNTED = {

@@ -14,7 +14,8 @@ from jax import lax
 from benchmarks import timing
 from benchmarks.peers import AGAINST
 
-ENOUGH = 8e9  # bytes of temporary memory: what asks for more is not run
+ENOUGH = 8e9  # bytes of temporary memory on a CPU: what asks for more is not run
+PART = 0.5  # of the memory of an accelerator
 OURS = "node_jax"
 LOOPS = ("evaluations", "evaluations with pullback")
 LOOP = 100  # evaluations in the loop of a floor
@@ -97,9 +98,15 @@ def prepared(function, args):
     if (function, shapes) not in compiled_before:
         compiled_before[function, shapes] = timing.compile_time(function, *args)
     compiled, seconds, memory = compiled_before[function, shapes]
-    if memory > ENOUGH:
+    if memory > enough():
         raise MemoryError(f"not run: asks for {memory / 1e9:.0f} GB of temporary memory")
     return lambda: compiled(*args), {"compile_s": seconds, "temporary_bytes": memory}
+
+
+def enough() -> float:
+    """Return how many bytes of temporary memory a function may ask for."""
+    limit = (jax.devices()[0].memory_stats() or {}).get("bytes_limit") if jax.default_backend() != "cpu" else None
+    return PART * limit if limit else ENOUGH
 
 
 def ratios(times: dict) -> dict:

@@ -1,15 +1,27 @@
 """The JAX packages: each turns a `Task` into a function `(z0, theta) -> z1`, or into its gradient."""
 
+import importlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import diffrax
 import jax
 import jax.numpy as jnp
-import tinydiffeq as td
 from jax.experimental import ode
 
 import node_jax as nj
+
+MISSING = {}  # package that cannot be imported -> why
+
+
+def optional(name: str):
+    """Return a module; None, with a note of it, if it cannot be imported."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        MISSING[name] = str(error)
+
+
+diffrax, td = optional("diffrax"), optional("tinydiffeq")
 
 
 class Task(NamedTuple):
@@ -103,12 +115,17 @@ def with_tinydiffeq(task: Task, stored=False, loop="bounded"):
     return laid_out(task, run)
 
 
-def with_jax(task: Task):
+def diffrax_backsolve(task: Task):
+    """Return the solve by diffrax whose gradient is solved back in time."""
+    return with_diffrax(task, adjoint=diffrax.BacksolveAdjoint())
+
+
+def with_jax(task: Task, **options):
     """Return the solve by jax.experimental.ode, whose only method is dopri5."""
 
     def run(z0, theta):
         times = jnp.array([0.0, task.t1], z0.dtype) if task.ts is None else task.ts
-        zs = ode.odeint(task.field, z0, times, theta, **task.tolerances)
+        zs = ode.odeint(task.field, z0, times, theta, **task.tolerances, **options)
         return zs[-1] if task.ts is None else zs
 
     return laid_out(task, run)
@@ -124,15 +141,20 @@ def slope_of(make, **options):
     return lambda task: gradient(make(task, **options))
 
 
-FORWARD = {
+def present(makers: dict) -> dict:
+    """Leave out what belongs to packages that cannot be imported."""
+    return {name: make for name, make in makers.items() if name.split()[0] not in MISSING}
+
+
+FORWARD = present({
     "node_jax": node_jax,
     "node_jax dopri5": of(node_jax, method=nj.dopri5),
     "diffrax": with_diffrax,
     "tinydiffeq": with_tinydiffeq,
     "tinydiffeq forward": of(with_tinydiffeq, loop="forward"),  # no reverse mode
     "jax odeint": with_jax,
-}
-GRADIENT = {
+})  # fmt: skip
+GRADIENT = present({
     "node_jax": slope_of(node_jax),
     "node_jax Backsolve": slope_of(node_jax, adjoint=nj.Backsolve()),
     "node_jax Backsolve dopri5": slope_of(node_jax, adjoint=nj.Backsolve(), method=nj.dopri5),
@@ -140,10 +162,10 @@ GRADIENT = {
     "node_jax Reversible": slope_of(node_jax, adjoint=nj.Reversible()),
     "node_jax Direct": slope_of(node_jax, adjoint=nj.Direct()),
     "diffrax": slope_of(with_diffrax),
-    "diffrax Backsolve": slope_of(with_diffrax, adjoint=diffrax.BacksolveAdjoint()),
+    "diffrax Backsolve": slope_of(diffrax_backsolve),
     "tinydiffeq": slope_of(with_tinydiffeq, stored=True),
     "jax odeint": slope_of(with_jax),
-}
+})  # fmt: skip
 # what a peer is held against, the first that takes part: the same method and kind of gradient
 AGAINST = {
     "jax odeint": ("node_jax Backsolve dopri5", "node_jax dopri5"),

@@ -89,7 +89,7 @@ def single(dtype, z0, theta):
 def species(count, dtype):
     """Lotka-Volterra ensemble of rates that differ: lognormal, 0.3."""
     spread = jnp.exp(0.3 * jax.random.normal(jax.random.key(1), (count, 4), dtype))
-    return jnp.ones((count, 2), dtype), spread * jnp.array(RATES, dtype)
+    return jnp.ones((count, 2), dtype), spread * jnp.array([RATES], dtype)
 
 
 def alike(count, dtype):
@@ -115,3 +115,8 @@ def convection(count, dtype, heavy=False):
     distance = np.minimum(1.0, 0.01 / part) if heavy else 1 - part
     rho = 0.5 * (1 + 0.05 * random.uniform(-1, 1, count))
     return jnp.asarray(np.array([1000.0, -500.0, 500.0]) * distance, dtype), jnp.asarray(rho, dtype)
+
+
+def attractors(count, dtype):
+    """Lorenz ensemble of one start: rho spread evenly from 0 to 21."""
+    return jnp.tile(jnp.array([1.0, 0.0, 0.0], dtype), (count, 1)), jnp.linspace(0.0, 21.0, count, dtype=dtype)

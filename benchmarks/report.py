@@ -18,7 +18,7 @@ TITLES = {
     "precision": "Work-precision",
 }
 OURS = "node_jax"
-OWN = ("lockstep", "without", "clean batch")  # node_jax otherwise: no peers
+OWN = ("lockstep", "lockstep, few steps", "without", "clean batch")  # node_jax otherwise: no peers
 PEERS = (
     "diffrax", "diffrax Backsolve", "diffrax lax.map", "tinydiffeq", "tinydiffeq forward", "jax odeint",
     "torchdiffeq", "torchdiffeq adjoint", "torchode", "scipy", "scan", *OWN,

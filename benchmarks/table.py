@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from benchmarks import curves, report
+from benchmarks import cards, curves, report
 
 ROOT = pathlib.Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -113,6 +113,7 @@ PAGES = [
     Page(ROOT / "README.md", readme),
     Page(ROOT / "docs" / "ensembles.md", ensembles),
     Page(ROOT / "docs" / "benchmarks.md", benchmarks),
+    Page(ROOT / "docs" / "benchmarks.md", cards.accelerators),
 ]
 
 if __name__ == "__main__":
