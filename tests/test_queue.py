@@ -3,12 +3,14 @@
 import math
 import os
 import re
+from collections import Counter
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from exporting import check_export
+from jax import export
 from replays import gap
 
 import node_jax as nj
@@ -246,3 +248,29 @@ def test_an_ensemble_lowers_for_every_backend(float32):
         return jnp.sum(jax.vmap(lambda z: nj.odesolve(nj.testing.decay, z, 0.0, 1.0, rate, lane_width=4).z1)(z0))
 
     check_export(jax.grad(loss, 1), jnp.ones((9, 2)), jnp.array(1.0))
+
+
+def lanes_of(fn, platform):
+    """Return the largest lane axes of loops in a program lowered for a platform: 64 on a CPU, or those of a chunk."""
+    args = jnp.ones((300, 2)), jnp.ones(300)
+    text = export.export(jax.jit(fn), platforms=(platform,))(*args).mlir_module()
+    found = Counter(re.findall(r"(?<!\d)(64|75|300)(?=x[fi]\d)", text))
+    return int(found.most_common(1)[0][0])
+
+
+def squares(z0, rate):
+    return jnp.sum(nj.odesolve(nj.testing.decay, z0, 0.0, 1.0, rate, max_steps=60).z1 ** 2)
+
+
+@pytest.mark.parametrize(("platform", "lanes"), [("cpu", 64), ("cuda", 300), ("tpu", 300)])
+def test_the_platform_of_the_program_decides_how_many_lanes_step_together(platform, lanes):
+    assert lanes_of(jax.vmap(squares), platform) == lanes
+    assert lanes_of(jax.vmap(jax.grad(squares, (0, 1))), platform) == lanes
+    assert lanes_of(jax.grad(lambda z0, rate: jax.vmap(squares)(z0, rate).sum()), platform) == lanes
+
+
+def test_histories_that_would_not_fit_a_device_are_taken_in_chunks(monkeypatch):
+    monkeypatch.setattr("node_jax.linear.memory", lambda: 100 * 60 * 24)  # of step sizes and states of 100 lanes
+    assert lanes_of(jax.vmap(squares), "cuda") == 300
+    assert lanes_of(jax.vmap(jax.grad(squares)), "cuda") == 75
+    assert lanes_of(jax.grad(lambda z0, rate: jax.vmap(squares)(z0, rate).sum()), "cuda") == 75
