@@ -1,6 +1,7 @@
 """Going back over recorded steps, segment by segment where not every state was kept."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,58 +14,74 @@ from node_jax.integrate import Each
 from node_jax.types import PyTree
 
 
+class Stack(NamedTuple):
+    """States on the way to the step that is undone next: each divides what is behind it into smaller parts.
+
+    One entry more takes what need not be kept.
+    """
+
+    rows: PyTree
+    steps: jax.Array  # which recorded step starts there
+    depths: jax.Array  # how often the way behind it was divided
+    count: jax.Array
+
+    def pushed(self, row: PyTree, step: jax.Array, depth: jax.Array, due: jax.Array) -> "Stack":
+        """Return the stack with one entry more, if it is due."""
+        rows, steps, depths = tree.put(self[:3], (row, step, depth), self.count)
+        return Stack(rows, steps, depths, self.count + due)
+
+    def popped(self, step: jax.Array) -> "Stack":
+        """Return the stack without its last entry, if that is the start of `step`."""
+        return self._replace(count=self.count - ((self.count > 0) & (tree.row(self.steps, self.count - 1) == step)))
+
+
 def go_back(each: Each, history: History, lane: Lane, recorder: Slots, undo: Callable, carry: PyTree) -> PyTree:
     """Run `undo(i, row, carry)` for every recorded step, from the last to the first."""
     recorder = recorder.of(history)
     if not recorder.thinned(lane.z0):
         return down_rows(history.n, Row(history.h, history.t, history.z), undo, carry)
-    slots = recorder.count(lane.z0)
-    sizes = buffers(recorder.limit, slots)
+    sizes = buffers(recorder.limit, recorder.count(lane.z0))
+    kept, numbers = (history.t, history.z), jnp.zeros(sum(sizes) + 1, jnp.int32)
+    empty = Stack(tree.buffer(tree.row(kept, 0), len(numbers)), numbers, numbers, jnp.zeros((), jnp.int32))
 
-    def march(state, row_at, first, count):
-        """Take `count` steps from recorded step `first`."""
+    def row(i, state):
+        return Row(tree.row(history.h, i), *state)
 
-        def advance(j, state):
-            return retake(each, lane, first + j, row_at(first + j, state), lane.accepted)[2:]
+    def nearest(i, stack: Stack):
+        """Return the last state before step `i` that is kept, the step it starts, and how often the way is divided."""
+        slot, last = i // history.stride, stack.count - 1
+        found = stack.count > 0
+        state = lax.cond(found, lambda: tree.row(stack.rows, last), lambda: tree.row(kept, slot))
+        step = jnp.where(found, tree.row(stack.steps, last), slot * history.stride)
+        return state, step, jnp.where(found, tree.row(stack.depths, last), 0)
 
-        return lax.fori_loop(0, count, advance, state)
+    def part(first, i, depth):
+        """Return how many steps there are between two states that are kept on the way from step `first` to `i`."""
+        size = tree.row(jnp.array(sizes, jnp.int32), jnp.minimum(depth, len(sizes) - 1))
+        return (i - first + size) // size
 
-    def segment(state, first, count, levels, carry):
-        """Undo `count` steps from `first` on, with a buffer for each level; the last one keeps every state."""
-        size, *finer = levels
-        step = (count + size - 1) // size
-        parts = (count + step - 1) // step
-        # the step sizes of a last level are few: all of them would make its loops slow, as said in `integrate`
-        begin, h = (0, history.h) if finer else _window(history.h, first, size)
+    def restored(i, stack: Stack):
+        """Return the state at which step `i` starts, and the stack with states on the way there."""
 
-        def row_at(i, state):
-            return Row(tree.row(h, i - begin), *state)
+        def further(s):
+            state, at, first, depth, stack = s
+            state, at = retake(each, lane, at, row(at, state), lane.accepted)[2:], at + 1
+            length = part(first, i, depth)
+            due = (at - first) % length == 0
+            stack = stack.pushed(state, at, depth + 1, due)
+            closer = due & (i - at < length)
+            return state, at, jnp.where(closer, at, first), depth + closer, stack
 
-        def keep(j, rows):
-            return tree.put(rows, march(tree.row(rows, j - 1), row_at, first + (j - 1) * step, step), j)
+        state, first, depth = nearest(i, stack)
+        state, *_, stack = lax.while_loop(lambda s: s[1] < i, further, (state, first, first, depth, stack))
+        return state, stack
 
-        def part(j, carry):
-            state, start = tree.row(rows, j), j * step
-            if finer:
-                return segment(state, first + start, jnp.minimum(step, count - start), finer, carry)
-            return undo(first + j, row_at(first + j, state), carry)
+    def back(i, s):
+        stack, carry = s
+        state, stack = restored(i, stack)
+        return stack.popped(i), undo(i, row(i, state), carry)
 
-        rows = lax.fori_loop(1, parts, keep, tree.put(tree.buffer(state, size), state, jnp.zeros((), jnp.int32)))
-        return down(parts, part, carry)
-
-    def from_slot(s, carry):
-        first = s * history.stride
-        count = jnp.minimum(history.stride, history.n - first)
-        return segment(tree.row((history.t, history.z), s), first, count, sizes, carry)
-
-    return down((history.n + history.stride - 1) // history.stride, from_slot, carry)
-
-
-def _window(rows: PyTree, first: jax.Array, size: int) -> tuple[jax.Array, PyTree]:
-    """Return `size` rows that hold those from `first` on, and where they begin."""
-    limit = max((x.shape[0] for x in jax.tree.leaves(rows)), default=size)
-    begin = jnp.minimum(first, limit - size)
-    return begin, jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, begin, size, axis=0), rows)
+    return down(history.n, back, (empty, carry))[1]
 
 
 def down(n: jax.Array, body: Callable, carry: PyTree) -> PyTree:
