@@ -41,7 +41,7 @@ def width_of(problem: Problem) -> int | float:
         return problem.lane_width
     if not on_cpu():
         return math.inf
-    return NARROW if problem.room >= NARROW else WIDE
+    return NARROW if (problem.room or 0) >= NARROW else WIDE
 
 
 def memory() -> int:

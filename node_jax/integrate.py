@@ -49,6 +49,12 @@ class Each(NamedTuple):
         lifted = tree.lift(lambda leaves, rest: fn(self.problem.unflatten(leaves), rest), self.masks, self.lanes)
         return lambda rest=(): lifted(list(self.leaves), rest)
 
+    def emitted(self, p: Progress) -> bool:
+        """Whether a loop around the field of all lanes would be one function on a CPU."""
+        if self.problem.room is not None:
+            return self.problem.room >= math.prod(self.lanes)
+        return is_emitted(self(lambda inputs, p: self.problem.field(p.z, p.t.high, inputs.theta)), p)
+
     def put(self, chosen: Sequence[bool], some: Sequence) -> "Each":
         """Put `some` in the place of the leaves that are chosen."""
         return self._replace(leaves=tree.replaced(self.leaves, chosen, some))
@@ -113,12 +119,8 @@ class Packing(NamedTuple):
     @classmethod
     def of(cls, each: Each, p: Progress) -> "Packing":
         """Choose for these lanes, by their field."""
-
-        def slope(inputs, p):
-            return each.problem.field(p.z, p.t.high, inputs.theta)
-
         few = 1 < math.prod(each.lanes) < FEW
-        return cls(p, few or not is_emitted(each(slope), p))
+        return cls(p, few or not each.emitted(p))
 
     def closed(self, p: Progress) -> PyTree:
         """Pack what each lane has one number of."""

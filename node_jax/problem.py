@@ -43,7 +43,7 @@ class Problem(NamedTuple):
     crosses: bool = False  # whether breakpoints move in a derivative
     lane_width: int | float | None = None  # lanes that step together; None: chosen
     multiplies: bool = False  # whether the field multiplies matrices
-    room: int = 0  # lanes for which a loop around the field would be one function on a CPU
+    room: int | None = None  # lanes for which a loop around the field is one function on a CPU; None: not known
 
 
 class Progress(NamedTuple):

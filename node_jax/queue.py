@@ -14,7 +14,7 @@ from jax import lax
 
 from node_jax import tree
 from node_jax.ensemble import Plan, column, merged, put_column, restored
-from node_jax.fused import fused, is_emitted
+from node_jax.fused import fused
 from node_jax.integrate import Each, Packing, advance, concluded
 from node_jax.problem import Outcome, Progress, begin
 from node_jax.types import RUNNING, PyTree, Status, Time
@@ -186,8 +186,7 @@ class Queue(NamedTuple):
 
     def through(self, state: State) -> State:
         """Let all trajectories go through the lanes: on a CPU in one function, if the field allows it."""
-        each = self.together(state.lanes)
-        whole = is_emitted(each(lambda inputs, p: each.problem.field(p.z, p.t.high, inputs.theta)), state.lanes.p)
+        whole = self.together(state.lanes).emitted(state.lanes.p)
 
         def fill(state: State) -> State:
             return lax.while_loop(lambda state: jnp.any(self.unserved(state)), self.served, state)
