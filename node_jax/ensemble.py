@@ -14,7 +14,7 @@ from node_jax.integrate import Each
 from node_jax.problem import Problem
 from node_jax.types import PyTree
 
-NARROW, WIDE = 64, 256  # lanes that step together on a CPU, in a loop that is one function and in others: measured
+NARROW, WIDE = 64, 256  # most lanes that step together on a CPU, in a loop that is one function and in others: measured
 MEMORY = 4 * 2**30  # bytes for what a gradient keeps, on a device that does not say how much it has
 
 _lowered_for: contextvars.ContextVar[str | None] = contextvars.ContextVar("lowered_for", default=None)
@@ -36,12 +36,12 @@ def on_cpu() -> bool:
 
 
 def width_of(problem: Problem) -> int | float:
-    """Return the most trajectories that step together: on a CPU some, on other devices all."""
+    """Return the most trajectories that step together: on a CPU what its first cache holds, on other devices all."""
     if problem.lane_width is not None:
         return problem.lane_width
     if not on_cpu():
         return math.inf
-    return NARROW if (problem.room or 0) >= NARROW else WIDE
+    return min(problem.room, NARROW) if problem.room else WIDE
 
 
 def memory() -> int:
