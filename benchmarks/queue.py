@@ -16,7 +16,6 @@ import numpy as np
 import node_jax as nj
 from benchmarks import problems, timing
 from benchmarks.peers import Task, node_jax
-from node_jax.ensemble import NARROW
 
 HINTS = {"no hint": 0.0, "order=mu": 1.0}
 TWO = "--xla_force_host_platform_device_count=2 --xla_cpu_multi_thread_eigen=false"  # one core each
@@ -31,7 +30,7 @@ def measurements(rounds: int) -> dict:
 def schedule() -> dict:
     """Return the part of trials that no solve needed, with and without a hint, and quantiles of trials.
 
-    Beside the measured part of all trials stands that of the time in which solves still wait, by the queue's rule.
+    None is idle while solves wait: a lane takes the next as soon as it is done.
     """
     z, mu = problems.oscillators(4096, 0.1, 100.0, jnp.float64)
 
@@ -48,23 +47,8 @@ def schedule() -> dict:
         stats = solve(hint)
         trials = np.asarray(stats.accepted + stats.rejected)
         record[name] = float(np.sum(stats.idle) / (np.sum(stats.idle) + np.sum(trials)))
-        loaded = np.argsort(-hint * np.asarray(mu), kind="stable")
-        record[f"{name}, while solves wait"] = idle_while_solves_wait(trials[loaded], NARROW)
     record["trials, deciles"] = np.quantile(trials, np.linspace(0, 1, 11)).astype(int).tolist()
     return record
-
-
-def idle_while_solves_wait(trials: np.ndarray, width: int) -> float:
-    """Play the queue with the trials of its solves until the last is loaded; return the part of trials that is idle."""
-    left, taken, turns, idle = trials[:width].copy(), width, 0, 0
-    while taken < len(trials):
-        passed = np.sort(left)[width // WAITING - 1]
-        idle += np.sum(np.maximum(passed - left, 0))
-        turns, left = turns + passed, np.maximum(left - passed, 0)
-        free = np.flatnonzero(left == 0)[: len(trials) - taken]
-        left[free] = trials[taken : taken + len(free)]
-        taken += len(free)
-    return float(idle / (turns * width))
 
 
 def growth(rounds: int) -> dict:

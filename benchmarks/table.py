@@ -50,16 +50,12 @@ def ensembles(groups: dict) -> str:
     """Return the rows of ensembles, and what is measured of the queue."""
     group = groups["ensembles"]
     idle, devices = group["extra"]["idle"], group["extra"]["two devices"]
-    waiting = "while solves wait"
     lines = [report.about(group), "", *report.ratio_table(group["results"]), ""]
     lines += [*report.detail_table(group["results"]), ""]
     lines += ["| solves | us for each | temporary bytes for each |", "| ---: | ---: | ---: |"]
     growth = group["extra"]["growth"].items()
     lines += [f"| {int(n):,} | {x['us']:.2f} | {x['temporary_bytes']:.0f} |" for n, x in growth]
-    lost = {
-        name: f"{100 * idle[name]:.1f} % ({100 * idle[f'{name}, {waiting}']:.1f} % {waiting})"
-        for name in ("no hint", "order=mu")
-    }
+    lost = {name: f"{100 * idle[name]:.1f} %" for name in ("no hint", "order=mu")}
     lines += [
         "",
         f"Of the 4,096 oscillators (trials of one solve, deciles: {', '.join(map(str, idle['trials, deciles']))})"

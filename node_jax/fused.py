@@ -5,6 +5,8 @@ time. It can also emit a called computation as a single function. By itself it d
 the call asks for it.
 """
 
+import contextlib
+import contextvars
 import functools
 import math
 import os
@@ -29,6 +31,7 @@ TRIED = (0, 10), (0, 12)  # the first and the last jaxlib that all this was trie
 LARGEST = 1024  # elements that an operation may work on: beyond, a kernel costs more than to start it
 # From 0.12 on JAX asks this of a `custom_vjp` some results of which are the same in all lanes.
 SHARES = {"generic_batching": True} if jax.__version_info__ >= (0, 12) else {}
+_refused: contextvars.ContextVar[bool] = contextvars.ContextVar("refused", default=False)
 PRODUCT = 8  # rows, columns and terms: with fewer of each, no library multiplies the matrices
 
 
@@ -163,8 +166,20 @@ def tried() -> bool:
     return not off
 
 
+@contextlib.contextmanager
+def plain():
+    """Ask nothing of XLA."""
+    token = _refused.set(True)
+    try:
+        yield
+    finally:
+        _refused.reset(token)
+
+
 def why_not() -> str:
     """Say why nothing of this is asked of XLA on a CPU; empty if it is."""
+    if _refused.get():
+        return "XLA refused it"
     first, last = TRIED
     found = jaxlib.version.__version_info__[:2]
     if os.environ.get("NODE_JAX_FUSED") == "0":

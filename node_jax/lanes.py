@@ -51,24 +51,24 @@ def solve(problem: Problem, adjoint, leaves: Sequence[jax.Array]) -> Outcome:
 
 def _lower(primitive: Primitive, fn: Callable) -> None:
     """Lower a primitive as the code of one device, which knows nothing of others."""
+    for platform in (None, "cpu"):
+        mlir.register_lowering(primitive, without_order(_lowering(fn, platform or "no CPU")), platform=platform)
 
-    def rule_of(platform):
-        def on(*args, **params):
-            with lowered_for(platform):
-                return fn(*args, **params)
 
-        lowered = mlir.lower_fun(on, multiple_results=True)
+def _lowering(fn: Callable, platform: str) -> Callable:
+    def on(*args, **params):
+        with lowered_for(platform):
+            return fn(*args, **params)
 
-        def rule(ctx, *args, **params):
-            alone = {
-                name: [ShapedArray(x.shape, x.dtype) for x in getattr(ctx, name)] for name in ("avals_in", "avals_out")
-            }
-            return lowered(ctx.replace(**alone), *args, **params)
+    lowered = mlir.lower_fun(on, multiple_results=True)
 
-        return without_order(rule)
+    def rule(ctx, *args, **params):
+        alone = {
+            name: [ShapedArray(x.shape, x.dtype) for x in getattr(ctx, name)] for name in ("avals_in", "avals_out")
+        }
+        return lowered(ctx.replace(**alone), *args, **params)
 
-    mlir.register_lowering(primitive, rule_of("gpu"))
-    mlir.register_lowering(primitive, rule_of("cpu"), platform="cpu")
+    return rule
 
 
 @standard

@@ -14,6 +14,7 @@ from node_jax.adjoints.checkpointed import Checkpointed
 from node_jax.adjoints.reversible import Reversible
 from node_jax.checks import find_lost, lanes_in_front, standard, trusting, watching
 from node_jax.control import Adaptive, Fixed, Grid
+from node_jax.fallback import or_plain
 from node_jax.hints import refuses_by_name
 from node_jax.methods import ExplicitRK, tsit5
 from node_jax.outside import reads
@@ -221,7 +222,7 @@ def _solve(static: _Static, dynamic: list) -> Solution:
     return Solution(outcome.z1, ts, zs, outcome.status, t_reached, outcome.stats, interpolant)
 
 
-_compiled = jax.jit(_solve, static_argnums=0)
+_compiled = or_plain(_solve)
 
 
 def _observed(fn: Callable, ts: jax.Array, start: tuple, zs: PyTree, written: jax.Array) -> PyTree:

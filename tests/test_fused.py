@@ -264,3 +264,15 @@ def test_a_small_solve_at_100_times_counts_as_cheap():
         return nj.odesolve(predator_and_prey, z, 0.0, 10.0, theta, save=save, steps=nj.Adaptive(1e-6, 1e-6)).zs
 
     assert compiled(saved, jnp.ones(2), jnp.ones(4)).cost_analysis()["flops"] < 1000
+
+
+@pytest.mark.skipif(not NEW, reason="a jaxlib that was not tried")
+def test_what_xla_refuses_to_compile_runs_kernel_by_kernel_with_a_warning(monkeypatch):
+    monkeypatch.setattr(fused, "_TAKEN", fused._TAKEN | {"sort"})  # it is not linked into such functions
+
+    def solve():
+        return nj.odesolve(lambda z, t, p: -jnp.sort(z), jnp.ones(3), 0.0, 1.0).z1
+
+    with pytest.warns(UserWarning, match="kernel by kernel"):
+        np.testing.assert_allclose(solve(), np.exp(-1.0), rtol=1e-5)
+    np.testing.assert_allclose(nj.odesolve(lambda z, t, p: -z, jnp.ones(3), 0.0, 1.0).z1, np.exp(-1.0), rtol=1e-5)
