@@ -27,7 +27,7 @@ import jax
 import pytest
 from jaxtyping import install_import_hook
 
-collect_ignore = ["caching.py", "sharded.py", "distributed.py"]  # programs that tests run
+collect_ignore = ["caching.py", "sharded.py", "distributed.py", "next.py"]  # programs, which tests or `make` run
 
 jax.config.update("jax_enable_x64", True)
 # what was compiled once is read from disk by the next run, in a third of the time; `make clean` removes it
