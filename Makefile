@@ -1,43 +1,53 @@
-# The two commands: `make demo` and `make test`. Each makes its virtual environment on first use;
-# a stamp file inside it that is newer than pyproject.toml means there is nothing to install.
+# The two commands: `make demo` and `make test`. Each makes its virtual environment on first use, one for each Python:
+# .venv for python3, .venv-3.13 with PYTHON=python3.13, a name or a path.
+# A stamp file inside it that is newer than pyproject.toml means there is nothing to install.
 
 PYTHON ?= python3
 WORKERS ?= 2
 NOTEBOOKS ?= notebooks
-JAX ?= 0.8.3
+JAX ?= 0.11.2
 N ?= 1000
 SEED ?= 0
 
-BIN := .venv/bin
-OLDEST := .venv-oldest/bin
-BENCH := .venv-bench/bin
+VENV := .venv$(patsubst python%,-%,$(filter-out python python3,$(notdir $(PYTHON))))
+BIN := $(VENV)/bin
+OLDEST := $(VENV)-oldest/bin
+NEXT := $(VENV)-next/bin
+BENCH := $(VENV)-bench/bin
 
-.PHONY: demo test test-oldest test-jax fuzz notebooks bench lint clean
+.PHONY: demo test suite test-oldest test-jax test-next fuzz notebooks bench lint clean
 
-demo: .venv/.demo
+demo: $(VENV)/.demo
 	$(BIN)/python -m node_jax demo
 
-test: lint
+test: lint suite
+
+suite: $(VENV)/.dev
 	$(BIN)/python -m pytest -n $(WORKERS)
 
-# XLA_FLAGS: jaxlib 0.6.2 compiles a comparison wrongly at the optimization level that tests/conftest.py asks for
-test-oldest: .venv-oldest/.test
-	XLA_FLAGS= $(OLDEST)/python -m pytest -n $(WORKERS)
+test-oldest: $(VENV)-oldest/.test
+	$(OLDEST)/python -m pytest -n $(WORKERS)
 
-# the newest of everything but JAX: make test-jax, or with another JAX=0.7.2
-test-jax: .venv-jax-$(JAX)/.test
-	XLA_FLAGS= .venv-jax-$(JAX)/bin/python -m pytest -n $(WORKERS)
+# the newest of everything but JAX: make test-jax, or with another JAX=0.10.1; from 0.11 on it needs PYTHON=python3.12
+test-jax: $(VENV)-jax-$(JAX)/.test
+	$(VENV)-jax-$(JAX)/bin/python -m pytest -n $(WORKERS)
+
+# a few solves with the JAX that comes next, if this Python has it: make PYTHON=python3.13 test-next
+test-next: $(VENV)-next/.made
+	$(NEXT)/python -m pip install --quiet --upgrade --pre jax jaxlib
+	$(NEXT)/python -m pip install --quiet --upgrade --editable .
+	$(NEXT)/python tests/next.py
 
 # random solves against what is known of them, kept in build/fuzz and continued there: make fuzz N=10000 SEED=0
-fuzz: .venv/.dev
+fuzz: $(VENV)/.dev
 	$(BIN)/python -m tests.fuzz --draws $(N) --seed $(SEED) --workers $(WORKERS)
 
 # where executed notebooks go: make NOTEBOOKS=build/notebooks notebooks leaves the stored ones alone
-notebooks: .venv/.notebooks
+notebooks: $(VENV)/.notebooks
 	$(BIN)/python notebooks/execute.py $(NOTEBOOKS)
 
 # all rows, stored and written into the docs; with ROW=word the rows whose names contain it, printed only
-bench: .venv-bench/.bench
+bench: $(VENV)-bench/.bench
 ifdef ROW
 	$(BENCH)/python -m benchmarks.run --row "$(ROW)"
 else
@@ -47,37 +57,37 @@ else
 	$(BENCH)/python -m benchmarks.guide
 endif
 
-lint: .venv/.dev
+lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
 
 clean:
-	rm -rf .venv .venv-oldest .venv-jax-* .venv-bench build dist .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf .venv .venv-* build dist .pytest_cache .ruff_cache .import_linter_cache
 	find node_jax tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.venv/.demo: pyproject.toml | .venv/.made
+$(VENV)/.demo: pyproject.toml | $(VENV)/.made
 	$(BIN)/python -m pip install --quiet --editable ".[demo]"
 	touch $@
 
-.venv/.dev: pyproject.toml | .venv/.made
+$(VENV)/.dev: pyproject.toml | $(VENV)/.made
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
-	touch .venv/.demo $@
+	touch $(VENV)/.demo $@
 
-.venv/.notebooks: pyproject.toml | .venv/.made
+$(VENV)/.notebooks: pyproject.toml | $(VENV)/.made
 	$(BIN)/python -m pip install --quiet --editable ".[notebooks]"
-	touch .venv/.demo $@
+	touch $(VENV)/.demo $@
 
-.venv-oldest/.test: pyproject.toml tests/oldest.txt | .venv-oldest/.made
+$(VENV)-oldest/.test: pyproject.toml tests/oldest.txt | $(VENV)-oldest/.made
 	$(OLDEST)/python -m pip install --quiet --constraint tests/oldest.txt --editable ".[test]"
 	touch $@
 
-.venv-jax-%/.test: pyproject.toml | .venv-jax-%/.made
-	.venv-jax-$*/bin/python -m pip install --quiet jax==$* jaxlib==$* --editable ".[test]"
+$(VENV)-jax-%/.test: pyproject.toml | $(VENV)-jax-%/.made
+	$(VENV)-jax-$*/bin/python -m pip install --quiet jax==$* jaxlib==$* --editable ".[test]"
 	touch $@
 
-.venv-bench/.bench: pyproject.toml | .venv-bench/.made
+$(VENV)-bench/.bench: pyproject.toml | $(VENV)-bench/.made
 	$(BENCH)/python -m pip install --quiet --editable ".[bench]"
 	touch $@
 

@@ -41,19 +41,19 @@ def _names(text: str) -> frozenset[str]:
 
 # What the emitter takes: not sorting, scattering, calls of libraries, and of products of matrices only the smallest.
 _COMPUTING = _names("""
-abs acos acosh add add_any and argmax argmin asin asinh atan atan2 atanh cbrt ceil clamp complex conj
-convert_element_type cos cosh div eq erf erf_inv erfc exp exp2 expm1 floor ge gt imag integer_pow is_finite le le_to
-log log1p logistic lt lt_to max min mul ne neg nextafter not or pow real reduce_and reduce_max reduce_min reduce_or
-reduce_prod reduce_sum rem round rsqrt select_n shift_left shift_right_arithmetic shift_right_logical sign sin sinh
-sqrt square sub tan tanh xor
+abs acos acosh add add_any and argmax argmin asin asinh atan atan2 atanh bitcast_convert_type cbrt ceil clamp complex
+conj convert_element_type cos cosh div eq erf erf_inv erfc exp exp2 expm1 floor ge gt imag integer_pow is_finite le
+le_to log log1p log2 logistic lt lt_to max min mul ne neg nextafter not one_minus_square or polynomial pow real
+reduce_and reduce_max reduce_min reduce_or reduce_prod reduce_sum rem round rsqrt select_n shift_left
+shift_right_arithmetic shift_right_logical sign sin sinh sqrt square sub tan tanh xor
 """)
 _MOVING = _names("""
-broadcast_in_dim concatenate copy copy_p dynamic_slice dynamic_update_slice expand_dims gather iota pad reshape rev
-slice split squeeze stack stop_gradient transpose unstack widened
+broadcast_in_dim concatenate copy dynamic_slice dynamic_update_slice empty empty2 gather iota name pad reshape rev slice
+split squeeze stack stop_gradient tile transpose unstack widened
 """)
 _NESTING = _names("""
-apart checkpoint closed_call cond custom_jvp_call custom_vjp_call jit optimization_barrier pjit platform_index remat
-remat2 scan while xla_metadata_value
+apart closed_call cond custom_jvp_call custom_vjp_call eval_jaxpr jit optimization_barrier platform_index remat2
+remat_opt scan while xla_metadata_value
 """)
 _TAKEN = _COMPUTING | _MOVING | _NESTING
 _DTYPES = set(map(np.dtype, _names("bool int32 int64 uint32 uint64 float32 float64 complex64 complex128")))

@@ -15,8 +15,6 @@ from jax.core import ShapedArray, Tracer
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
-EXPLICIT = jax.__version_info__ >= (0, 9)  # before, types do not always name their mesh
-
 
 def is_tracer(x: Any) -> bool:
     """Whether a value belongs to a transformation that is still going on."""
@@ -35,9 +33,7 @@ def varying_alike(leaves: Sequence) -> list:
 
     def cast(x):
         missing = tuple(union - axes(jax.typeof(x)))
-        if not missing:
-            return x
-        return lax.pcast(x, missing, to="varying") if hasattr(lax, "pcast") else lax.pvary(x, missing)  # pyright: ignore[reportAttributeAccessIssue]
+        return lax.pcast(x, missing, to="varying") if missing else x
 
     return list(map(cast, leaves))
 
@@ -59,7 +55,7 @@ def mapped(batched: Callable, args: Sequence, dims: Sequence, together: bool = F
     """
     sizes, spreads = zip(*(_along(x, d) for x, d in zip(args, dims, strict=True) if d is not None), strict=True)
     spread = next((s for s in spreads if s is not None), None)
-    if spread is None or not EXPLICIT:
+    if spread is None:
         return batched(sizes[0], *args)
     mesh, axis = spread
     names = axis if isinstance(axis, tuple) else (axis,)
@@ -106,8 +102,8 @@ def traced(f: Callable, *examples: Any) -> tuple[ClosedJaxpr, Any]:
 
 
 def _no_mesh() -> contextlib.AbstractContextManager:
-    mesh = jax.sharding.get_abstract_mesh() if EXPLICIT else None
-    if mesh is None or mesh.empty or AxisType.Manual in mesh.axis_types:
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or AxisType.Manual in mesh.axis_types:
         return contextlib.nullcontext()
     return jax.sharding.use_abstract_mesh(AbstractMesh((), ()))
 

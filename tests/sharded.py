@@ -124,17 +124,14 @@ def of_rectified(rate, states):
     return jnp.sum(jax.vmap(lambda z0: nj.odesolve(rectified, z0, 0.0, 1.0, max_steps=512).z1)(states) ** 3)
 
 
-if jax.__version_info__ >= (0, 9):  # before, types of arrays do not always name their mesh
-    mesh = jax.make_mesh(MESH.devices.shape, MESH.axis_names, axis_types=(AxisType.Explicit,))
-    wants = slopes(STATES, RATE), slopes(STATES, RATE, adjoint=nj.Backsolve()), jax.grad(of_rectified)(RATE, STATES)
-    with jax.set_mesh(mesh):
-        spread = jax.device_put(STATES, NamedSharding(mesh, ALONG))
-        report("explicit", batch, batch(STATES, RATE), spread, RATE, eager=True)
-        assert jax.typeof(batch(spread, RATE)).sharding.spec[0] == "solves"
-        report("explicit gradient", jax.grad(summed), slope, RATE, spread, eager=True)
-        report("explicit closure", jax.grad(of_rectified), wants[2], RATE, spread)
-        report(
-            "explicit gradients by Backsolve", functools.partial(slopes, adjoint=nj.Backsolve()), wants[1], spread, RATE
-        )
-        assert np.allclose(jax.jit(slopes)(spread, RATE), wants[0], rtol=1e-12)
-        print("explicit gradients: same")
+mesh = jax.make_mesh(MESH.devices.shape, MESH.axis_names, axis_types=(AxisType.Explicit,))
+wants = slopes(STATES, RATE), slopes(STATES, RATE, adjoint=nj.Backsolve()), jax.grad(of_rectified)(RATE, STATES)
+with jax.set_mesh(mesh):
+    spread = jax.device_put(STATES, NamedSharding(mesh, ALONG))
+    report("explicit", batch, batch(STATES, RATE), spread, RATE, eager=True)
+    assert jax.typeof(batch(spread, RATE)).sharding.spec[0] == "solves"
+    report("explicit gradient", jax.grad(summed), slope, RATE, spread, eager=True)
+    report("explicit closure", jax.grad(of_rectified), wants[2], RATE, spread)
+    report("explicit gradients by Backsolve", functools.partial(slopes, adjoint=nj.Backsolve()), wants[1], spread, RATE)
+    assert np.allclose(jax.jit(slopes)(spread, RATE), wants[0], rtol=1e-12)
+    print("explicit gradients: same")

@@ -8,6 +8,7 @@ import jaxlib.version
 import numpy as np
 import pytest
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 from jax.scipy import special
 
 import node_jax as nj
@@ -38,6 +39,12 @@ MOVING = [
     jax.nn.relu,
     jax.nn.softplus,
 ]
+NEWER = [  # operations that some versions of JAX have, and others not
+    lambda x: jnp.log2(1 + x * x) + jnp.polyval(jnp.ones(3), x) + jnp.copysign(x, -1.0),
+    lambda x: jnp.tile(x, 2)[1:5] + checkpoint_name(x, "here"),
+    lambda x: lax.switch(x[0].astype(jnp.int32) % 3, [jnp.sin, lambda x: x * x, jnp.tanh], x),
+    jax.checkpoint(lambda x: lax.scan(lambda c, y: (c * jnp.sin(y), jnp.cos(c)), 1.0, x)[0] * x),
+]
 FORWARD = [  # their transposes scatter or multiply cumulatively, or there are none
     lambda x: x[jnp.array([1, 0, 2, 2])] * jnp.prod(x) + jnp.nextafter(x, 1.0),
     lambda x: x * jnp.any(x > 0) * jnp.all(x > -9) * jnp.argmax(x) + jnp.argmin(x),
@@ -56,6 +63,12 @@ def compiled(fn, *args):
 
 def solved(f, steps=STEPS, **options):
     return lambda z, theta: nj.odesolve(f, z, 0.0, 1.0, theta, steps=steps, **options).z1
+
+
+def runs_loops(program):
+    """Whether a program has a loop that is not within one function: its kernels would run one by one."""
+    text = program.as_text()
+    return " while(" in text[text.index("\nENTRY ") :]
 
 
 @pytest.fixture
@@ -86,7 +99,7 @@ def test_of_a_newer_jaxlib_nothing_is_asked_and_one_warning_says_so(monkeypatch)
 Z, THETA = np.array([0.3, -0.5, 1.2, 0.7]), np.array(0.4)
 
 
-@pytest.mark.parametrize("functions", [ELEMENTWISE, MOVING], ids=["elementwise", "moving"])
+@pytest.mark.parametrize("functions", [ELEMENTWISE, MOVING, NEWER], ids=["elementwise", "moving", "newer"])
 @pytest.mark.parametrize("mode", ["solve", "gradient", "lanes"])
 def test_every_operation_that_is_taken_can_be_emitted(functions, mode, separately):
     if functions is MOVING and mode != "gradient":
@@ -99,6 +112,7 @@ def test_every_operation_that_is_taken_can_be_emitted(functions, mode, separatel
     }[mode]
     program = compiled(fn, z, THETA)
     assert (OURS in program.as_text()) == NEW
+    assert not (NEW and runs_loops(program))
     separately()
     other = compiled(lambda *args: fn(*args), z, THETA)
     assert OURS not in other.as_text()
@@ -214,9 +228,12 @@ def test_states_of_stages_are_computed_once_too():
 def test_lanes_lie_next_to_each_other():
     program = compiled(jax.vmap(lambda z: solved(neighbours)(z, THETA)), jnp.ones((64, 3)))
     shapes = boundaries(program)
+    states, slopes = shapes[::2], shapes[1::2]
+    assert set(states) == {"f64[3,64]{1,0}"}
+    # Before 0.12 XLA gave all calls the layout of their axes; now slopes lie as the field computes them, lane by lane.
+    # Forced back by `jax.experimental.layout` solves of 8 to 1,024 lanes took 0.83 to 1.1 of the time, most of them 1.
     if jaxlib.version.__version_info__[:2] < (0, 12):
-        assert set(shapes) == {"f64[3,64]{1,0}"}
-    assert shapes.count("f64[3,64]{1,0}") >= len(shapes) / 2  # XLA of jaxlib 0.12 turns half of them round
+        assert set(slopes) == set(states)
 
 
 def test_a_step_transposes_no_states():
@@ -246,8 +263,7 @@ def test_the_adaptive_solve_and_its_way_back_are_compiled_functions(name):
     solve = solved(lambda z, t, theta: -theta * z, steps=nj.Adaptive())
     z = jnp.ones(2) if name == "alone" else jnp.ones((8, 2))
     program = compiled(WAYS_BACK[name](solve), z, jnp.ones(()))
-    text = program.as_text()
-    assert " while(" not in text[text.index("\nENTRY ") :]  # the kernels of such a loop would run one by one
+    assert not runs_loops(program)
 
 
 @pytest.mark.skipif(not NEW, reason="a jaxlib that was not tried")

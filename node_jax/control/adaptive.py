@@ -184,7 +184,7 @@ class Adaptive(eqx.Module):
         ratio = self._estimate(step, tolerance).astype(dtype)
         # Apart, as is `accepted`: on a CPU each count of steps would take the step once more.
         moved = apart(tree.largest(tree.divide(tree.subtract(step.z1, z), tolerance), dtype))
-        good = ~jnp.isnan(ratio) & jnp.isfinite(moved)  # jaxlib 0.6.2 takes `ratio >= 0` to hold for NaN
+        good = ~jnp.isnan(ratio) & jnp.isfinite(moved)
         stalled, streak = control.counts >> 3, control.counts & 7
         digits = float(jnp.finfo(tree.real_dtype(z)).eps)
         silent = (ratio <= 0.25 * digits * moved) | ((control.unseen < 0) & (moved <= 1))
