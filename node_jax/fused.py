@@ -230,7 +230,7 @@ def room(jaxpr: Any) -> int:
     """Return for how many lanes a loop around this computation of one would be one function."""
     eqns = [eqn for eqn in equations(jaxpr) if eqn.primitive.name in _COMPUTING]
     sizes = [x.aval.size for eqn in eqns for x in (*eqn.invars, *eqn.outvars)] + [x.aval.size for x in jaxpr.outvars]
-    return LARGEST // max(1, *sizes) if _is_emitted(jaxpr) else 0
+    return LARGEST // max([1, *sizes]) if _is_emitted(jaxpr) else 0
 
 
 def multiplies(jaxpr: Any) -> bool:
