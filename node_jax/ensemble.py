@@ -17,22 +17,23 @@ from node_jax.types import PyTree
 NARROW, WIDE = 64, 256  # most lanes that step together on a CPU, in a loop that is one function and in others: measured
 MEMORY = 4 * 2**30  # bytes for what a gradient keeps, on a device that does not say how much it has
 
-_lowered_for: contextvars.ContextVar[str | None] = contextvars.ContextVar("lowered_for", default=None)
+_for_cpu: contextvars.ContextVar[bool | None] = contextvars.ContextVar("for_cpu", default=None)
 
 
 @contextlib.contextmanager
-def lowered_for(platform: str):
-    """Say which platform a program is lowered for: until then it is that of the default backend."""
-    token = _lowered_for.set(platform)
+def lowered_for(cpu: bool):
+    """Say whether a program is lowered for a CPU: until then it is what the default backend is."""
+    token = _for_cpu.set(cpu)
     try:
         yield
     finally:
-        _lowered_for.reset(token)
+        _for_cpu.reset(token)
 
 
 def on_cpu() -> bool:
     """Whether the program that is traced or lowered is one for a CPU, as far as is known."""
-    return (_lowered_for.get() or jax.default_backend()) == "cpu"
+    known = _for_cpu.get()
+    return jax.default_backend() == "cpu" if known is None else known
 
 
 def width_of(problem: Problem) -> int | float:
@@ -46,8 +47,7 @@ def width_of(problem: Problem) -> int | float:
 
 def memory() -> int:
     """Return the bytes that a gradient may keep on a device that is no CPU: half of what it has."""
-    known = _lowered_for.get() in (None, jax.default_backend())
-    stats = jax.local_devices()[0].memory_stats() if known else None
+    stats = None if jax.default_backend() == "cpu" else jax.local_devices()[0].memory_stats()
     return stats["bytes_limit"] // 2 if stats and "bytes_limit" in stats else MEMORY
 
 
@@ -124,40 +124,6 @@ def restored(values: PyTree, lanes: Sequence[int], plan: Plan) -> PyTree:
         return x.transpose(*range(len(shape)), *back)
 
     return jax.tree.map(leaf, values)
-
-
-class Packed(NamedTuple):
-    """Values of all lanes, one array of rows for each dtype: they are moved between lanes by one gather each."""
-
-    rows: list[jax.Array]
-
-    @staticmethod
-    def of(values: PyTree, lanes: int) -> "Packed":
-        """Pack leaves with that many lane axes at their end."""
-        groups: dict = {}
-        for x in jax.tree.leaves(values):
-            groups.setdefault(x.dtype, []).append(x.reshape(-1, *x.shape[x.ndim - lanes :]))
-        return Packed([jnp.concatenate(group) for group in groups.values()])
-
-    def unpack(self, like: PyTree, lanes: int) -> PyTree:
-        """Invert `of`; `like` has the structure, the dtypes and the shapes of entries."""
-        streams, used = {x.dtype: x for x in self.rows}, dict.fromkeys((x.dtype for x in self.rows), 0)
-
-        def leaf(x):
-            shape, first = x.shape[: x.ndim - lanes], used[x.dtype]
-            used[x.dtype] += math.prod(shape)
-            rows = streams[x.dtype][first : used[x.dtype]]
-            return rows.reshape(*shape, *rows.shape[1:])
-
-        return jax.tree.map(leaf, like)
-
-    def take(self, i: jax.Array) -> "Packed":
-        """Return the values of lane `i`, all lane axes taken as one."""
-        return jax.tree.map(lambda x: column(x, i, x.ndim - 1), self)
-
-    def put(self, i: jax.Array, some: "Packed") -> "Packed":
-        """Write the values of lane `i`."""
-        return jax.tree.map(lambda x, y: put_column(x, y, i, x.ndim - 1), self, some)
 
 
 def column(x: jax.Array, i: jax.Array, axes: int) -> jax.Array:

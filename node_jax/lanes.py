@@ -52,12 +52,12 @@ def solve(problem: Problem, adjoint, leaves: Sequence[jax.Array]) -> Outcome:
 def _lower(primitive: Primitive, fn: Callable) -> None:
     """Lower a primitive as the code of one device, which knows nothing of others."""
     for platform in (None, "cpu"):
-        mlir.register_lowering(primitive, without_order(_lowering(fn, platform or "no CPU")), platform=platform)
+        mlir.register_lowering(primitive, without_order(_lowering(fn, platform == "cpu")), platform=platform)
 
 
-def _lowering(fn: Callable, platform: str) -> Callable:
+def _lowering(fn: Callable, cpu: bool) -> Callable:
     def on(*args, **params):
-        with lowered_for(platform):
+        with lowered_for(cpu):
             return fn(*args, **params)
 
     lowered = mlir.lower_fun(on, multiple_results=True)

@@ -57,7 +57,7 @@ class Queue(NamedTuple):
 
     each: Each
     width: int  # lanes of a queue
-    first: Progress  # of all trajectories
+    begun: Progress  # of all trajectories
     start: Start
     order: jax.Array | None  # trajectories as they are loaded, one queue after the other; None: as they are
 
@@ -87,23 +87,23 @@ class Queue(NamedTuple):
     def empty(self, tables: PyTree) -> State:
         """Return lanes without trajectories; the columns of tables that they write are those of different ones."""
         shape = (*reversed(self.lanes[1:]), self.width)
-        number = self.first.status
-        every = Lanes(self.first, self.start.counts, self.start.leaves, number, number, number > 0)
+        number = self.begun.status
+        every = Lanes(self.begun, self.start.counts, self.start.leaves, number, number, number > 0)
         lanes = jax.tree.map(lambda x: jnp.zeros((*x.shape[: x.ndim - len(shape)], *shape), x.dtype), every)
         lanes = lanes._replace(
             p=lanes.p._replace(status=jnp.full(shape, Status.SUCCESS, jnp.int32)),
             who=jnp.broadcast_to(jnp.arange(self.width, dtype=jnp.int32), shape),
             since=jnp.full(shape, -1, jnp.int32),
         )
-        done = jax.tree.map(jnp.zeros_like, results(self.first, self.start.counts, number))
+        done = jax.tree.map(jnp.zeros_like, results(self.begun, self.start.counts, number))
         return State(lanes, tables, done, jnp.zeros(math.prod(shape[:-1]), jnp.int32), jnp.zeros((), jnp.int32))
 
-    def taken(self, values: PyTree, i: jax.Array) -> PyTree:
-        """Return those of lane `i`, all lane axes taken as one."""
+    def of_lane(self, values: PyTree, i: jax.Array) -> PyTree:
+        """Return the values of lane `i`, all lane axes taken as one."""
         return jax.tree.map(lambda x: column(x, i, len(self.lanes)), values)
 
-    def put(self, values: PyTree, some: PyTree, i: jax.Array) -> PyTree:
-        """Write those of lane `i`."""
+    def with_lane(self, values: PyTree, some: PyTree, i: jax.Array) -> PyTree:
+        """Put `some` there."""
         return jax.tree.map(lambda x, y: put_column(x, y, i, len(self.lanes)), values, some)
 
     def running(self, state: State) -> jax.Array:
@@ -126,27 +126,27 @@ class Queue(NamedTuple):
         new = (state.lanes.since < 0).reshape(-1)
         i = jnp.argmax(self.unserved(state).reshape(-1).astype(jnp.int32) + new).astype(jnp.int32)
         first = i // self.width * self.total
-        lane = self.taken(state.lanes, i)
+        lane = self.of_lane(state.lanes, i)
         idle = state.turn - lane.since - lane.p.accepted - lane.p.rejected
-        done = self.put(state.done, results(lane.p, lane.counts, idle), first + lane.who)
+        done = self.with_lane(state.done, results(lane.p, lane.counts, idle), first + lane.who)
 
         place = column(state.taken, i // self.width, 1)
         more = place < self.total
         following = self.loaded(first, jnp.minimum(place, self.total - 1), state.turn)
         following = tree.where(more, following, lane)._replace(owes=more)
-        lanes = self.put(state.lanes, following, i)
+        lanes = self.with_lane(state.lanes, following, i)
         return state._replace(lanes=lanes, done=done, taken=put_column(state.taken, place + more, i // self.width, 1))
 
     def loaded(self, first: jax.Array, place: jax.Array, turn: jax.Array) -> Lanes:
         """Return a lane with the trajectory at this place of the queue whose columns begin at `first`."""
         who = place if self.order is None else column(self.order, first + place, 1)
-        start: Start = self.taken(self.start, first + who)
+        start: Start = self.of_lane(self.start, first + who)
         leaves, shared = tree.replaced(self.each.leaves, self.own, start.leaves), iter(start.shared)
         t, *z = (leaves[i] if self.own[i] else next(shared) for i in _places(self.each))
-        zero = jax.tree.map(lambda x: jnp.zeros((), x.dtype), self.first._replace(z=(), memory=(), control=()))
+        zero = jax.tree.map(lambda x: jnp.zeros((), x.dtype), self.begun._replace(z=(), memory=(), control=()))
         p = zero._replace(
             t=Time(t, jnp.zeros_like(t)),
-            z=jax.tree.unflatten(jax.tree.structure(self.first.z), z),
+            z=jax.tree.unflatten(jax.tree.structure(self.begun.z), z),
             memory=start.memory,
             control=start.control,
             status=start.status,

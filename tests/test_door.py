@@ -191,3 +191,19 @@ def test_a_model_shows_its_times_its_method_and_its_steps():
     for text in ("field=MLPField(", "t0=0.0", "t1=2.0", "method=tsit5", "steps=Fixed(n=40)"):
         assert text in repr(model)
     assert eqx.tree_equal(model, jax.tree.map(lambda x: x, model))
+
+
+def test_other_values_and_tolerances_do_not_compile_again():
+    traced = []
+
+    def field(z, t, rate):
+        traced.append(t)
+        return -rate * z
+
+    def solve(z0, t1, rate, rtol):
+        return nj.odesolve(field, z0, 0.0, t1, rate, steps=nj.Adaptive(rtol)).z1
+
+    solve(1.0, 1.0, 2.0, 1e-6)
+    once = len(traced)
+    np.testing.assert_allclose(solve(3.0, 0.5, 4.0, 1e-8), 3 * np.exp(-2.0), rtol=1e-6)
+    assert len(traced) == once
