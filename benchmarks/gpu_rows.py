@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 
 from benchmarks import peers, problems
@@ -35,7 +36,8 @@ def left_out() -> dict:
 
 def makers(lanes: bool, slope: bool) -> dict:
     """Return who takes part: package -> (task -> function)."""
-    ours = {"lockstep": LOCKSTEP} if lanes else {}
+    # solves step together by default on all devices but a CPU; gradients may go in chunks
+    ours = {"lockstep": LOCKSTEP} if lanes and (slope or jax.default_backend() == "cpu") else {}
     torch = {} if TORCH is None else TORCH.GRADIENT if slope else TORCH.FORWARD
     if slope:
         ours = {name: lambda task, make=make: gradient(make(task)) for name, make in ours.items()}

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from node_jax.fused import during
 from node_jax.integrate import Each
 from node_jax.problem import Problem
 from node_jax.types import PyTree
@@ -20,14 +21,9 @@ MEMORY = 4 * 2**30  # bytes for what a gradient keeps, on a device that does not
 _for_cpu: contextvars.ContextVar[bool | None] = contextvars.ContextVar("for_cpu", default=None)
 
 
-@contextlib.contextmanager
-def lowered_for(cpu: bool):
-    """Say whether a program is lowered for a CPU: until then it is what the default backend is."""
-    token = _for_cpu.set(cpu)
-    try:
-        yield
-    finally:
-        _for_cpu.reset(token)
+def lowered_for(cpu: bool) -> contextlib.AbstractContextManager:
+    """Say for a while whether a program is lowered for a CPU: until then it is what the default backend is."""
+    return during(_for_cpu, cpu)
 
 
 def on_cpu() -> bool:

@@ -167,13 +167,18 @@ def tried() -> bool:
 
 
 @contextlib.contextmanager
-def plain():
-    """Ask nothing of XLA."""
-    token = _refused.set(True)
+def during(variable: contextvars.ContextVar, value: Any):
+    """Give a variable this value for a while."""
+    token = variable.set(value)
     try:
         yield
     finally:
-        _refused.reset(token)
+        variable.reset(token)
+
+
+def plain() -> contextlib.AbstractContextManager:
+    """Ask nothing of XLA for a while."""
+    return during(_refused, True)
 
 
 def why_not() -> str:
@@ -228,9 +233,11 @@ def _of_cpu(params: dict) -> Any:
 
 def room(jaxpr: Any) -> int:
     """Return for how many lanes a loop around this computation of one would be one function."""
-    eqns = [eqn for eqn in equations(jaxpr) if eqn.primitive.name in _COMPUTING]
-    sizes = [x.aval.size for eqn in eqns for x in (*eqn.invars, *eqn.outvars)] + [x.aval.size for x in jaxpr.outvars]
-    return LARGEST // max([1, *sizes]) if _is_emitted(jaxpr) else 0
+    eqns = list(equations(jaxpr))
+    if not (tried() and all(map(_known, eqns))):
+        return 0
+    arrays = [x for eqn in eqns if eqn.primitive.name in _COMPUTING for x in (*eqn.invars, *eqn.outvars)]
+    return LARGEST // max([1, *(x.aval.size for x in (*arrays, *jaxpr.outvars))])
 
 
 def multiplies(jaxpr: Any) -> bool:

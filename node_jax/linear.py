@@ -121,10 +121,13 @@ class Call(NamedTuple):
 
         On a device where all would, these are as many as it has memory for, by what the adjoint keeps of each.
         """
-        width, problem, each = width_of(self.problem), self.problem, self.each_of_shapes(leaves)
+        width, problem = width_of(self.problem), self.problem
+        if width < math.inf or problem.lane_width is not None:
+            return width
+        each = self.each_of_shapes(leaves)
         inputs = problem.unflatten(each.leaves)
         limit = inputs.steps.trials(problem.max_steps)
-        if width < math.inf or problem.lane_width is not None or limit is None:
+        if limit is None:
             return width
         count, sizes = math.prod(self.lanes), 0 if inputs.steps.exact_times else limit * inputs.t0.dtype.itemsize
         state = _bytes_of_states(each) // count
