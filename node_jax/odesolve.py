@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from node_jax import arguments, lanes, tree
+from node_jax import arguments, lanes, placement, tree
 from node_jax.adjoints.checkpointed import Checkpointed
 from node_jax.adjoints.reversible import Reversible
 from node_jax.checks import find_lost, lanes_in_front, standard, trusting, watching
@@ -25,6 +25,18 @@ from node_jax.times import blur, time_dtype
 from node_jax.types import PyTree, Status, VectorField
 
 
+class _Replaced(NamedTuple):
+    """A number that is given as a value too: compilations do not differ by it."""
+
+    number: int
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Replaced)
+
+    def __hash__(self) -> int:
+        return 0
+
+
 class _Static(NamedTuple):
     """Everything about a call that a new compilation depends on."""
 
@@ -32,7 +44,7 @@ class _Static(NamedTuple):
     fixed: tuple  # leaves that are not arrays
     method: ExplicitRK
     adjoint: Any
-    max_steps: int | None
+    max_steps: int | _Replaced | None
     lane_width: int | float | None
     outside: tuple = ()  # what the functions among them read
 
@@ -133,7 +145,7 @@ def _complaint(t0: Any, t1: Any, steps: Any, save: Any) -> str | None:
 
 
 def _solved(*args, **options) -> Solution:
-    static, dynamic = prepare(*args, **options)
+    static, dynamic = _with_limit(*prepare(*args, **options))
     if jax.config.jax_check_tracer_leaks:  # pyright: ignore[reportAttributeAccessIssue]
         # a cache that keeps a function keeps the values of a transformation that the function closes over
         return jax.jit(functools.partial(_solve, static))(dynamic)
@@ -176,8 +188,19 @@ def prepare(
     return _Static(structure, fixed, method, adjoint, max_steps, lane_width, outside), dynamic
 
 
+def _with_limit(static: _Static, dynamic: list) -> tuple[_Static, list]:
+    """Give the limit on trials as a value outside all transformations; a derivative has a history as long as it."""
+    limit = static.max_steps
+    if not isinstance(limit, int) or not placement.outermost():
+        return static, dynamic
+    return static._replace(max_steps=_Replaced(limit)), [*dynamic, np.int32(min(limit, np.iinfo(np.int32).max))]
+
+
 def problem_of(static: _Static, dynamic: list) -> tuple[Problem, list, PyTree]:
     """Return the problem by structure and by value, and theta."""
+    max_steps, limit = static.max_steps, None
+    if isinstance(max_steps, _Replaced):
+        max_steps, (*dynamic, limit) = max_steps.number, dynamic
     leaves = [x if d is None else d for x, d in zip(static.fixed, dynamic, strict=True)]
     f, theta, z0, t0, t1, steps, save, order = jax.tree.unflatten(static.structure, leaves)
     arrays, rigid = eqx.partition(f, eqx.is_array)
@@ -191,13 +214,13 @@ def problem_of(static: _Static, dynamic: list) -> tuple[Problem, list, PyTree]:
         return call(theta[count:], z, t, jax.tree.unflatten(params_structure, theta[:count]))
 
     numbers = [jnp.asarray(p) for p in params + field.consts]
-    inputs = Inputs(z0, t0, t1, numbers, steps.aligned(t0, t1), save, order)
+    inputs = Inputs(z0, t0, t1, numbers, steps.aligned(t0, t1), save, order, limit)
     flat, structure = jax.tree.flatten(inputs)
     timed = field.used[len(jax.tree.leaves(z0))]
     unflatten = functools.partial(_unflatten, structure)
     method = static.adjoint.scheme(static.method) if isinstance(static.adjoint, Reversible) else static.method
     known = {"lane_width": static.lane_width, "multiplies": field.multiplies, "room": field.room}
-    problem = Problem(with_params, timed, method, static.max_steps, unflatten, **known)
+    problem = Problem(with_params, timed, method, max_steps, unflatten, **known)
     return problem, flat, theta
 
 

@@ -12,13 +12,18 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.core import ShapedArray, Tracer
-from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
+from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, find_top_trace
 from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
 
 def is_tracer(x: Any) -> bool:
     """Whether a value belongs to a transformation that is still going on."""
     return isinstance(x, Tracer)
+
+
+def outermost() -> bool:
+    """Whether no transformation is going on; False, which costs a compilation, where JAX calls that otherwise."""
+    return type(find_top_trace(())).__name__ == "EvalTrace"
 
 
 def axes(aval: Any) -> frozenset:

@@ -25,6 +25,7 @@ class Inputs(NamedTuple):
     steps: Any
     save: Any
     order: Any = None  # what a lane is expected to cost; None: not known
+    limit: Any = None  # most trials of a lane; None: `max_steps` of the problem
 
     @property
     def sign(self) -> jax.Array:
@@ -147,11 +148,16 @@ def at_stages(problem: Problem, inputs: Inputs, t: jax.Array) -> VectorField:
     return field if problem.multiplies else lambda z, time, theta: field(apart(z), time, theta)
 
 
+def _limit(problem: Problem, inputs: Inputs) -> Any:
+    """Return the most trials of a lane; None if nothing bounds them."""
+    return inputs.steps.trials(problem.max_steps if inputs.limit is None else inputs.limit)
+
+
 def begin(problem: Problem, inputs: Inputs) -> Progress:
     """Check the values and choose the first step."""
-    z0, t0, t1, theta, steps, save, _ = inputs
+    z0, t0, t1, theta, steps, save, *_ = inputs
     field = visible(problem.field, steps, t0, inputs.sign)
-    control, memory = steps.first(problem.method, field, z0, t0, t1, theta, steps.trials(problem.max_steps))
+    control, memory = steps.first(problem.method, field, z0, t0, t1, theta, _limit(problem, inputs))
     valid = jnp.isfinite(t0) & jnp.isfinite(t1) & steps.valid(t0, t1) & save.valid(t0, t1)
     finite = tree.all_finite(z0) & tree.all_finite(memory)
     # prescribed steps are taken on a way of no length too: the derivatives in the times are theirs
@@ -175,7 +181,7 @@ def begin(problem: Problem, inputs: Inputs) -> Progress:
 
 def attempt(problem: Problem, inputs: Inputs, p: Progress) -> tuple[Progress, tuple[Trial, jax.Array]]:
     """Try one step; a lane that is done stays as it is. Also say whether the step ended at a breakpoint."""
-    _, t0, t1, theta, steps, save, _ = inputs
+    _, t0, t1, theta, steps, save, *_ = inputs
     live = p.status == RUNNING
     proposal: Proposal = steps.propose(p.control, p.t, p.accepted, t0, t1)
     field = at_stages(problem, inputs, p.t.high)
@@ -188,7 +194,7 @@ def attempt(problem: Problem, inputs: Inputs, p: Progress) -> tuple[Progress, tu
     failure = verdict.failure
     if save.capacity is not None:
         failure = jnp.where((failure == Status.SUCCESS) & (done >= save.capacity), Status.CAPACITY, failure)
-    limit = steps.trials(problem.max_steps)
+    limit = _limit(problem, inputs)
     if limit is not None and not steps.exact_times:
         spent = (failure == Status.SUCCESS) & (done + rejected >= limit)
         failure = jnp.where(spent, Status.MAX_STEPS, failure)

@@ -207,3 +207,32 @@ def test_other_values_and_tolerances_do_not_compile_again():
     once = len(traced)
     np.testing.assert_allclose(solve(3.0, 0.5, 4.0, 1e-8), 3 * np.exp(-2.0), rtol=1e-6)
     assert len(traced) == once
+
+
+def test_another_limit_does_not_compile_again_and_holds():
+    traced = []
+
+    def field(z, t, rate):
+        traced.append(t)
+        return -rate * z
+
+    def solve(max_steps):
+        return nj.odesolve(field, 1.0, 0.0, 10.0, 1.0, max_steps=max_steps, throw=False)
+
+    assert solve(4096).ok
+    once = len(traced)
+    assert solve(9).status == nj.Status.MAX_STEPS
+    assert solve(9).stats.accepted + solve(9).stats.rejected == 9
+    assert solve(100_000).ok
+    assert len(traced) == once
+
+
+def test_a_limit_bounds_the_history_of_a_field_that_closes_over_what_moves():
+    def total(k):
+        def field(z, t, _):
+            return -k["rate"] * z
+
+        ends = [nj.odesolve(field, 1.0, 0.0, 5.0, max_steps=n, throw=False) for n in (8, 4096)]
+        return jnp.where(ends[0].ok, ends[0].z1, 0.0) + ends[1].z1
+
+    np.testing.assert_allclose(jax.grad(total)({"rate": 1.0})["rate"], -5 * np.exp(-5.0), rtol=1e-4)

@@ -74,7 +74,7 @@ class Adaptive(eqx.Module):
     times = ("breakpoints",)
     exact_times = False  # step sizes are constants of the gradient
 
-    def trials(self, max_steps: int | None) -> int | None:
+    def trials(self, max_steps: Any) -> Any:
         """Upper bound on the trials of one lane."""
         return max_steps
 
@@ -130,7 +130,7 @@ class Adaptive(eqx.Module):
         # On an error estimate that says nothing, a step grows at first, and up to about a thousandth of the way or what
         # resolves a tangent. From a state at rest that holds for all steps that move it by less than the tolerance, the
         # first of them included.
-        few = 1000 if limit is None else min(1000, max(1, limit // 4))
+        few = 1000 if limit is None else jnp.clip(limit // 4, 1, 1000).astype(t0.dtype)
         resolving = jnp.fmax(span / few, self._resolving(method.error_order).astype(t0.dtype) * tangent)
         size = jnp.where(rests, jnp.minimum(size, resolving), size)
         size = jnp.clip(size, self._least(t0, t1), self.max_step)
