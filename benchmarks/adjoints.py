@@ -1,9 +1,9 @@
 """Gradient strategies: error, memory, time and number of replays, beside diffrax and jax.experimental.ode, in one run.
 
-    python -m benchmarks.adjoints [--parts error,steps,lanes,single,width,law] [--rounds N] [--out FILE] [--figures DIR]
+    python -m benchmarks.adjoints [--parts error,steps,lanes,single,width,law] [--rounds N] [--out FILE]
 
-Results of parts that are not run stay in the file. `benchmarks.figures` draws what is stored, `benchmarks.guide` writes
-the tables of docs/gradients.md from it. float64 where a part does not say otherwise.
+Results of parts that are not run stay in the file, of which `benchmarks.guide` makes the tables and figures of
+docs/gradients.md. float64 where a part does not say otherwise.
 """
 
 import argparse
@@ -21,11 +21,10 @@ import jax.numpy as jnp
 from jax.experimental.ode import odeint
 
 import node_jax as nj
-from benchmarks import figures, problems, timing
+from benchmarks import problems, stored, timing
 from benchmarks.peers import gradient, over_lanes
 from node_jax.adjoints.slots import buffers
 
-ROOT = pathlib.Path(__file__).parent.parent
 TOLERANCES = [10.0**-k for k in range(3, 11)]
 LENGTHS = (100, 1_000, 10_000, 100_000)
 WIDTHS = (8, 32, 128, 256)
@@ -365,27 +364,25 @@ PARTS = {
 
 
 def main():
-    """Run the parts that were asked for, store them beside the others, and draw."""
+    """Run the parts that were asked for, and store them beside the others."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--parts", default=",".join(PARTS), help="which parts to run, separated by commas")
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--out", type=pathlib.Path, default=ROOT / "benchmarks" / "results" / "adjoints.json")
-    parser.add_argument("--figures", type=pathlib.Path, default=ROOT / "docs" / "figures")
+    parser.add_argument("--out", type=pathlib.Path, default=stored.here() / "adjoints.json")
     options = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
-    stored = json.loads(options.out.read_text()) if options.out.exists() else {"parts": {}}
+    content = json.loads(options.out.read_text()) if options.out.exists() else {"parts": {}}
     about = timing.machine("jax", "jaxlib", "diffrax") | {"node-jax": nj.__version__}
     for name in options.parts.split(","):
         begin = time.perf_counter()
         results = PARTS[name](options.rounds)
         print(f"{name}: {len(results)} rows in {time.perf_counter() - begin:.0f} s", flush=True)
-        stored["parts"][name] = {"about": PARTS[name].__doc__, "machine": about, "results": results}
-        stored["targets"] = targets(stored["parts"])
-        options.out.parent.mkdir(exist_ok=True)
-        options.out.write_text(json.dumps(stored, indent=1) + "\n")
-    for row in stored["targets"]:
+        content["parts"][name] = {"about": PARTS[name].__doc__, "machine": about, "results": results}
+        content["targets"] = targets(content["parts"])
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps(content, indent=1) + "\n")
+    for row in content["targets"]:
         print(f"{'met   ' if row['met'] else 'MISSED'} {row['value']:8.3g} of {row['target']:5.3g}  {row['claim']}")
-    figures.draw(stored["parts"], options.figures)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,10 @@
 """What is stored of accelerators, in Markdown: checks and rows of each card, and an earlier measurement."""
 
 import json
-import pathlib
 
 from benchmarks import report
+from benchmarks.stored import RESULTS
 
-RESULTS = pathlib.Path(__file__).parent / "results"
 EARLIER = RESULTS / "gpu_earlier.json"
 NOT_MEASURED = "Not measured with this version: no card has stored results of `python -m benchmarks.gpu`."
 

@@ -1,9 +1,5 @@
-"""Draw the stored results of `benchmarks.adjoints` into docs/figures.
+"""Figures of what `benchmarks.adjoints` stored."""
 
-python -m benchmarks.figures
-"""
-
-import json
 import pathlib
 
 import matplotlib
@@ -12,7 +8,6 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.ticker import LogLocator, NullFormatter
 
-ROOT = pathlib.Path(__file__).parent.parent
 # Okabe and Ito, Color universal design, 2008; ours are solid lines, those of others dashed
 LOOKS = {
     "Checkpointed()": ("#0072B2", "o", "-"),
@@ -130,8 +125,3 @@ def draw(parts: dict, folder: pathlib.Path):
                 figure = make(parts[part]["results"])
                 figure.savefig(folder / f"{name}.png", metadata={"Software": None})
                 plt.close(figure)
-
-
-if __name__ == "__main__":
-    stored = json.loads((ROOT / "benchmarks" / "results" / "adjoints.json").read_text())
-    draw(stored["parts"], ROOT / "docs" / "figures")

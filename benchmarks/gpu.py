@@ -18,8 +18,8 @@ import jax
 
 import node_jax as nj
 from benchmarks import gpu_checks, gpu_rows, measure, timing
+from benchmarks.stored import RESULTS
 
-RESULTS = pathlib.Path(__file__).parent / "results"
 LANES, FEW = 64, 8  # of a check, and of a small one
 BUDGET = 0.5  # seconds of calls of each package in a row
 PRECISION = "float32"  # of products of matrices: what PyTorch takes by default, and JAX on a GPU does not

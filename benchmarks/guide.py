@@ -1,14 +1,15 @@
-"""Write the tables of docs/gradients.md from the stored result of `benchmarks.adjoints`, between their markers.
+"""Write the tables of docs/gradients.md from what `benchmarks.adjoints` stored with the newest JAX, and draw it.
 
 python -m benchmarks.guide
 """
 
 import json
-import pathlib
 import re
 
-ROOT = pathlib.Path(__file__).parent.parent
-STORED = ROOT / "benchmarks" / "results" / "adjoints.json"
+from benchmarks import figures, stored
+from benchmarks.stored import ROOT
+
+STORED = stored.newest() / "adjoints.json"
 GUIDE = ROOT / "docs" / "gradients.md"
 SHOWN = (1e-4, 1e-6, 1e-8, 1e-10)  # tolerances
 
@@ -112,11 +113,11 @@ TABLES = {
 }
 
 
-def filled(guide: str, stored: dict) -> str:
+def filled(guide: str, content: dict) -> str:
     """Return the guide with every table put between its markers."""
     for part, table in TABLES.items():
         begin = f"<!-- begin {part} -->"
-        text = f"{begin}\n{table(stored['parts'][part])}\n<!-- end -->"
+        text = f"{begin}\n{table(content['parts'][part])}\n<!-- end -->"
         guide, count = re.subn(f"{re.escape(begin)}.*?<!-- end -->", lambda _, text=text: text, guide, flags=re.DOTALL)
         if count != 1:
             raise ValueError(f"docs/gradients.md needs {begin} ... <!-- end --> once, found it {count} times")
@@ -124,4 +125,6 @@ def filled(guide: str, stored: dict) -> str:
 
 
 if __name__ == "__main__":
-    GUIDE.write_text(filled(GUIDE.read_text(), json.loads(STORED.read_text())))
+    found = json.loads(STORED.read_text())
+    GUIDE.write_text(filled(GUIDE.read_text(), found))
+    figures.draw(found["parts"], ROOT / "docs" / "figures")

@@ -20,10 +20,10 @@ import numpy as np
 
 import node_jax as nj
 from benchmarks import timing
+from benchmarks.stored import RESULTS, ROOT
 
-ROOT = pathlib.Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
-import problems  # noqa: E402
+import problems
 
 METHODS = {
     "tsit5": (nj.tsit5, diffrax.Tsit5()),
@@ -91,7 +91,7 @@ def record(problem, name):
 def main():
     """Print and store all rows; name those where node_jax evaluates more."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=pathlib.Path, default=ROOT / "benchmarks" / "results" / "nfe.json")
+    parser.add_argument("--out", type=pathlib.Path, default=RESULTS / "nfe.json")
     options = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
     rows = []

@@ -3,7 +3,7 @@
 python -m benchmarks.run [--row WORD] [--group NAME] [--dtype float32|float64] [--rounds N] [--out FOLDER]
 """
 
-from benchmarks import counted, host_peers, peers, suite
+from benchmarks import counted, host_peers, peers, stored, suite
 from benchmarks.rows import Packages
 
 EVERY = Packages(
@@ -13,4 +13,4 @@ EVERY = Packages(
 )
 
 if __name__ == "__main__":
-    suite.run(suite.options_of(__doc__).parse_args(), EVERY, suite.RESULTS)
+    suite.run(suite.options_of(__doc__).parse_args(), EVERY, stored.here())

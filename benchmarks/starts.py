@@ -8,7 +8,6 @@ writes benchmarks/results/starts.json and the table of docs/ensembles.md between
 import argparse
 import functools
 import json
-import pathlib
 import re
 import statistics
 
@@ -19,9 +18,9 @@ import numpy as np
 from benchmarks import problems, timing
 from benchmarks.guide import amount, markdown, where
 from benchmarks.peers import Task, node_jax, with_diffrax
+from benchmarks.stored import RESULTS, ROOT
 
-ROOT = pathlib.Path(__file__).parent.parent
-STORED = ROOT / "benchmarks" / "results" / "starts.json"
+STORED = RESULTS / "starts.json"
 PAGE = ROOT / "docs" / "ensembles.md"
 STARTS = 2400
 SIZES = (2, 32, 32, 2)

@@ -12,7 +12,6 @@ import node_jax as nj
 from benchmarks import measure, queue, timing
 from benchmarks.rows import Group, Packages, compilation, ensembles, fixed, lanes, networks, precision, scaling, singles
 
-RESULTS = pathlib.Path(__file__).parent / "results"
 GROUPS = {
     "singles": Group(singles.rows),
     "lanes": Group(lanes.rows),

@@ -1,4 +1,6 @@
-"""Write what is stored into README.md, docs/ensembles.md and docs/benchmarks.md, between their markers, and draw it.
+"""Write what is stored into README.md and docs/, between their markers, and draw it.
+
+A page shows the results of one version of JAX: the README and most of docs/ the newest, one page an older one.
 
 python -m benchmarks.table
 """
@@ -9,10 +11,9 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from benchmarks import cards, curves, report
+from benchmarks import cards, curves, report, stored
+from benchmarks.stored import RESULTS, ROOT
 
-ROOT = pathlib.Path(__file__).parent.parent
-RESULTS = ROOT / "benchmarks" / "results"
 GROUPS = ("singles", "lanes", "ensembles", "networks", "fixed", "compilation", "dimensions", "batches", "precision")
 END = "<!-- end -->"
 SHOWN = (  # rows of the README
@@ -31,9 +32,9 @@ SHOWN = (  # rows of the README
 NOT_SHOWN = ("diffrax Backsolve", "diffrax lax.map", "torchdiffeq adjoint", *report.OWN)  # there
 
 
-def stored() -> dict:
-    """Return the stored results, group by group."""
-    return {name: json.loads((RESULTS / f"{name}.json").read_text()) for name in GROUPS}
+def results_in(folder: pathlib.Path) -> dict:
+    """Return the results of one version of JAX, group by group."""
+    return {name: json.loads((folder / f"{name}.json").read_text()) for name in GROUPS}
 
 
 def readme(groups: dict) -> str:
@@ -67,6 +68,16 @@ def ensembles(groups: dict) -> str:
 
 
 def benchmarks(groups: dict) -> str:
+    """Return the whole report with its figures."""
+    return whole(groups, curves.FIGURES)
+
+
+def older(groups: dict) -> str:
+    """Return the whole report of an older version, without figures."""
+    return whole(groups, {})
+
+
+def whole(groups: dict, figures: dict) -> str:
     """Return the whole report: losses first, then every group."""
     lines = [report.about(groups["singles"]), ""]
     lines += ["## Rows on which a peer is ahead by more than 10 %", "", *report.loss_table(groups), ""]
@@ -79,7 +90,7 @@ def benchmarks(groups: dict) -> str:
         else:
             lines += [*report.ratio_table(group["results"]), "", *report.floor_table(group["results"])]
             lines += [*report.detail_table(group["results"]), *report.failures(group["results"]), ""]
-        lines += [line for figure, text in curves.FIGURES.get(name, {}).items() for line in (text_of(figure, text), "")]
+        lines += [line for figure, text in figures.get(name, {}).items() for line in (text_of(figure, text), "")]
     return "\n".join(lines).rstrip()
 
 
@@ -93,12 +104,13 @@ class Page(NamedTuple):
 
     path: pathlib.Path
     table: Callable[[dict], str]
+    folder: pathlib.Path = stored.newest()
 
     def filled(self) -> str:
         """Return the text of the file with the table as it is stored."""
         begin = f"<!-- {self.table.__name__}, from benchmarks/results -->"
         pattern = re.escape(begin) + ".*?" + re.escape(END)
-        text = f"{begin}\n{self.table(stored())}\n{END}"
+        text = f"{begin}\n{self.table(results_in(self.folder))}\n{END}"
         filled, count = re.subn(pattern, lambda _: text, self.path.read_text(), flags=re.DOTALL)
         if count != 1:
             raise ValueError(f"{self.path.name} needs {begin} ... {END} once, found it {count} times")
@@ -109,10 +121,11 @@ PAGES = [
     Page(ROOT / "README.md", readme),
     Page(ROOT / "docs" / "ensembles.md", ensembles),
     Page(ROOT / "docs" / "benchmarks.md", benchmarks),
+    Page(ROOT / "docs" / "benchmarks-jax-0.10.md", older, RESULTS / "jax-0.10"),
     Page(ROOT / "docs" / "benchmarks.md", cards.accelerators),
 ]
 
 if __name__ == "__main__":
     for page in PAGES:
         page.path.write_text(page.filled())
-    curves.draw(stored(), ROOT / "docs" / "figures")
+    curves.draw(results_in(stored.newest()), ROOT / "docs" / "figures")

@@ -6,7 +6,6 @@ python -m benchmarks.widths [--rounds N]
 import argparse
 import functools
 import json
-import pathlib
 import statistics
 
 import jax
@@ -14,8 +13,9 @@ import jax.numpy as jnp
 
 from benchmarks import problems, timing
 from benchmarks.peers import Task, node_jax
+from benchmarks.stored import RESULTS
 
-STORED = pathlib.Path(__file__).parent / "results" / "widths.json"
+STORED = RESULTS / "widths.json"
 RINGS = {16: 512, 32: 512, 64: 512, 256: 117, 1000: 64}  # components -> solves
 WIDTHS = (1, 4, 16, 32, 64, 128, 256)
 
