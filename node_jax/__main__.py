@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 
 from node_jax import __version__, info
-from node_jax.checkpoint import CheckpointError
+from node_jax.train.checkpoint import CheckpointError
 
 FULL = 1500  # updates of the demo
 LEAST = 600  # with fewer, nothing is required of the result

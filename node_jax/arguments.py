@@ -107,7 +107,10 @@ def checked_tolerances(steps: Any, z0: PyTree) -> Any:
         return steps
     if steps.breakpoints is not None and jnp.ndim(steps.breakpoints) != 1:
         raise ValueError(f"breakpoints must have shape (m,), got shape {jnp.shape(steps.breakpoints)}")
-    rtol, atol = (_tolerance(name, getattr(steps, name), z0) for name in ("rtol", "atol"))
+    seen = steps.part(z0)
+    if not jax.tree.leaves(seen):
+        raise ValueError(f"controlled={steps.controlled!r} must return a part of z0 with arrays, got {seen!r}")
+    rtol, atol = (_tolerance(name, getattr(steps, name), seen) for name in ("rtol", "atol"))
     if rtol is steps.rtol and atol is steps.atol:
         return steps
     return eqx.tree_at(lambda x: (x.rtol, x.atol), steps, (rtol, atol))
@@ -153,8 +156,9 @@ def warn_of_small_states(steps: Any, z0: PyTree, solution: Any) -> None:
     """Warn where the steps of a concrete solve were not controlled, since its ends are below the absolute tolerance."""
     if not isinstance(steps, Adaptive) or 2 * int(solution.stats.unseen) <= int(solution.stats.accepted):
         return
-    ends = [[np.abs(np.asarray(x, complex)) for x in jax.tree.leaves(z)] for z in (z0, solution.z1)]
-    atol = [np.asarray(a, float) for a in jax.tree.leaves(tree.spread(steps.atol, solution.z1))]
+    first, last = steps.part(z0), steps.part(solution.z1)
+    ends = [[np.abs(np.asarray(x, complex)) for x in jax.tree.leaves(z)] for z in (first, last)]
+    atol = [np.asarray(a, float) for a in jax.tree.leaves(tree.spread(steps.atol, last))]
     small = all(np.all(x <= a) for end in ends for x, a in zip(end, atol, strict=True))
     if small and any(np.any(x != y) for x, y in zip(*ends, strict=True)):
         _warn(

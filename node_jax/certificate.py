@@ -211,6 +211,7 @@ class _Problem(NamedTuple):
 
         parts = ((f, theta), (push_f, push_theta))
         limit = factor * self.max_steps
+        steps = steps.paired() if isinstance(steps, Adaptive) else steps
         sol = odesolve(field, (z0, v0), self.t0, self.t1, parts, method=method, steps=steps, max_steps=limit)
         return float(tree.dot(self.cotangent, sol.z1[1], tree.real_dtype(z0)))
 

@@ -92,8 +92,9 @@ def odesolve(
         max_steps: most trials of one lane under `Adaptive`; None: no limit (and no reverse-mode gradient).
         throw: raise `SolveError` when a solve outside any transformation fails.
         lane_width: most solves of a batch that step together. The others wait, and each takes the lane of one that is
-            done: a batch of solves of different lengths costs what its steps cost. Default: chosen for the backend
-            (256 on a CPU); `math.inf`: all together.
+            done: a batch of solves of different lengths costs what its steps cost. Default: on a CPU 64 for small
+            states, fewer for large ones, 256 for fields that multiply matrices; all on other platforms.
+            `math.inf`: all together.
         order: expected cost of this solve, a real scalar in any unit, each lane its own: those that wait are taken
             longest first. Default: in their order.
 

@@ -37,6 +37,7 @@ class Solution(eqx.Module):
         t_reached: time up to which the solve came, in units of `t`.
         stats: counts `nfe`, `accepted`, `rejected`, int32.
         interpolant: polynomials of the steps, with `Dense`; else None.
+        penalties: integrals of the regularizers of a `NeuralODE`, real scalars by name; else empty.
     """
 
     z1: PyTree
@@ -46,6 +47,7 @@ class Solution(eqx.Module):
     t_reached: jax.Array
     stats: Stats
     interpolant: Interpolant | None
+    penalties: dict[str, jax.Array] = eqx.field(default_factory=dict)
 
     @property
     def ok(self) -> jax.Array:

@@ -11,7 +11,7 @@ import optax
 import pytest
 
 import node_jax as nj
-from node_jax import checkpoint
+from node_jax.train import checkpoint
 
 KEY = jax.random.key(3)
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import node_jax as nj
-from node_jax.checkpoint import CheckpointError
+from node_jax.train.checkpoint import CheckpointError
 
 
 class InputError(nj.SolveError, ValueError):

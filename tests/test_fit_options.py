@@ -8,10 +8,9 @@ import optax
 import pytest
 
 import node_jax as nj
-from node_jax import progress
-from node_jax.checkpoint import CheckpointError
-from node_jax.train import Counts
-from node_jax.updates import Row
+from node_jax.train import Counts, progress
+from node_jax.train.checkpoint import CheckpointError
+from node_jax.train.updates import Row
 
 KEY = jax.random.key(3)
 X = np.linspace(-1.0, 1.0, 12)

@@ -10,8 +10,7 @@ import optax
 import pytest
 
 import node_jax as nj
-from node_jax import recovery
-from node_jax.train import Counts
+from node_jax.train import Counts, recovery
 
 KEY = jax.random.key(3)
 TARGET, CLIFF = 0.4, 0.5

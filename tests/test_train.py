@@ -15,9 +15,8 @@ import optax
 import pytest
 
 import node_jax as nj
-from node_jax import fit_arguments as arguments
-from node_jax.checkpoint import CheckpointError
-from node_jax.train import Counts, squared_error
+from node_jax.train import Counts, arguments, squared_error
+from node_jax.train.checkpoint import CheckpointError
 
 KEY = jax.random.key(3)
 
@@ -240,7 +239,7 @@ SCRIPT = textwrap.dedent(
     import os, signal, sys
     import jax, jax.numpy as jnp, numpy as np, optax
     import node_jax as nj
-    from node_jax import checkpoint
+    from node_jax.train import checkpoint
 
     folder, when = sys.argv[1], sys.argv[2]
     replace, fsync = os.replace, os.fsync

@@ -180,9 +180,7 @@ def _reversed(adjoint: Backsolve, each: Each, start: tuple, t: jax.Array, seen: 
     own = getattr(inputs.steps, "breakpoints", None)
     lands = (own is not None and own.size) or seen is not None
     times = each(lambda inputs, seen: _breakpoints(inputs, seen))(seen) if lands else None
-    steps = dataclasses.replace(
-        steps, rtol=(steps.rtol,) * 2, atol=(steps.atol,) * 2, breakpoints=times, norm=_Both(steps.norm)
-    )
+    steps = dataclasses.replace(steps.paired(), breakpoints=times)
     method = adjoint.method or (problem.method if problem.method.has_error else tsit5)
     return engine(each, _Augmented(problem.field), method, Inputs(start, t, inputs.t0, inputs.theta, steps, SaveEnd()))
 
@@ -191,15 +189,6 @@ def _breakpoints(inputs: Inputs, seen: Observations | None) -> jax.Array:
     own = getattr(inputs.steps, "breakpoints", None)
     parts = [x for x in (own, None if seen is None else seen.ts) if x is not None]
     return jnp.concatenate(parts)
-
-
-class _Both(NamedTuple):
-    """The norm of state and adjoint together."""
-
-    norm: Any
-
-    def __call__(self, za):
-        return jnp.sqrt(0.5 * (self.norm(za[0]) ** 2 + self.norm(za[1]) ** 2))
 
 
 class _Augmented(NamedTuple):

@@ -1,9 +1,10 @@
 """Steps chosen so that the estimated error stays below a tolerance."""
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -49,6 +50,9 @@ class Adaptive(eqx.Module):
             error is small and the product of the steps' Jacobians is not: without it the solution of a stiff problem
             may be right and its gradient wrong by orders of magnitude. It takes up to 5 % more steps there.
         norm: maps a pytree shaped like `z` to a real scalar; a module-level function (a new one recompiles).
+        controlled: maps `z` to the part of it that chooses the steps; `rtol`, `atol` and `norm` are those of this part.
+            What is left out, such as an integral that is computed along, changes no step. A module-level function that
+            selects leaves or entries; default: all of `z`.
 
     Example:
         >>> Adaptive(rtol=1e-8, atol=1e-10).safety
@@ -70,6 +74,12 @@ class Adaptive(eqx.Module):
     force_min_step: bool = eqx.field(static=True, default=False)
     stay_stable: bool = eqx.field(static=True, default=True)
     norm: Callable = eqx.field(static=True, default=tree.rms)
+    controlled: Callable | None = eqx.field(static=True, default=None)
+
+    def __check_init__(self):
+        """Refuse what cannot choose a part of the state."""
+        if self.controlled is not None and not callable(self.controlled):
+            raise TypeError(f"Adaptive(controlled=...) must be a function of the state, got {self.controlled!r}")
 
     times = ("breakpoints",)
     exact_times = False  # step sizes are constants of the gradient
@@ -77,6 +87,20 @@ class Adaptive(eqx.Module):
     def trials(self, max_steps: Any) -> Any:
         """Upper bound on the trials of one lane."""
         return max_steps
+
+    def part(self, z: PyTree) -> PyTree:
+        """Return the part of a pytree like the state that chooses the steps."""
+        return z if self.controlled is None else self.controlled(z)
+
+    def paired(self) -> "Adaptive":
+        """Return the steps for a pair of states, each with these tolerances."""
+        return dataclasses.replace(
+            self,
+            rtol=(self.rtol,) * 2,
+            atol=(self.atol,) * 2,
+            norm=_Both(self.norm),
+            controlled=self.controlled and _Parts(self.controlled),
+        )
 
     def fixed_count(self) -> None:
         """No number of steps is known beforehand."""
@@ -123,9 +147,10 @@ class Adaptive(eqx.Module):
             size = jnp.asarray(self.first_step, t0.dtype)
         else:
             slope = memory if method.first_same_as_last else field(z0, t0, theta)
-            tolerance = tree.tolerances(z0, z0, self.rtol, self.atol)
+            seen = self.part(z0)
+            tolerance = tree.tolerances(seen, seen, self.rtol, self.atol)
             size, tangent, rests = first_step(
-                lambda z, t: field(z, t, theta), self.norm, tolerance, method.error_order, z0, slope, t0, t1
+                lambda z, t: field(z, t, theta), self.norm, self.part, tolerance, method.error_order, z0, slope, t0, t1
             )
         # On an error estimate that says nothing, a step grows at first, and up to about a thousandth of the way or what
         # resolves a tangent. From a state at rest that holds for all steps that move it by less than the tolerance, the
@@ -180,10 +205,11 @@ class Adaptive(eqx.Module):
     ) -> Verdict:
         """Accept a trial whose error is within the tolerance, and choose the next step size."""
         dtype, eps = t0.dtype, float(jnp.finfo(t0.dtype).eps)
-        tolerance = tree.tolerances(z, step.z1, self.rtol, self.atol)
+        z, z1 = self.part(z), self.part(step.z1)
+        tolerance = tree.tolerances(z, z1, self.rtol, self.atol)
         ratio = self._estimate(step, tolerance).astype(dtype)
         # Apart, as is `accepted`: on a CPU each count of steps would take the step once more.
-        moved = apart(tree.largest(tree.divide(tree.subtract(step.z1, z), tolerance), dtype))
+        moved = apart(tree.largest(tree.divide(tree.subtract(z1, z), tolerance), dtype))
         good = ~jnp.isnan(ratio) & jnp.isfinite(moved)
         stalled, streak = control.counts >> 3, control.counts & 7
         digits = float(jnp.finfo(tree.real_dtype(z)).eps)
@@ -201,7 +227,7 @@ class Adaptive(eqx.Module):
         streak = jnp.where(good, streak + accepted, 0)
         size, room = _before_wall(size, good, accepted, streak, control)
 
-        limited = method.at_limit(step.slopes)
+        limited = method.at_limit(tuple(map(self.part, step.slopes)))
         if self.stay_stable:
             size = jnp.where(limited, jnp.minimum(size, 0.9 * control.size), size)
         least, furthest = self._least(t0, t1), jnp.maximum(jnp.abs(t0), jnp.abs(t1))
@@ -239,11 +265,29 @@ class Adaptive(eqx.Module):
         return jnp.clip(factor, least, jnp.where(accepted, self.max_factor, one))
 
     def _estimate(self, step: Step, tolerance: PyTree) -> jax.Array:
-        high, *low = (self.norm(tree.divide(error, tolerance)) for error in step.error)
+        high, *low = (self.norm(tree.divide(self.part(error), tolerance)) for error in step.error)
         if not low:
             return high
         # DOP853: the 5th-order estimate, damped by the 3rd-order one; by their quotient, as squares can overflow
         return jnp.where(high == 0, 0.0, high / jnp.sqrt(1.0 + 0.01 * (low[0] / high) ** 2))
+
+
+class _Both(NamedTuple):
+    """The norm of two states together."""
+
+    norm: Callable
+
+    def __call__(self, pair: tuple[PyTree, PyTree]) -> jax.Array:
+        return jnp.sqrt(0.5 * (self.norm(pair[0]) ** 2 + self.norm(pair[1]) ** 2))
+
+
+class _Parts(NamedTuple):
+    """The controlled parts of two states."""
+
+    controlled: Callable
+
+    def __call__(self, pair: tuple[PyTree, PyTree]) -> tuple[PyTree, PyTree]:
+        return self.controlled(pair[0]), self.controlled(pair[1])
 
 
 def _end(t: Time, h: jax.Array, arrives: jax.Array, goal: jax.Array) -> Time:

@@ -16,6 +16,7 @@ from node_jax.types import PyTree
 def first_step(
     field: Callable,
     norm: Callable,
+    part: Callable,
     tolerance: PyTree,
     order: int,
     z0: PyTree,
@@ -33,15 +34,17 @@ def first_step(
     span, sign = jnp.abs(t1 - t0), direction(t0, t1)
 
     def size_of(z: PyTree) -> jax.Array:
-        """Return the norm in units of the tolerance; its squares do not overflow."""
-        return norm(tree.bounded(tree.divide(z, tolerance))).astype(t0.dtype)
+        """Return the norm of the part that chooses steps, in units of the tolerance; its squares do not overflow."""
+        return norm(tree.bounded(tree.divide(part(z), tolerance))).astype(t0.dtype)
 
     tolerance = apart(tolerance)
     d0, d1 = size_of(z0), size_of(slope)
     h0 = jnp.minimum(jnp.where((d0 < 1e-5) | (d1 < 1e-5), 1e-6, 0.01 * d0 / d1), span)
     h0 = jnp.where(h0 > 0, h0, float(jnp.finfo(t0.dtype).eps) * span)
     rests = h0 * d1 < 1
-    nudge = tree.where(rests, _nudge(tolerance, z0), tree.full_like(z0, 0.0))
+    seen, whole = jax.vjp(part, z0)
+    (nudge,) = whole(_nudge(tolerance, seen))  # nothing of what chooses no steps
+    nudge = tree.where(rests, nudge, tree.full_like(z0, 0.0))
     moved = tree.combine(nudge, sign * h0, (1.0,), (slope,))
     change = tree.subtract(field(tree.add(z0, moved), t0 + sign * h0), slope)
     d2 = size_of(change) / h0

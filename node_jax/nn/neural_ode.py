@@ -1,14 +1,22 @@
 """A vector field together with how it is solved: the continuous-depth layer."""
 
+import dataclasses
 from typing import Any
 
 import equinox as eqx
+import jax
+import jax.numpy as jnp
 
+from node_jax import tree
 from node_jax.adjoints.checkpointed import Checkpointed
 from node_jax.control import Adaptive, Fixed, Grid
 from node_jax.methods import ExplicitRK, tsit5
+from node_jax.nn.augmented import Augmented
+from node_jax.nn.integrals import WithIntegrals, check_names, saving, split, watching
+from node_jax.nn.regularizers import RandomEnd, SolverError
+from node_jax.nn.solver_error import solver_error
 from node_jax.odesolve import odesolve
-from node_jax.save import SaveAt
+from node_jax.save import SaveAt, SaveEnd
 from node_jax.solution import Solution
 from node_jax.types import PyTree
 
@@ -26,9 +34,12 @@ class NeuralODE(eqx.Module):
         t1: final time. A time given as an array is trained with the weights; a Python number is not.
         theta: parameters of a `field` that is a plain function, trained with the model.
         method: as in `odesolve`; so are `steps`, `adjoint` and `max_steps`.
+        regularizers: what `solve` computes besides, for a loss: `Kinetic()`, `JacobianFrobenius()`,
+            `TotalDerivative()`, `SolverError()`; `RandomEnd(b)` makes the end of a solve random.
 
     Raises:
         TypeError: if `field` is not callable.
+        ValueError: if two regularizers have one name.
 
     Example:
         >>> import jax
@@ -49,39 +60,44 @@ class NeuralODE(eqx.Module):
     steps: Adaptive | Fixed | Grid = eqx.field(default=Adaptive(), kw_only=True)
     adjoint: Any = eqx.field(static=True, default=Checkpointed(), kw_only=True)
     max_steps: int | None = eqx.field(static=True, default=4096, kw_only=True)
+    regularizers: tuple = eqx.field(converter=tuple, default=(), kw_only=True)
 
     def __check_init__(self):
-        """Refuse a field that cannot be called."""
+        """Refuse a field that cannot be called, and regularizers that cannot be told apart."""
         if not callable(self.field):
             raise TypeError(f"field must be callable as field(z, t, theta), got {self.field!r}")
+        check_names([x.name for x in self.regularizers if not isinstance(x, RandomEnd)])
 
     def __repr__(self) -> str:
         """Name the parts, those at their defaults included."""
-        parts = {name: eqx.tree_pformat(getattr(self, name)) for name in ("field", *_OPTIONS)}
+        names = ("field", *_OPTIONS, *(("regularizers",) if self.regularizers else ()))
+        parts = {name: eqx.tree_pformat(getattr(self, name)) for name in names}
         parts["method"] = repr(self.method)
         lines = [f"{name}={text}".replace("\n", "\n  ") for name, text in parts.items()]
         return "NeuralODE(\n  " + ",\n  ".join(lines) + "\n)"
 
-    def __call__(self, z0: PyTree) -> PyTree:
+    def __call__(self, z0: PyTree, theta: PyTree = None) -> PyTree:
         """Return the state at `t1`.
 
         Args:
             z0: state at `t0`: pytree of real or complex floating arrays.
+            theta: parameters of the field, such as a condition; default: those of the module.
 
         Returns:
-            Pytree like `z0`.
+            Pytree like `z0`; with an `Augmented` field, the larger state.
 
         Raises:
             SolveError: if the solve fails and values are concrete.
         """
-        return self.solve(z0).z1
+        return self.solve(z0, regularized=False, **_given(theta)).z1
 
-    def trajectory(self, z0: PyTree, ts: Any) -> PyTree:
+    def trajectory(self, z0: PyTree, ts: Any, theta: PyTree = None) -> PyTree:
         """Return the states at given times.
 
         Args:
             z0: state at `t0`, not at `ts[0]`.
             ts: times `(n,)`, `n >= 1`, sorted from `t0` onwards; the last ends the solve, not `t1`.
+            theta: parameters of the field, such as a condition; default: those of the module.
 
         Returns:
             Pytree like `z0` with a leading axis `n`.
@@ -90,23 +106,71 @@ class NeuralODE(eqx.Module):
             SolveError: if the solve fails and values are concrete.
         """
         save = SaveAt(ts)
-        return self.solve(z0, t1=save.ts[-1], save=save).zs
+        return self.solve(z0, t1=save.ts[-1], save=save, regularized=False, **_given(theta)).zs
 
-    def solve(self, z0: PyTree, **options: Any) -> Solution:
+    def solve(self, z0: PyTree, *, key: Any = None, regularized: bool = True, **options: Any) -> Solution:
         """Solve from `z0` and return all that is known about the solve.
 
         Args:
             z0: state at `t0`.
+            key: JAX random key for the regularizers that are random.
+            regularized: whether the regularizers are computed.
             **options: options of `odesolve` (`t0`, `t1`, `theta`, `save`, ...), replacing the module's.
 
         Returns:
-            A `Solution`.
+            A `Solution`, with a dict of real scalars by name as `penalties`.
 
         Raises:
-            SolveError, ValueError, TypeError: as `odesolve`.
+            SolveError, ValueError, TypeError: as `odesolve`; ValueError if a random regularizer has no key.
         """
-        own = {name: getattr(self, name) for name in _OPTIONS}
-        return odesolve(self.field, z0, **{**own, **options})
+        return self.along(z0, key=key, regularized=regularized, **options)[0]
+
+    def along(
+        self, z0: PyTree, watched: tuple = (), *, key: Any = None, regularized: bool = True, **options: Any
+    ) -> tuple[Solution, dict[str, jax.Array]]:
+        """Solve together with integrals along the solution.
+
+        Args:
+            z0: state at `t0`.
+            watched: rates whose integrals are controlled like the state (`nn.integrals`).
+            key: JAX random key for the rates and regularizers that are random.
+            regularized: whether the regularizers are computed.
+            **options: options of `odesolve`.
+
+        Returns:
+            The `Solution` of the state, and the integrals of the watched rates by name.
+        """
+        z0 = self.field.lifted(z0) if isinstance(self.field, Augmented) else z0
+        options = {**{name: getattr(self, name) for name in _OPTIONS}, **options}
+        some = self.regularizers if regularized else ()
+        ends = [x for x in some if isinstance(x, RandomEnd)]
+        for end in ends:
+            one = None
+            if key is not None:
+                key, one = jax.random.split(key)
+            options["t1"] = end.end(one, options["t1"], tree.real_dtype(z0))
+        free = tuple(x for x in some if not isinstance(x, RandomEnd | SolverError))
+        solution, watched_integrals, penalties = self._integrated(z0, tuple(watched), free, key, options)
+        for one in some:
+            if isinstance(one, SolverError):
+                penalties[one.name] = solver_error(self.field, z0, options, one.capacity)
+        return dataclasses.replace(solution, penalties=penalties), watched_integrals
+
+    def _integrated(self, z0, watched, free, key, options) -> tuple[Solution, dict, dict]:
+        """Solve, with integrals where there are any."""
+        if not (watched or free):
+            return odesolve(self.field, z0, **options), {}, {}
+        z0 = jax.tree.map(jnp.asarray, z0)
+        field = WithIntegrals(self.field, watched, free)
+        save, theta = options.get("save", SaveEnd()), (options["theta"], field.drawn(key, z0))
+        changed = {"theta": theta, "save": saving(save), "steps": watching(options["steps"], bool(watched))}
+        solution = odesolve(field, field.start(z0), **{**options, **changed})
+        solution, end = split(solution, save)
+        return solution, end.watched, dict(end.free)
+
+
+def _given(theta: PyTree) -> dict[str, PyTree]:
+    return {} if theta is None else {"theta": theta}
 
 
 _OPTIONS = ("t0", "t1", "theta", "method", "steps", "adjoint", "max_steps")

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from node_jax.recovery import HALVINGS
-from node_jax.updates import Row
+from node_jax.train.recovery import HALVINGS
+from node_jax.train.updates import Row
 
 
 class _Silent:

@@ -3,8 +3,8 @@
 import jax
 import numpy as np
 
+from node_jax.train.updates import BATCHES
 from node_jax.types import PyTree
-from node_jax.updates import BATCHES
 
 
 class Batches:

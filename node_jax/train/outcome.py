@@ -6,10 +6,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from node_jax import tree
-from node_jax.solution import Solution
-from node_jax.types import PyTree
-
 _FORMS = "a scalar or (scalar, Counts(nfe, failed)) or (scalar, Counts(nfe, failed), dict of scalars)"
 
 
@@ -18,52 +14,6 @@ class Counts(NamedTuple):
 
     nfe: Any = 0
     failed: Any = 0
-
-
-def squared_error(solution: Solution, targets: PyTree, weights: Any = None) -> tuple[jax.Array, Counts]:
-    """Return the mean squared error over the lanes that succeeded, and how many did not.
-
-    Args:
-        solution: of one solve or, after `vmap`, of a batch.
-        targets: pytree like `solution.zs` (`solution.z1` if no times were saved).
-        weights: array of weights for the leading axes of `targets`, at least the lanes; default: all equal.
-
-    Returns:
-        Real scalar, the weighted mean over all elements of lanes that are `ok`, NaN if none is; and counts.
-
-    Raises:
-        ValueError: if `targets` or `weights` do not have the shapes of the states.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> import node_jax as nj
-        >>> def still(z, t, theta):
-        ...     return jnp.zeros_like(z)
-        >>> loss, counts = squared_error(nj.odesolve(still, 1.0, 0.0, 1.0), jnp.array(3.0))
-        >>> float(loss), int(counts.failed)
-        (4.0, 0)
-    """
-    states = solution.z1 if solution.zs is None else solution.zs
-    want, got = (jax.tree.map(jnp.shape, x) for x in (states, targets))
-    if want != got:
-        raise ValueError(f"targets must have the shapes of the states, {want}, got {got}")
-    weights = jnp.ones(solution.ok.shape) if weights is None else jnp.asarray(weights)
-    lanes = solution.ok.ndim
-    if any(x.shape[: weights.ndim] != weights.shape for x in jax.tree.leaves(states)) or weights.ndim < lanes:
-        raise ValueError(f"weights must have leading axes of the states, {want}, got shape {weights.shape}")
-    weights = tree.where_rows(solution.ok, weights, jnp.zeros_like(weights))
-    # Masked before squaring: a NaN state whose square alone was masked would still make the gradient NaN.
-    error = tree.subtract(tree.where_rows(solution.ok, states, targets), targets)
-    sums = [_weighted(x, weights) for x in jax.tree.leaves(error)]
-    counts = Counts(jnp.sum(solution.stats.nfe), jnp.sum(~solution.ok))
-    return jnp.asarray(sum(total for total, _ in sums) / sum(weight for _, weight in sums)), counts
-
-
-def _weighted(error: jax.Array, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Weighted sum of the squares of one leaf, and the sum of the weights of its elements."""
-    square = (error * jnp.conj(error)).real
-    weights = weights.astype(square.dtype).reshape(weights.shape + (1,) * (error.ndim - weights.ndim))
-    return jnp.sum(square * weights), jnp.sum(jnp.broadcast_to(weights, error.shape))
 
 
 def parts(out: Any) -> tuple[jax.Array, Counts, dict[str, jax.Array]]:

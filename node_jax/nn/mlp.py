@@ -1,4 +1,4 @@
-"""Vector fields with learned weights."""
+"""A multilayer perceptron as vector field."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,6 +6,8 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+
+from node_jax.nn.shapes import check_sizes, check_state, context
 
 
 class MLPField(eqx.Module):
@@ -18,9 +20,11 @@ class MLPField(eqx.Module):
         key: JAX random key for the initial weights.
         time_dependent: whether `t` is a further input.
         activation: elementwise function between layers; a module-level function.
+        condition_size: number of components of `theta`, which are further inputs; 0: `theta` is ignored.
 
     Raises:
-        ValueError: if `size` or `width` is not a positive integer, or `depth` is not a non-negative one.
+        ValueError: if `size` or `width` is not a positive integer, or `depth` or `condition_size` is not a
+            non-negative one.
 
     Example:
         >>> import jax
@@ -33,6 +37,7 @@ class MLPField(eqx.Module):
     mlp: eqx.nn.MLP
     size: int = eqx.field(static=True)
     time_dependent: bool = eqx.field(static=True)
+    condition_size: int = eqx.field(static=True)
 
     def __init__(
         self,
@@ -43,12 +48,13 @@ class MLPField(eqx.Module):
         key: jax.Array,
         time_dependent: bool = False,
         activation: Callable = jax.nn.tanh,
+        condition_size: int = 0,
     ):
-        for name, value, least in (("size", size, 1), ("width", width, 1), ("depth", depth, 0)):
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
-        self.size, self.time_dependent = size, time_dependent
-        self.mlp = eqx.nn.MLP(size + int(time_dependent), size, width, depth, activation, key=key)
+        check_sizes(size=size, width=width)
+        check_sizes(0, depth=depth, condition_size=condition_size)
+        self.size, self.time_dependent, self.condition_size = size, time_dependent, condition_size
+        inputs = size + int(time_dependent) + condition_size
+        self.mlp = eqx.nn.MLP(inputs, size, width, depth, activation, key=key)
 
     def __call__(self, z: jax.Array, t: Any, theta: Any = None) -> jax.Array:
         """Return the slope at `(z, t)`.
@@ -56,15 +62,14 @@ class MLPField(eqx.Module):
         Args:
             z: state of shape `(size,)`.
             t: time, scalar; ignored unless `time_dependent`.
-            theta: ignored, so that the module is a field for `odesolve`.
+            theta: condition of shape `(condition_size,)`; ignored if that is 0.
 
         Returns:
             Slope of shape `(size,)`, of the dtype of `z`.
 
         Raises:
-            ValueError: if `z` is not of shape `(size,)`.
+            ValueError: if `z` or `theta` has another shape.
         """
-        if jnp.shape(z) != (self.size,):
-            raise ValueError(f"z must have shape ({self.size},), got {jnp.shape(z)}; use jax.vmap for a batch")
-        inputs = jnp.append(z, jnp.asarray(t, z.dtype)) if self.time_dependent else z
-        return self.mlp(inputs).astype(z.dtype)
+        check_state("z", z, (self.size,))
+        more = context(t, theta, self.condition_size, z.dtype, self.time_dependent)
+        return self.mlp(jnp.concatenate([z, *more]) if more else z).astype(z.dtype)

@@ -1,4 +1,4 @@
-"""Small data sets that come with the package."""
+"""A record of predator and prey that comes with the package."""
 
 from importlib import resources
 from typing import NamedTuple

@@ -10,9 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from node_jax import losses, recovery, tree
+from node_jax import tree
 from node_jax.control import Adaptive, Fixed, Grid
-from node_jax.recovery import Recovery
+from node_jax.nn import Frozen
+from node_jax.train import outcome, recovery
+from node_jax.train.recovery import Recovery
 from node_jax.types import PyTree
 
 LOSSES, BATCHES = 0, 1  # streams of random numbers
@@ -59,7 +61,7 @@ class Job(NamedTuple):
 def begin(model, loss, optimizer, members, keep, opt_state=None) -> tuple[Job, State]:
     """Split a model into what is fixed and what changes, and start the optimizer, or go on with it."""
     arrays, static = eqx.partition(model, eqx.is_array)
-    trained = jax.tree.map(_trainable, arrays, is_leaf=_is_steps)
+    trained = jax.tree.map(_trainable, arrays, is_leaf=_is_fixed)
     trained = jax.tree.map(lambda flag, sub: jax.tree.map(lambda _: flag, sub), trained, arrays)
     if not any(jax.tree.leaves(trained)):
         raise ValueError(f"model has no floating array to train, got {model!r}")
@@ -100,15 +102,15 @@ def _fitting(started: PyTree, given: PyTree) -> PyTree:
 
 
 def _leaf_text(path: Any, x: Any) -> str:
-    return f"{jax.tree_util.keystr(path) or 'one array'} {losses.described(x)}"
+    return f"{jax.tree_util.keystr(path) or 'one array'} {outcome.described(x)}"
 
 
-def _is_steps(x: Any) -> bool:
-    return isinstance(x, (Adaptive, Fixed, Grid))
+def _is_fixed(x: Any) -> bool:
+    return isinstance(x, (Adaptive, Fixed, Grid, Frozen))
 
 
 def _trainable(x: Any) -> bool:
-    return not _is_steps(x) and eqx.is_inexact_array(x)
+    return not _is_fixed(x) and eqx.is_inexact_array(x)
 
 
 @eqx.filter_jit
@@ -129,7 +131,7 @@ def _update_one(job: Job, arrays: PyTree, opt_state: PyTree, memory: Recovery, s
     params, frozen = eqx.partition(arrays, job.trained)
 
     def objective(params):
-        value, *rest = losses.parts(job.loss(eqx.combine(params, frozen, job.static), batch, key))
+        value, *rest = outcome.parts(job.loss(eqx.combine(params, frozen, job.static), batch, key))
         return value, rest
 
     (loss, (counts, metrics)), grads = jax.value_and_grad(objective, has_aux=True)(params)
@@ -203,7 +205,7 @@ def validation_score(job: Job, validate: Callable, arrays: PyTree) -> jax.Array:
     """Return `validate(model)`, for each member."""
 
     def one(arrays):
-        return losses.scalar("validate", validate(eqx.combine(arrays, job.static)))
+        return outcome.scalar("validate", validate(eqx.combine(arrays, job.static)))
 
     return one(arrays) if job.members is None else jax.vmap(one)(arrays)
 

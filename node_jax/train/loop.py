@@ -11,16 +11,13 @@ import jax
 import numpy as np
 import optax
 
-from node_jax import checkpoint as files
-from node_jax import fit_arguments, recovery
-from node_jax import progress as bars
-from node_jax import updates as inner
-from node_jax.batches import Batches
-from node_jax.losses import Counts, squared_error
+from node_jax.train import arguments, recovery
+from node_jax.train import checkpoint as files
+from node_jax.train import progress as bars
+from node_jax.train import updates as inner
+from node_jax.train.batches import Batches
+from node_jax.train.updates import Row
 from node_jax.types import PyTree
-from node_jax.updates import Row
-
-__all__ = ["Counts", "Fit", "Update", "fit", "squared_error"]
 
 
 class Fit(NamedTuple):
@@ -172,13 +169,13 @@ def fit(
         >>> bool(run.losses[-1] < run.losses[0])
         True
     """
-    fit_arguments.check_counts(validate_every=validate_every, every=every)
-    fit_arguments.check_counts(batch_size=batch_size, members=members, patience=patience)
-    fit_arguments.check_things(loss, optimizer, validate, callback, checkpoint, resume)
-    key = fit_arguments.random_key(key)
-    fit_arguments.check_data(data)
+    arguments.check_counts(validate_every=validate_every, every=every)
+    arguments.check_counts(batch_size=batch_size, members=members, patience=patience)
+    arguments.check_things(loss, optimizer, validate, callback, checkpoint, resume)
+    key = arguments.random_key(key)
+    arguments.check_data(data)
     batches = Batches(data, batch_size, key)
-    updates = fit_arguments.number_of_updates(updates, epochs, batches.in_an_epoch)
+    updates = arguments.number_of_updates(updates, epochs, batches.in_an_epoch)
     keep = patience is not None or validate is not None
     job, state = inner.begin(model, loss, optimizer, members, keep, opt_state)
     about = _about(key, batch_size, members, validate)

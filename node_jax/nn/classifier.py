@@ -1,0 +1,143 @@
+"""A classifier whose features follow a field."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from node_jax.nn.conv import ConvField, groups_of
+from node_jax.nn.mlp import MLPField
+from node_jax.nn.neural_ode import NeuralODE
+from node_jax.nn.shapes import check_sizes
+from node_jax.solution import Solution
+
+
+class ConvStem(eqx.Module):
+    """Three convolutions that make an image four times smaller each way: the stem of the ODE-Net of Chen et al., 2018.
+
+    Args:
+        inputs: channels of the image `(inputs, height, width)`.
+        channels: channels of the features.
+        key: JAX random key for the initial weights.
+    """
+
+    convs: tuple[eqx.nn.Conv2d, ...]
+    norms: tuple[eqx.nn.GroupNorm, ...]
+
+    def __init__(self, inputs: int, channels: int, *, key: jax.Array):
+        check_sizes(inputs=inputs, channels=channels)
+        keys = jax.random.split(key, 3)
+        first = eqx.nn.Conv2d(inputs, channels, 3, key=keys[0])
+        self.convs = (first, *(eqx.nn.Conv2d(channels, channels, 4, 2, 1, key=each) for each in keys[1:]))
+        self.norms = tuple(eqx.nn.GroupNorm(groups_of(channels), channels) for _ in keys[1:])
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Return the features `(channels, about height / 4, about width / 4)`."""
+        x = self.convs[0](x)
+        for norm, conv in zip(self.norms, self.convs[1:], strict=True):
+            x = conv(jax.nn.relu(norm(x)))
+        return x
+
+
+class PoolHead(eqx.Module):
+    """Normalize, activate, take the mean over the image, and an affine layer: the head of the ODE-Net.
+
+    Args:
+        channels: channels of the features.
+        classes: number of classes.
+        key: JAX random key for the initial weights.
+    """
+
+    norm: eqx.nn.GroupNorm
+    linear: eqx.nn.Linear
+
+    def __init__(self, channels: int, classes: int, *, key: jax.Array):
+        check_sizes(channels=channels, classes=classes)
+        self.norm = eqx.nn.GroupNorm(groups_of(channels), channels)
+        self.linear = eqx.nn.Linear(channels, classes, key=key)
+
+    def __call__(self, z: jax.Array) -> jax.Array:
+        """Return logits `(classes,)` of features `(channels, height, width)`."""
+        return self.linear(jnp.mean(jax.nn.relu(self.norm(z)), axis=(1, 2)))
+
+
+class Classifier(eqx.Module):
+    """A stem, a neural ODE and a head: the ODE-Net of Chen et al., 2018, section 3.
+
+    It takes one sample: `jax.vmap(model)(xs)` for a batch.
+
+    Args:
+        stem: from a sample to the state at `ode.t0`.
+        ode: field of the features and how it is solved; any callable with a method `solve` that returns a `Solution`.
+        head: from the state at `ode.t1` to logits.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> model = Classifier.create((4,), 3, width=16, key=jax.random.key(0))
+        >>> model(jnp.zeros(4)).shape
+        (3,)
+    """
+
+    stem: Callable
+    ode: NeuralODE
+    head: Callable
+
+    @classmethod
+    def create(
+        cls, shape: tuple[int, ...], classes: int, *, width: int = 64, key: jax.Array, **options: Any
+    ) -> "Classifier":
+        """Return a classifier of vectors or images.
+
+        Args:
+            shape: of a sample: `(size,)`, or `(channels, height, width)` with height and width of at least 8.
+            classes: number of classes.
+            width: size of the state, of an image its channels; with 64 and images of MNIST the ODE-Net of the paper.
+            key: JAX random key for the initial weights.
+            **options: options of the `NeuralODE`.
+
+        Raises:
+            ValueError: if `shape` is another, or a size is not a positive integer.
+        """
+        check_sizes(classes=classes, width=width)
+        keys = jax.random.split(key, 3)
+        if len(shape) == 3 and min(shape[1:]) >= 8:
+            field = ConvField(width, key=keys[1])
+            stem, head = ConvStem(shape[0], width, key=keys[0]), PoolHead(width, classes, key=keys[2])
+        elif len(shape) == 1:
+            field = MLPField(width, width, 1, key=keys[1], time_dependent=True)
+            stem, head = eqx.nn.Linear(*shape, width, key=keys[0]), eqx.nn.Linear(width, classes, key=keys[2])
+        else:
+            raise ValueError(f"shape must be (size,) or (channels, height, width) of at least 8 by 8, got {shape!r}")
+        return cls(stem, NeuralODE(field, **options), head)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Return the logits of one sample.
+
+        Args:
+            x: what the stem takes.
+
+        Returns:
+            Logits `(classes,)`.
+
+        Raises:
+            SolveError: if the solve fails and values are concrete.
+        """
+        return self.solve(x, regularized=False)[0]
+
+    def solve(self, x: jax.Array, *, key: Any = None, **options: Any) -> tuple[jax.Array, Solution]:
+        """Return the logits of one sample, and the solution.
+
+        Args:
+            x: what the stem takes.
+            key: JAX random key for random regularizers.
+            **options: options of `NeuralODE.solve`.
+
+        Returns:
+            Logits `(classes,)`, NaN if the solve failed; and a `Solution`.
+        """
+        solution = self.ode.solve(self.stem(x), key=key, **options)
+        logits = self.head(solution.filled().z1)
+        return jnp.where(solution.ok, logits, jnp.nan), solution

@@ -1,0 +1,208 @@
+"""Continuous normalizing flows."""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from node_jax.nn.neural_ode import NeuralODE
+from node_jax.nn.shapes import check_sizes, check_state
+from node_jax.nn.traces import Exact, Hutchinson
+from node_jax.solution import Solution
+
+
+@runtime_checkable
+class Base(Protocol):
+    """A distribution over arrays `(dim,)`; those of flowjax and numpyro are some."""
+
+    def log_prob(self, value: Any, /) -> Any:
+        """Return the log-density at one point."""
+        ...
+
+    def sample(self, key: Any, /) -> Any:
+        """Return one point."""
+        ...
+
+
+class StandardNormal(eqx.Module):
+    """The normal distribution with mean 0 and covariance 1 over arrays `(dim,)`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> float(StandardNormal(2).log_prob(jnp.zeros(2)))
+        -1.837877...
+    """
+
+    dim: int = eqx.field(static=True)
+
+    def log_prob(self, z: jax.Array) -> jax.Array:
+        """Return the log-density at `z` `(dim,)`, a scalar."""
+        return -0.5 * jnp.sum(z**2) - 0.5 * self.dim * math.log(2 * math.pi)
+
+    def sample(self, key: jax.Array, sample_shape: tuple[int, ...] = ()) -> jax.Array:
+        """Return samples `(*sample_shape, dim)`."""
+        return jax.random.normal(key, (*sample_shape, self.dim))
+
+
+class FlowSolution(NamedTuple):
+    """What a flow knows of one point.
+
+    Attributes:
+        log_prob: log-density of the point, scalar; NaN if the solve failed.
+        z: the point in the space of the base, `(dim,)`.
+        penalties: integrals of the regularizers, by name.
+        solution: the `Solution` of the solve.
+    """
+
+    log_prob: jax.Array
+    z: jax.Array
+    penalties: dict[str, jax.Array]
+    solution: Solution
+
+
+class CNF(eqx.Module):
+    """A continuous normalizing flow: a density that follows a field from a base at `t0` to the data at `t1`.
+
+    The log-density changes by `-tr(df/dz)` along a solution (Chen et al., 2018, theorem 1). A flow takes one point:
+    `jax.vmap(flow.log_prob)(xs)` for many.
+
+    Args:
+        ode: field and how it is solved.
+        dim: number of components of a point.
+        trace: `Exact()`, or `Hutchinson()` for an unbiased estimate at the cost of one vector-Jacobian product.
+        base: distribution at `t0`, with `log_prob(z)` and `sample(key)`; default: `StandardNormal(dim)`.
+
+    Raises:
+        TypeError: if `ode` is not a `NeuralODE`, or `base` has not these methods.
+        ValueError: if `dim` is not a positive integer.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import node_jax as nj
+        >>> field = nj.nn.ConcatSquashField(2, (16,), key=jax.random.key(0))
+        >>> flow = CNF(nj.NeuralODE(field), 2)
+        >>> jax.vmap(flow.log_prob)(jnp.zeros((5, 2))).shape
+        (5,)
+        >>> flow.sample(jax.random.key(1), (3,)).shape
+        (3, 2)
+    """
+
+    ode: NeuralODE
+    dim: int = eqx.field(static=True)
+    trace: Exact | Hutchinson
+    base: Any
+
+    def __init__(self, ode: NeuralODE, dim: int, *, trace: Exact | Hutchinson | None = None, base: Any = None):
+        if not isinstance(ode, NeuralODE):
+            raise TypeError(f"ode must be a NeuralODE, got {ode!r}")
+        check_sizes(dim=dim)
+        base = StandardNormal(dim) if base is None else base
+        if not isinstance(base, Base):
+            raise TypeError(f"base must have methods log_prob(z) and sample(key), got {base!r}")
+        self.ode, self.dim, self.trace, self.base = ode, dim, Exact() if trace is None else trace, base
+
+    def log_prob(self, x: jax.Array, condition: Any = None, *, key: Any = None) -> jax.Array:
+        """Return the log-density of a point.
+
+        Args:
+            x: point of shape `(dim,)`.
+            condition: the theta of the field.
+            key: JAX random key, which `Hutchinson` needs: one noise for the solve.
+
+        Returns:
+            Real scalar.
+
+        Raises:
+            ValueError: if `x` has another shape, or a key is missing.
+            SolveError: if the solve fails and values are concrete.
+        """
+        return self.solve(x, condition, key=key, regularized=False).log_prob
+
+    def solve(self, x: jax.Array, condition: Any = None, *, key: Any = None, **options: Any) -> FlowSolution:
+        """Solve from a point of the data to the base.
+
+        Args:
+            x: point of shape `(dim,)`.
+            condition: the theta of the field.
+            key: JAX random key, which `Hutchinson` and random regularizers need.
+            **options: options of `NeuralODE.solve`.
+
+        Returns:
+            A `FlowSolution`.
+
+        Raises:
+            ValueError, SolveError: as `log_prob`.
+        """
+        solution, integral = self._solve("x", x, condition, key, backwards=True, **options)
+        z = solution.filled().z1  # where a solve failed, the base is not asked about NaN
+        log_prob = self.base.log_prob(z) - jnp.where(solution.ok, integral, 0.0)
+        return FlowSolution(jnp.where(solution.ok, log_prob, jnp.nan), solution.z1, solution.penalties, solution)
+
+    def sample(self, key: jax.Array, sample_shape: tuple[int, ...] = (), condition: Any = None) -> jax.Array:
+        """Return samples of the flow.
+
+        Args:
+            key: JAX random key.
+            sample_shape: shape of the samples.
+            condition: the theta of the field.
+
+        Returns:
+            Array `(*sample_shape, dim)`.
+        """
+        return many(lambda key: self.forward(self.base.sample(key), condition), key, sample_shape)
+
+    def sample_and_log_prob(
+        self, key: jax.Array, sample_shape: tuple[int, ...] = (), condition: Any = None
+    ) -> tuple[jax.Array, jax.Array]:
+        """Return samples of the flow and their log-densities, found in the same solve.
+
+        Args:
+            key: JAX random key.
+            sample_shape: shape of the samples.
+            condition: the theta of the field.
+
+        Returns:
+            Arrays `(*sample_shape, dim)` and `sample_shape`.
+        """
+
+        def one(key):
+            first, second = jax.random.split(key)
+            z = self.base.sample(first)
+            solution, integral = self._solve("z", z, condition, second, backwards=False, regularized=False)
+            return solution.z1, self.base.log_prob(z) + integral
+
+        return many(one, key, sample_shape)
+
+    def forward(self, z: jax.Array, condition: Any = None) -> jax.Array:
+        """Return the point of the data `(dim,)` of a point `z` `(dim,)` of the base."""
+        check_state("z", z, (self.dim,))
+        return self.ode(z, condition)
+
+    def inverse(self, x: jax.Array, condition: Any = None) -> jax.Array:
+        """Return the point of the base `(dim,)` of a point `x` `(dim,)` of the data."""
+        check_state("x", x, (self.dim,))
+        return self.ode.solve(x, regularized=False, **self._way(condition, backwards=True)).z1
+
+    def _solve(self, name, point, condition, key, backwards, **options) -> tuple[Solution, jax.Array]:
+        """Return the solution, and the integral of minus the trace along it."""
+        check_state(name, point, (self.dim,))
+        way = self._way(condition, backwards)
+        solution, integrals = self.ode.along(point, (self.trace,), key=key, **{**way, **options})
+        return solution, -integrals[self.trace.name]
+
+    def _way(self, condition, backwards) -> dict[str, Any]:
+        ends = (self.ode.t1, self.ode.t0) if backwards else (self.ode.t0, self.ode.t1)
+        theta = {} if condition is None else {"theta": condition}
+        return {"t0": ends[0], "t1": ends[1], **theta}
+
+
+def many(one: Callable, key: jax.Array, sample_shape: tuple[int, ...]) -> Any:
+    """Return what `one(key)` gives for as many keys as `sample_shape` has places."""
+    if sample_shape == ():
+        return one(key)
+    found = jax.vmap(one)(jax.random.split(key, math.prod(sample_shape)))
+    return jax.tree.map(lambda x: x.reshape(*sample_shape, *x.shape[1:]), found)

@@ -1,0 +1,168 @@
+"""Integrals along a solve: scalars that are computed together with the state.
+
+A rate is a record with a `name` and two functions. `draw(key, z)` returns the random numbers of one solve, `()` if it
+has none. `rate(field, z, t, drawn)` returns what is integrated, a real scalar; `field(z, t)` is a `Bound` field.
+The traces of a `CNF` and the regularizers of a `NeuralODE` are rates.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from node_jax import tree
+from node_jax.control import Adaptive
+from node_jax.save import SaveAt
+from node_jax.solution import Solution
+from node_jax.types import PyTree
+
+
+class Bound(NamedTuple):
+    """A field with the theta of the solve, called as `bound(z, t)`."""
+
+    field: Callable
+    theta: PyTree
+
+    def __call__(self, z: PyTree, t: jax.Array) -> PyTree:
+        """Return the slope."""
+        return self.field(z, t, self.theta)
+
+
+@runtime_checkable
+class Rate(Protocol):
+    """What is integrated along a solve."""
+
+    @property
+    def name(self) -> str:
+        """The key of the integral in a dict."""
+        ...
+
+    def draw(self, key: jax.Array | None, z: PyTree) -> PyTree:
+        """Return the random numbers of one solve."""
+        ...
+
+    def rate(self, field: Bound, z: PyTree, t: jax.Array, drawn: PyTree) -> jax.Array:
+        """Return what is integrated, a real scalar."""
+        ...
+
+
+class Integrated(NamedTuple):
+    """A state and the integrals that are computed with it.
+
+    `watched` integrals are controlled like the state. `free` ones are not: they change neither steps nor state.
+    """
+
+    z: PyTree
+    watched: dict[str, jax.Array]
+    free: dict[str, jax.Array]
+
+
+def state_of(state: Integrated) -> PyTree:
+    """Return the state alone: `Adaptive(controlled=state_of)` has integrals that change no step."""
+    return state.z
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Refuse two rates of one name."""
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"regularizers must have different names, got {names.count(name)} named {name!r}")
+
+
+class WithIntegrals(eqx.Module):
+    """The field of a state and integrals; its theta is that of the field and the random numbers of all rates."""
+
+    field: Any
+    watched: tuple
+    free: tuple
+
+    def start(self, z0: PyTree) -> Integrated:
+        """Return the state at the beginning: all integrals are zero."""
+        zero = jnp.zeros((), tree.real_dtype(z0))
+        return Integrated(z0, *({rate.name: zero for rate in rates} for rates in (self.watched, self.free)))
+
+    def drawn(self, key: jax.Array | None, z0: PyTree) -> dict[str, PyTree]:
+        """Return the random numbers of all rates, by name."""
+        rates = (*self.watched, *self.free)
+        keys = [None] * len(rates) if key is None else jax.random.split(key, max(len(rates), 1))
+        return {rate.name: rate.draw(each, z0) for rate, each in zip(rates, keys, strict=True)}
+
+    def __call__(self, state: Integrated, t: jax.Array, theta: tuple[PyTree, dict]) -> Integrated:
+        """Return the slope of the state and all rates."""
+        own, drawn = theta
+        field, dtype = Bound(self.field, own), tree.real_dtype(state.z)
+
+        def rates(some):
+            return {x.name: x.rate(field, state.z, t, drawn[x.name]).astype(dtype) for x in some}
+
+        return Integrated(field(state.z, t), rates(self.watched), rates(self.free))
+
+
+class OfState(eqx.Module):
+    """An output `fn(z, t, theta)` of a solve with integrals."""
+
+    fn: Callable
+
+    def __call__(self, state: Integrated, t: jax.Array, theta: tuple[PyTree, dict]) -> PyTree:
+        """Return the output of the state alone."""
+        return self.fn(state.z, t, theta[0])
+
+
+def saving(save: Any) -> Any:
+    """Return the save of the solve with integrals that saves of the state what `save` does."""
+    if isinstance(save, SaveAt) and save.fn is not None:
+        return SaveAt(save.ts, OfState(save.fn))
+    return save
+
+
+def split(solution: Solution, save: Any) -> tuple[Solution, Integrated]:
+    """Return the solution of the state alone, and the state at the end with its integrals."""
+    end, zs, interpolant = solution.z1, solution.zs, solution.interpolant
+    own = isinstance(save, SaveAt) and save.fn is not None
+    if interpolant is not None:
+        interpolant = interpolant._replace(q=tuple(x.z for x in interpolant.q))
+    elif zs is not None and not own:
+        zs = zs.z
+    return dataclasses.replace(solution, z1=end.z, zs=zs, interpolant=interpolant), end
+
+
+class _Part(NamedTuple):
+    """The controlled part of the state, with the watched integrals if there are any."""
+
+    controlled: Callable | None
+    watched: bool
+
+    def __call__(self, state: Integrated) -> PyTree:
+        z = state.z if self.controlled is None else self.controlled(state.z)
+        return (z, state.watched) if self.watched else z
+
+
+class _Norm(NamedTuple):
+    """The norm of the state and the watched integrals together."""
+
+    norm: Callable
+
+    def __call__(self, part: tuple[PyTree, dict]) -> jax.Array:
+        return jnp.sqrt(0.5 * (self.norm(part[0]) ** 2 + tree.rms(part[1]) ** 2))
+
+
+def watching(steps: Any, watched: bool) -> Any:
+    """Return the steps that are chosen by the state as `steps` are, and by watched integrals to its least tolerance."""
+    if not isinstance(steps, Adaptive):
+        return steps
+    part = _Part(steps.controlled, watched)
+    if not watched:
+        return dataclasses.replace(steps, controlled=part)
+    rtol, atol = ((value, _least(value)) for value in (steps.rtol, steps.atol))
+    norm = steps.norm if steps.norm is tree.rms else _Norm(steps.norm)
+    return dataclasses.replace(steps, rtol=rtol, atol=atol, norm=norm, controlled=part)
+
+
+def _least(tolerance: PyTree) -> Any:
+    leaves = jax.tree.leaves(tolerance)
+    if len(leaves) == 1 and jnp.ndim(leaves[0]) == 0:
+        return leaves[0]
+    return jnp.min(jnp.stack([jnp.min(jnp.asarray(x)) for x in leaves]))

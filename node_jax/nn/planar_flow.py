@@ -1,0 +1,109 @@
+"""The planar normalizing flow, the discrete counterpart of a planar `CNF`."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from node_jax.nn.flow import StandardNormal, many
+from node_jax.nn.shapes import check_sizes, check_state
+
+
+class PlanarFlow(eqx.Module):
+    """Layers `x + u tanh(w . x + b)`, each with a Jacobian of known determinant (Rezende and Mohamed, 2015).
+
+    The layers are invertible, but their inverse has no closed form. A flow therefore knows one direction: by default
+    from the base to the data, for sampling and for matching a density; with `invert=True` from the data to the base,
+    for maximum likelihood. What it does not know raises a ValueError.
+
+    Args:
+        dim: number of components of a point.
+        layers: number of layers.
+        key: JAX random key for the initial weights.
+        base: distribution with `log_prob(z)` and `sample(key)`; default: `StandardNormal(dim)`.
+        invert: whether the layers lead from the data to the base.
+
+    Raises:
+        ValueError: if `dim` or `layers` is not a positive integer.
+
+    Example:
+        >>> import jax
+        >>> flow = PlanarFlow(2, 8, key=jax.random.key(0))
+        >>> xs, log_probs = flow.sample_and_log_prob(jax.random.key(1), (5,))
+        >>> xs.shape, log_probs.shape
+        ((5, 2), (5,))
+    """
+
+    u: jax.Array
+    w: jax.Array
+    b: jax.Array
+    base: Any
+    dim: int = eqx.field(static=True)
+    invert: bool = eqx.field(static=True)
+
+    def __init__(self, dim: int, layers: int, *, key: jax.Array, base: Any = None, invert: bool = False):
+        check_sizes(dim=dim, layers=layers)
+        first, second = jax.random.split(key)
+        self.u = 0.1 * jax.random.normal(first, (layers, dim))
+        self.w = jax.random.normal(second, (layers, dim))
+        self.b = jnp.zeros(layers)
+        self.base = StandardNormal(dim) if base is None else base
+        self.dim, self.invert = dim, invert
+
+    def forward(self, z: jax.Array, condition: None = None) -> jax.Array:
+        """Return the point of the data `(dim,)` of a point `z` `(dim,)` of the base."""
+        self._must("forward", invert=False)
+        return self._through("z", z)[0]
+
+    def inverse(self, x: jax.Array, condition: None = None) -> jax.Array:
+        """Return the point of the base `(dim,)` of a point `x` `(dim,)` of the data."""
+        self._must("inverse", invert=True)
+        return self._through("x", x)[0]
+
+    def log_prob(self, x: jax.Array, condition: None = None, *, key: Any = None) -> jax.Array:
+        """Return the log-density of a point `x` `(dim,)`, a scalar."""
+        self._must("log_prob", invert=True)
+        z, log_det = self._through("x", x)
+        return self.base.log_prob(z) + log_det
+
+    def sample(self, key: jax.Array, sample_shape: tuple[int, ...] = (), condition: None = None) -> jax.Array:
+        """Return samples `(*sample_shape, dim)`."""
+        return self.sample_and_log_prob(key, sample_shape)[0]
+
+    def sample_and_log_prob(
+        self, key: jax.Array, sample_shape: tuple[int, ...] = (), condition: None = None
+    ) -> tuple[jax.Array, jax.Array]:
+        """Return samples `(*sample_shape, dim)` and their log-densities `sample_shape`."""
+        self._must("sample", invert=False)
+
+        def one(key):
+            z = self.base.sample(key)
+            x, log_det = self._through("z", z)
+            return x, self.base.log_prob(z) - log_det
+
+        return many(one, key, sample_shape)
+
+    def _must(self, name: str, invert: bool) -> None:
+        if self.invert != invert:
+            raise ValueError(
+                f"PlanarFlow(invert={self.invert}).{name}: a planar layer has no inverse in closed form;"
+                f" take PlanarFlow(invert={invert})"
+            )
+
+    def _through(self, name: str, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Return the point behind all layers, and the logarithm of the determinant of their Jacobian."""
+        check_state(name, x, (self.dim,))
+
+        def layer(carry, weights):
+            x, log_det = carry
+            u, w, b = weights
+            # w . u >= -1 makes the layer invertible (Rezende and Mohamed, 2015, appendix A.1)
+            product = jnp.dot(w, u)
+            u = u + (jax.nn.softplus(product) - 1.0 - product) * w / jnp.dot(w, w)
+            height = jnp.tanh(jnp.dot(w, x) + b)
+            log_det = log_det + jnp.log(jnp.abs(1.0 + jnp.dot(u, w) * (1.0 - height**2)))
+            return (x + u * height, log_det), None
+
+        zero = jnp.zeros((), jnp.result_type(x, self.u))
+        return jax.lax.scan(layer, (x.astype(zero.dtype), zero), (self.u, self.w, self.b))[0]

@@ -1,0 +1,216 @@
+"""A Poisson process whose intensity follows a field."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from node_jax.nn.integrals import Bound
+from node_jax.nn.neural_ode import NeuralODE
+from node_jax.nn.shapes import check_sizes
+from node_jax.save import Dense, SaveAt
+from node_jax.solution import Solution
+from node_jax.types import PyTree
+
+STEPS = 1024  # most steps of the solve that is sampled from
+HALVINGS = 60  # of the interval in which an event lies
+
+
+class Events(NamedTuple):
+    """Events of a sample.
+
+    Attributes:
+        ts: times `(capacity,)`, sorted; the end of the process behind the last event.
+        mask: `(capacity,)`, whether there is an event.
+        complete: whether all events are there; bool.
+    """
+
+    ts: jax.Array
+    mask: jax.Array
+    complete: jax.Array
+
+
+class PoissonSolution(NamedTuple):
+    """What a process knows of one series of events.
+
+    Attributes:
+        log_prob: log-density of the events, scalar; NaN if the solve failed.
+        expected: integral of the intensity, the expected number of events.
+        penalties: integrals of the regularizers, by name.
+        solution: the `Solution` of the solve; `zs` are the states at the events.
+    """
+
+    log_prob: jax.Array
+    expected: jax.Array
+    penalties: dict[str, jax.Array]
+    solution: Solution
+
+
+class _Intensity(eqx.Module):
+    """The intensity as a rate of a solve."""
+
+    intensity: Callable
+
+    name = "expected"
+
+    def draw(self, key: jax.Array | None, z: PyTree) -> tuple:
+        return ()
+
+    def rate(self, field: Bound, z: PyTree, t: jax.Array, drawn: PyTree) -> jax.Array:
+        return self.intensity(z)
+
+
+class PoissonProcess(eqx.Module):
+    """An inhomogeneous Poisson process on the way from `ode.t0` to `ode.t1` (Chen et al., 2018, section 5).
+
+    The log-density of events `t_i` is `sum_i log intensity(z(t_i)) - integral of intensity(z(t))`; states and integral
+    come from one solve.
+
+    Args:
+        ode: field of the state and how it is solved.
+        intensity: from a state to a positive scalar, in events per unit of `t`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import node_jax as nj
+        >>> def rising(z, t, theta):
+        ...     return jnp.ones_like(z)
+        >>> process = PoissonProcess(nj.NeuralODE(rising), jnp.exp)
+        >>> bool(abs(process.expected_count(0.0, 1.0, jnp.zeros(())) - (jnp.e - 1)) < 1e-5)
+        True
+    """
+
+    ode: NeuralODE
+    intensity: Callable
+
+    def log_prob(self, events: Any, mask: Any = None, *, z0: PyTree, theta: PyTree = None) -> jax.Array:
+        """Return the log-density of the events between `ode.t0` and `ode.t1`.
+
+        Args:
+            events: times `(n,)`, sorted from `t0` onwards, none beyond `t1`.
+            mask: `(n,)`, true where there is an event; default: everywhere.
+            z0: state at `t0`.
+            theta: parameters of the field; default: those of the module.
+
+        Returns:
+            Real scalar.
+
+        Raises:
+            SolveError: if the solve fails and values are concrete.
+        """
+        return self.solve(events, mask, z0=z0, theta=theta, regularized=False).log_prob
+
+    def solve(
+        self, events: Any, mask: Any = None, *, z0: PyTree, theta: PyTree = None, **options: Any
+    ) -> PoissonSolution:
+        """Return the log-density of the events with all that is known about it.
+
+        Args:
+            events: times, as in `log_prob`.
+            mask: which there are.
+            z0: state at `t0`.
+            theta: parameters of the field.
+            **options: options of `NeuralODE.solve`.
+
+        Returns:
+            A `PoissonSolution`.
+        """
+        events = jnp.asarray(events)
+        mask = jnp.ones(events.shape, bool) if mask is None else jnp.asarray(mask, bool)
+        solution, expected = self._along(z0, theta, save=SaveAt(events), **options)
+        intensities = jax.vmap(self.intensity)(solution.filled().zs)
+        logs = jnp.where(mask, jnp.log(jnp.where(mask, intensities, 1.0)), 0.0)
+        log_prob = jnp.sum(logs) - jnp.where(solution.ok, expected, 0.0)
+        return PoissonSolution(jnp.where(solution.ok, log_prob, jnp.nan), expected, solution.penalties, solution)
+
+    def intensity_at(self, ts: Any, z0: PyTree, theta: PyTree = None) -> jax.Array:
+        """Return the intensity at times.
+
+        Args:
+            ts: times `(n,)`, sorted from `ode.t0` onwards.
+            z0: state at `t0`.
+            theta: parameters of the field; default: those of the module.
+
+        Returns:
+            Array `(n,)`, in events per unit of `t`.
+        """
+        return jax.vmap(self.intensity)(self.ode.trajectory(z0, ts, theta))
+
+    def expected_count(self, a: Any, b: Any, z0: PyTree, theta: PyTree = None) -> jax.Array:
+        """Return the expected number of events between two times.
+
+        Args:
+            a: first time, not before `ode.t0`.
+            b: second time, not before `a`.
+            z0: state at `ode.t0`.
+            theta: parameters of the field; default: those of the module.
+
+        Returns:
+            Real scalar.
+        """
+        start = self.ode.trajectory(z0, jnp.stack([jnp.asarray(a)]), theta)
+        z = jax.tree.map(lambda x: x[0], start)
+        return self._along(z, theta, t0=a, t1=b, regularized=False)[1]
+
+    def sample(self, key: jax.Array, z0: PyTree, capacity: int, theta: PyTree = None) -> Events:
+        """Draw the events of one process between `ode.t0` and `ode.t1`.
+
+        The integral of the intensity up to an event is a sum of unit exponentials; it is inverted by bisection on the
+        dense output of one solve.
+
+        Args:
+            key: JAX random key.
+            z0: state at `t0`.
+            capacity: most events.
+            theta: parameters of the field; default: those of the module.
+
+        Returns:
+            `Events`.
+
+        Raises:
+            ValueError: if `capacity` is not a positive integer.
+            SolveError: if the solve fails and values are concrete.
+        """
+        check_sizes(capacity=capacity)
+        solution, integral = self._integral(z0, theta)
+        t0, t1 = (jnp.asarray(t, solution.t_reached.dtype) for t in (self.ode.t0, self.ode.t1))
+        heights = jnp.cumsum(jax.random.exponential(key, (capacity,), t0.dtype))
+
+        def halve(_, ends):
+            low, high = ends
+            middle = 0.5 * (low + high)
+            below = integral(middle) < heights
+            return jnp.where(below, middle, low), jnp.where(below, high, middle)
+
+        low, high = jnp.full((capacity,), t0), jnp.full((capacity,), t1)
+        _, ts = jax.lax.fori_loop(0, HALVINGS, halve, (low, high))
+        mask = heights < integral(t1)
+        return Events(jnp.where(mask, ts, t1), mask, ~mask[-1] & solution.ok)
+
+    def _integral(self, z0: PyTree, theta: PyTree):
+        """Return the solution, and the integral of the intensity up to a time as a function."""
+        most = STEPS if self.ode.max_steps is None else min(STEPS, self.ode.max_steps)
+        process = eqx.tree_at(lambda x: x.field, self.ode, _Counting(self.ode.field, self.intensity))
+        start = (z0, jnp.zeros(()))
+        theta = {} if theta is None else {"theta": theta}
+        solution = process.solve(start, save=Dense(most), regularized=False, **theta)
+        return solution, lambda t: solution.evaluate(t)[1]
+
+    def _along(self, z0: PyTree, theta: PyTree, **options: Any) -> tuple[Solution, jax.Array]:
+        """Return a solution, and the integral of the intensity along it."""
+        theta = {} if theta is None else {"theta": theta}
+        solution, integrals = self.ode.along(z0, (_Intensity(self.intensity),), **theta, **options)
+        return solution, integrals["expected"]
+
+
+class _Counting(eqx.Module):
+    """The field of the state and the integral of the intensity."""
+
+    field: Callable
+    intensity: Callable
+
+    def __call__(self, state: tuple[PyTree, jax.Array], t: jax.Array, theta: PyTree) -> tuple[PyTree, jax.Array]:
+        z, total = state
+        return self.field(z, t, theta), self.intensity(z).astype(total.dtype)

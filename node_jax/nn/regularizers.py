@@ -1,0 +1,226 @@
+"""What makes the dynamics of a trained model cheaper to solve: integrals along a solve that a loss adds with a weight.
+
+They are computed with the state and change neither its steps nor its values.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from node_jax import tree
+from node_jax.nn.integrals import Bound, Integrated, WithIntegrals, check_names
+from node_jax.nn.shapes import check_sizes
+from node_jax.types import PyTree
+
+NOISES = ("rademacher", "normal")
+
+
+def draw_noise(name: str, noise: str, samples: int, key: jax.Array | None, z: PyTree) -> PyTree:
+    """Return a pytree like `z` with a leading axis `samples`, of independent entries of mean 0 and variance 1.
+
+    Raises:
+        ValueError: if there is no key.
+    """
+    if key is None:
+        raise ValueError(f"{name} is random: key must be a JAX random key, got None")
+    leaves, structure = jax.tree.flatten(z)
+    draw = jax.random.rademacher if noise == "rademacher" else jax.random.normal
+    keys = jax.random.split(key, len(leaves))
+    return jax.tree.unflatten(
+        structure, [draw(k, (samples, *x.shape), x.dtype) for k, x in zip(keys, leaves, strict=True)]
+    )
+
+
+def check_noise(noise: str, samples: int) -> None:
+    """Refuse a distribution that is not known."""
+    check_sizes(samples=samples)
+    if noise not in NOISES:
+        raise ValueError(f"noise must be one of {NOISES}, got {noise!r}")
+
+
+def _square(z: PyTree) -> jax.Array:
+    return tree.dot(z, z, tree.real_dtype(z))
+
+
+class Kinetic(eqx.Module):
+    """The kinetic energy, the integral of `|f|**2` (Finlay, Jacobsen, Nurbekyan and Oberman, 2020)."""
+
+    name = "kinetic"
+
+    def draw(self, key: jax.Array | None, z: PyTree) -> tuple:
+        """Return nothing: this is not random."""
+        return ()
+
+    def rate(self, field: Bound, z: PyTree, t: jax.Array, drawn: PyTree) -> jax.Array:
+        """Return `|f(z, t)|**2`."""
+        return _square(field(z, t))
+
+
+class JacobianFrobenius(eqx.Module):
+    """The integral of `|df/dz|**2`, the Frobenius norm (Finlay, Jacobsen, Nurbekyan and Oberman, 2020), estimated.
+
+    The estimate is the mean of `|e^T df/dz|**2` over random vectors `e`, drawn once for a solve.
+
+    Args:
+        samples: number of random vectors.
+        noise: their distribution, "rademacher" or "normal".
+
+    Raises:
+        ValueError: if `samples` is not a positive integer, or `noise` is not known.
+    """
+
+    samples: int = eqx.field(static=True, default=1)
+    noise: str = eqx.field(static=True, default="rademacher")
+
+    name = "jacobian_frobenius"
+
+    def __check_init__(self):
+        """Refuse what cannot be drawn."""
+        check_noise(self.noise, self.samples)
+
+    def draw(self, key: jax.Array | None, z: PyTree) -> PyTree:
+        """Return the random vectors, a pytree like `z` with a leading axis `samples`."""
+        return draw_noise("JacobianFrobenius", self.noise, self.samples, key, z)
+
+    def rate(self, field: Bound, z: PyTree, t: jax.Array, drawn: PyTree) -> jax.Array:
+        """Return the mean of `|e^T df/dz|**2`."""
+        _, pull = jax.vjp(lambda z: field(z, t), z)
+        return jnp.mean(jax.vmap(lambda e: _square(pull(e)[0]))(drawn))
+
+
+class TotalDerivative(eqx.Module):
+    """The integral of `|d^k z / dt^k|**2` along the solution (Kelly, Bettencourt, Johnson and Duvenaud, 2020).
+
+    A method of order `k` takes few steps where the derivative of order `k + 1` is small.
+
+    Args:
+        order: the order `k`; 1 is `Kinetic`. The cost doubles with each.
+
+    Raises:
+        ValueError: if `order` is not a positive integer.
+    """
+
+    order: int = eqx.field(static=True, default=2)
+
+    def __check_init__(self):
+        """Refuse an order that makes no sense."""
+        check_sizes(order=self.order)
+
+    @property
+    def name(self) -> str:
+        """The key of the integral: `total_derivative_` and the order."""
+        return f"total_derivative_{self.order}"
+
+    def draw(self, key: jax.Array | None, z: PyTree) -> tuple:
+        """Return nothing: this is not random."""
+        return ()
+
+    def rate(self, field: Bound, z: PyTree, t: jax.Array, drawn: PyTree) -> jax.Array:
+        """Return `|d^k z / dt^k|**2`."""
+        return _square(_total_derivative(field, self.order)(z, t))
+
+
+def _total_derivative(field: Callable, order: int) -> Callable:
+    """Return the derivative of a solution of the given order, as a function of state and time."""
+    if order == 1:
+        return field
+    below = _total_derivative(field, order - 1)
+
+    def derivative(z, t):
+        return jax.jvp(below, (z, t), (field(z, t), jnp.ones_like(t)))[1]
+
+    return derivative
+
+
+class SolverError(eqx.Module):
+    """The sum of the error estimates of all steps, each times its size (Pal, Ma, Shah and Rackauckas, 2021).
+
+    The estimate of a step is the root mean square of its entries. It is computed from the recorded nodes of one more
+    solve, whose steps are taken again side by side; its gradient is that of the discrete steps.
+
+    Args:
+        capacity: number of steps that are looked at, from `t0` on; memory grows with it.
+
+    Raises:
+        ValueError: if `capacity` is not a positive integer.
+    """
+
+    capacity: int = eqx.field(static=True, default=64)
+
+    name = "solver_error"
+
+    def __check_init__(self):
+        """Refuse a number of steps that makes no sense."""
+        check_sizes(capacity=self.capacity)
+
+
+class RandomEnd(eqx.Module):
+    """Draw the end of a solve uniformly from `t1 - b` to `t1 + b` in training (Ghosh et al., 2020: STEER).
+
+    A solve that is given a key has a random end, one without ends at `t1`.
+
+    Args:
+        b: half the width of the interval, in units of `t`, less than `|t1 - t0|`.
+
+    Raises:
+        ValueError: if `b` is not positive.
+    """
+
+    b: float = eqx.field(static=True)
+
+    def __check_init__(self):
+        """Refuse a width that makes no sense."""
+        if not isinstance(self.b, int | float) or not self.b > 0:
+            raise ValueError(f"b must be a positive number, got {self.b!r}")
+
+    def end(self, key: jax.Array | None, t1: Any, dtype: Any) -> Any:
+        """Return the end of one solve."""
+        return t1 if key is None else t1 + jax.random.uniform(key, (), dtype, -self.b, self.b)
+
+
+class Penalized(eqx.Module):
+    """A field with regularizers, for `odesolve` itself: made by `with_penalties`."""
+
+    along: WithIntegrals
+
+    def start(self, z0: PyTree) -> Integrated:
+        """Return the state to solve from: `z0`, and integrals that are zero."""
+        return self.along.start(z0)
+
+    def __call__(self, state: Integrated, t: jax.Array, theta: PyTree) -> Integrated:
+        """Return the slope; `theta` is that of the field."""
+        return self.along(state, t, (theta, self.along.drawn(None, state.z)))
+
+
+def with_penalties(field: Callable, regularizers: tuple) -> Penalized:
+    """Return a field whose state has the integrals of regularizers beside `z`, for people who call `odesolve`.
+
+    Args:
+        field: `f(z, t, theta)`.
+        regularizers: such as `(Kinetic(), TotalDerivative(2))`, those that are not random.
+
+    Returns:
+        A field for states `penalized.start(z0)`. The state at the end has `z` and `free`, a dict of scalars by name.
+        With `Adaptive(controlled=nj.nn.state_of)` the integrals change no step.
+
+    Raises:
+        ValueError: if two regularizers have one name.
+        TypeError: if one of them is random or no integral.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import node_jax as nj
+        >>> penalized = with_penalties(nj.testing.decay, (Kinetic(),))
+        >>> steps = nj.Adaptive(controlled=nj.nn.state_of)
+        >>> end = nj.odesolve(penalized, penalized.start(jnp.ones(())), 0.0, 1.0, 1.0, steps=steps).z1
+        >>> bool(abs(end.free["kinetic"] - 0.43233) < 1e-4)
+        True
+    """
+    for one in regularizers:
+        if not isinstance(one, Kinetic | TotalDerivative):
+            raise TypeError(f"with_penalties takes Kinetic and TotalDerivative, got {one!r}; a NeuralODE takes all")
+    check_names([x.name for x in regularizers])
+    return Penalized(WithIntegrals(field, (), tuple(regularizers)))

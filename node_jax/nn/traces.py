@@ -1,0 +1,74 @@
+"""The trace of the Jacobian of a field, exact or estimated: rates of a `CNF`."""
+
+from typing import Any, Protocol, runtime_checkable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from node_jax.nn.integrals import Bound
+from node_jax.nn.regularizers import check_noise, draw_noise
+
+
+@runtime_checkable
+class Divergent(Protocol):
+    """A field that knows the trace of its Jacobian."""
+
+    def divergence(self, z: Any, t: Any, theta: Any = None) -> Any:
+        """Return the trace of `df/dz`, a scalar."""
+        ...
+
+
+class Exact(eqx.Module):
+    """The exact trace: `field.divergence(z, t, theta)` where the field has it, else forward mode over the basis.
+
+    The cost of the latter is that of as many evaluations as the state has components.
+    """
+
+    name = "trace"
+
+    def draw(self, key: jax.Array | None, z: jax.Array) -> tuple:
+        """Return nothing: this is not random."""
+        return ()
+
+    def rate(self, field: Bound, z: jax.Array, t: jax.Array, drawn: Any) -> jax.Array:
+        """Return the trace at `(z, t)`."""
+        if isinstance(field.field, Divergent):
+            return field.field.divergence(z, t, field.theta)
+
+        def entry(basis):
+            return jnp.sum(basis * jax.jvp(lambda z: field(z, t), (z,), (basis,))[1])
+
+        return jnp.sum(jax.vmap(entry)(jnp.eye(z.size, dtype=z.dtype)))
+
+
+class Hutchinson(eqx.Module):
+    """An unbiased estimate of the trace, the mean of `e^T (df/dz) e` over random vectors `e` (Grathwohl et al., 2019).
+
+    The vectors are drawn once for a solve, so that what is integrated is smooth.
+
+    Args:
+        samples: number of random vectors.
+        noise: their distribution, "rademacher" or "normal".
+
+    Raises:
+        ValueError: if `samples` is not a positive integer, or `noise` is not known.
+    """
+
+    samples: int = eqx.field(static=True, default=1)
+    noise: str = eqx.field(static=True, default="rademacher")
+
+    name = "trace"
+
+    def __check_init__(self):
+        """Refuse what cannot be drawn."""
+        check_noise(self.noise, self.samples)
+
+    def draw(self, key: jax.Array | None, z: jax.Array) -> jax.Array:
+        """Return the random vectors, `(samples, dim)`."""
+        return draw_noise("Hutchinson", self.noise, self.samples, key, z)
+
+    def rate(self, field: Bound, z: jax.Array, t: jax.Array, drawn: jax.Array) -> jax.Array:
+        """Return the estimate at `(z, t)`."""
+        _, pull = jax.vjp(lambda z: field(z, t), z)
+        return jnp.mean(jax.vmap(lambda e: jnp.sum(pull(e)[0] * e))(drawn))

@@ -1,0 +1,131 @@
+"""The fields of `nj.nn`: formulas, shapes, conditions and closed forms."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import node_jax as nj
+
+KEY = jax.random.key(0)
+Z = jax.random.normal(jax.random.key(1), (3,))
+FIELDS = {
+    "mlp": nj.nn.MLPField(3, 8, 1, key=KEY, time_dependent=True, condition_size=2),
+    "concat": nj.nn.ConcatField(3, (8, 8), key=KEY, condition_size=2),
+    "squash": nj.nn.ConcatSquashField(3, (8, 8), key=KEY, condition_size=2),
+    "hyper": nj.nn.HyperField(3, 8, key=KEY, condition_size=2),
+}
+PLANAR = {
+    "planar": nj.nn.PlanarField(3, 8, key=KEY),
+    "planar without gates": nj.nn.PlanarField(3, 8, key=KEY, gate=False),
+    "hyper": nj.nn.HyperField(3, 8, key=KEY),
+}
+
+
+def sizes(module):
+    return sum(x.size for x in jax.tree.leaves(eqx.filter(module, eqx.is_array)))
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_field_depends_on_state_time_and_condition_and_refuses_other_shapes(name):
+    field, condition = FIELDS[name], jnp.array([0.3, -1.0])
+    slope = field(Z, 0.5, condition)
+    assert slope.shape == Z.shape
+    assert slope.dtype == Z.dtype
+    for other in (field(Z + 1, 0.5, condition), field(Z, 0.7, condition), field(Z, 0.5, condition + 1)):
+        assert np.max(np.abs(other - slope)) > 1e-6
+    assert field(Z.astype(jnp.float32), 0.5, condition).dtype == jnp.float32
+    with pytest.raises(ValueError, match=r"z must have shape \(3,\), got \(4,\)"):
+        field(jnp.zeros(4), 0.5, condition)
+    with pytest.raises(ValueError, match=r"condition, must have shape \(2,\), got None"):
+        field(Z, 0.5)
+    with pytest.raises(ValueError, match=r"condition, must have shape \(2,\), got shape \(3,\)"):
+        field(Z, 0.5, jnp.zeros(3))
+
+
+@pytest.mark.parametrize("kind", [nj.nn.ConcatField, nj.nn.ConcatSquashField])
+def test_layers_are_the_formulas_of_the_docstring(kind):
+    field = kind(3, (5,), key=KEY, activation=jax.nn.softplus)
+    t, x = 0.7, np.asarray(Z)
+    for i, layer in enumerate(field.layers):
+        w, b, c = layer.linear.weight, layer.linear.bias, layer.shift.weight[:, 0]
+        x = np.asarray(jax.nn.softplus(x)) if i else x
+        gate = 1.0
+        if kind is nj.nn.ConcatSquashField:
+            gate = 1 / (1 + np.exp(-(layer.gate.weight[:, 0] * t + layer.gate.bias)))
+        x = (w @ x + b) * gate + c * t
+    np.testing.assert_allclose(field(Z, t), x, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", PLANAR)
+def test_planar_divergence_is_the_trace_of_the_jacobian(name):
+    field = PLANAR[name]
+    trace = jnp.trace(jax.jacfwd(lambda z: field(z, 0.4))(Z))
+    np.testing.assert_allclose(field.divergence(Z, 0.4), trace, rtol=1e-12)
+
+
+def test_gates_and_hypernetworks_make_the_field_depend_on_time():
+    changes = {name: float(np.max(np.abs(field(Z, 0.1) - field(Z, 0.9)))) for name, field in PLANAR.items()}
+    assert changes["planar without gates"] == 0.0
+    assert changes["planar"] > 1e-6
+    assert changes["hyper"] > 1e-6
+
+
+def test_hypernetwork_has_the_sizes_of_the_example_of_torchdiffeq():
+    field = nj.nn.HyperField(2, 64, key=KEY)
+    assert sizes(field) == (1 * 32 + 32) + (32 * 32 + 32) + 33 * (3 * 64 * 2 + 64)
+
+
+def test_convolutional_field_sees_time_and_keeps_the_shape():
+    field = nj.nn.ConvField(4, width=6, key=KEY)
+    image = jax.random.normal(KEY, (4, 5, 7))
+    assert field(image, 0.5).shape == image.shape
+    assert np.max(np.abs(field(image, 0.5) - field(image, 0.6))) > 1e-6
+    with pytest.raises(ValueError, match="z must have shape"):
+        field(jnp.zeros((3, 5, 7)), 0.5)
+    with pytest.raises(ValueError, match="kernel must be odd"):
+        nj.nn.ConvField(4, key=KEY, kernel=2)
+    with pytest.raises(ValueError, match="groups must divide"):
+        nj.nn.ConvField(4, key=KEY, groups=3)
+
+
+def test_classifier_of_mnist_has_the_official_number_of_parameters():
+    model = nj.nn.Classifier.create((1, 28, 28), 10, key=KEY)
+    assert sizes(model) == 208_266
+
+
+def test_one_euler_step_is_the_residual_block_bit_for_bit():
+    field = nj.nn.MLPField(3, 8, 1, key=KEY)
+    model = nj.NeuralODE(field, steps=nj.Fixed(1), method=nj.euler)
+    block = nj.nn.Residual(field)
+    z0s = jax.random.normal(KEY, (64, 3))
+    for run in (lambda f: jax.jit(lambda z: f(z))(Z), lambda f: jax.jit(lambda zs: jax.vmap(f)(zs))(z0s)):
+        np.testing.assert_array_equal(run(model), run(block))
+
+
+def test_augmented_field_appends_zeros_to_vectors_and_images():
+    field = nj.nn.Augmented(nj.nn.MLPField(5, 8, 1, key=KEY), extra=2)
+    model = nj.NeuralODE(field)
+    np.testing.assert_array_equal(model(Z), nj.NeuralODE(field.field)(jnp.append(Z, jnp.zeros(2))))
+    assert model.trajectory(Z, jnp.array([0.5, 1.0])).shape == (2, 5)
+    assert nj.nn.Augmented(None, extra=2).lifted(jnp.ones((3, 4, 4))).shape == (5, 4, 4)
+    with pytest.raises(ValueError, match="extra must be an integer of at least 1, got 0"):
+        nj.nn.Augmented(field, extra=0)
+    with pytest.raises(ValueError, match="one array with an axis"):
+        model(jnp.ones(()))
+
+
+@pytest.mark.parametrize(
+    ("make", "word"),
+    [
+        (lambda: nj.nn.MLPField(0, 8, 1, key=KEY), "size must be an integer of at least 1, got 0"),
+        (lambda: nj.nn.ConcatField(2, 8, key=KEY), "widths must be a tuple"),
+        (lambda: nj.nn.ConcatField(2, (8, -1), key=KEY), r"widths\[1\] must be"),
+        (lambda: nj.nn.PlanarField(2, True, key=KEY), "width must be an integer of at least 1, got True"),
+        (lambda: nj.nn.HyperField(2, key=KEY, condition_size=-1), "condition_size must be an integer of at least 0"),
+    ],
+)
+def test_sizes_that_make_no_sense_are_named(make, word):
+    with pytest.raises(ValueError, match=word):
+        make()
