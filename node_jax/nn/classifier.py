@@ -15,26 +15,28 @@ from node_jax.solution import Solution
 
 
 class ConvStem(eqx.Module):
-    """Three convolutions that make an image four times smaller each way: the stem of the ODE-Net of Chen et al., 2018.
+    """A convolution, and others that each halve the image: the stem of the ODE-Net of Chen et al., 2018, halves twice.
 
     Args:
         inputs: channels of the image `(inputs, height, width)`.
         channels: channels of the features.
         key: JAX random key for the initial weights.
+        halvings: how often the image is halved.
     """
 
     convs: tuple[eqx.nn.Conv2d, ...]
     norms: tuple[eqx.nn.GroupNorm, ...]
 
-    def __init__(self, inputs: int, channels: int, *, key: jax.Array):
+    def __init__(self, inputs: int, channels: int, *, key: jax.Array, halvings: int = 2):
         check_sizes(inputs=inputs, channels=channels)
-        keys = jax.random.split(key, 3)
+        check_sizes(0, halvings=halvings)
+        keys = jax.random.split(key, 1 + halvings)
         first = eqx.nn.Conv2d(inputs, channels, 3, key=keys[0])
         self.convs = (first, *(eqx.nn.Conv2d(channels, channels, 4, 2, 1, key=each) for each in keys[1:]))
         self.norms = tuple(eqx.nn.GroupNorm(groups_of(channels), channels) for _ in keys[1:])
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Return the features `(channels, about height / 4, about width / 4)`."""
+        """Return the features `(channels, height, width)`, of an image that is smaller."""
         x = self.convs[0](x)
         for norm, conv in zip(self.norms, self.convs[1:], strict=True):
             x = conv(jax.nn.relu(norm(x)))
@@ -92,7 +94,8 @@ class Classifier(eqx.Module):
         """Return a classifier of vectors or images.
 
         Args:
-            shape: of a sample: `(size,)`, or `(channels, height, width)` with height and width of at least 8.
+            shape: of a sample: `(size,)`, or `(channels, height, width)` of at least 6 by 6 pixels. Images are
+                halved as long as features of 4 by 4 are left, at most twice.
             classes: number of classes.
             width: size of the state, of an image its channels; with 64 and images of MNIST the ODE-Net of the paper.
             key: JAX random key for the initial weights.
@@ -103,14 +106,15 @@ class Classifier(eqx.Module):
         """
         check_sizes(classes=classes, width=width)
         keys = jax.random.split(key, 3)
-        if len(shape) == 3 and min(shape[1:]) >= 8:
-            field = ConvField(width, key=keys[1])
-            stem, head = ConvStem(shape[0], width, key=keys[0]), PoolHead(width, classes, key=keys[2])
+        if len(shape) == 3 and min(shape[1:]) >= 6:
+            field, halvings = ConvField(width, key=keys[1]), sum((min(shape[1:]) - 2) // 2**i >= 4 for i in (1, 2))
+            stem = ConvStem(shape[0], width, key=keys[0], halvings=halvings)
+            head = PoolHead(width, classes, key=keys[2])
         elif len(shape) == 1:
             field = MLPField(width, width, 1, key=keys[1], time_dependent=True)
             stem, head = eqx.nn.Linear(*shape, width, key=keys[0]), eqx.nn.Linear(width, classes, key=keys[2])
         else:
-            raise ValueError(f"shape must be (size,) or (channels, height, width) of at least 8 by 8, got {shape!r}")
+            raise ValueError(f"shape must be (size,) or (channels, height, width) of at least 6 by 6, got {shape!r}")
         return cls(stem, NeuralODE(field, **options), head)
 
     def __call__(self, x: jax.Array) -> jax.Array:

@@ -34,8 +34,8 @@ class ConvField(eqx.Module):
         key: JAX random key for the initial weights.
         kernel: width of the square kernel, odd.
         width: channels between the convolutions; default: `channels`.
-        groups: groups of the normalization (Wu and He, 2018); default: as many as divide both numbers of channels, at
-            most 32.
+        groups: groups of the normalization (Wu and He, 2018); default: as many as divide both numbers of channels into
+            groups of two or more, at most 32.
         activation: elementwise function; a module-level function.
 
     Raises:
@@ -102,5 +102,9 @@ class ConvField(eqx.Module):
 
 
 def groups_of(*channels: int) -> int:
-    """Return the largest number of groups, at most 32, that divides all numbers of channels."""
-    return next(groups for groups in range(32, 0, -1) if not any(size % groups for size in channels))
+    """Return the largest number of groups, at most 32, that divides all numbers of channels into groups of two or more.
+
+    A group of one channel would lose the size of that channel.
+    """
+    most = min(32, max(min(channels) // 2, 1))
+    return next(groups for groups in range(most, 0, -1) if not any(size % groups for size in channels))

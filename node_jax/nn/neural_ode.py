@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from node_jax import tree
 from node_jax.adjoints.checkpointed import Checkpointed
-from node_jax.control import Adaptive, Fixed, Grid
+from node_jax.control import Adaptive, Fixed, Grid, direction
 from node_jax.methods import ExplicitRK, tsit5
 from node_jax.nn.augmented import Augmented
 from node_jax.nn.integrals import WithIntegrals, check_names, saving, split, watching
@@ -166,7 +166,8 @@ class NeuralODE(eqx.Module):
         changed = {"theta": theta, "save": saving(save), "steps": watching(options["steps"], bool(watched))}
         solution = odesolve(field, field.start(z0), **{**options, **changed})
         solution, end = split(solution, save)
-        return solution, end.watched, dict(end.free)
+        sign = direction(jnp.asarray(options["t0"]), jnp.asarray(options["t1"]))  # penalties are positive both ways
+        return solution, end.watched, {name: jnp.where(sign < 0, -x, x) for name, x in end.free.items()}
 
 
 def _given(theta: PyTree) -> dict[str, PyTree]:

@@ -72,6 +72,13 @@ def test_kinetic_energy_and_its_gradient_have_the_closed_form(adjoint):
     np.testing.assert_allclose(slope, jax.grad(exact)(1.5), rtol=1e-6)
 
 
+def test_penalties_are_the_same_in_both_directions_of_time():
+    model = nj.NeuralODE(decay, theta=jnp.asarray(1.5), steps=FINE, regularizers=(Kinetic(),))
+    there = model.solve(Z0)
+    back = model.solve(there.z1, t0=1.0, t1=0.0)
+    np.testing.assert_allclose(back.penalties["kinetic"], there.penalties["kinetic"], rtol=1e-7)
+
+
 def test_total_derivatives_of_a_decay_are_powers_of_its_rate():
     first = of(Kinetic())
     for order in (1, 2, 3):
