@@ -4,9 +4,8 @@ python -m benchmarks.guide
 """
 
 import json
-import re
 
-from benchmarks import figures, stored
+from benchmarks import figures, markers, stored
 from benchmarks.stored import ROOT
 
 STORED = stored.newest() / "adjoints.json"
@@ -115,13 +114,7 @@ TABLES = {
 
 def filled(guide: str, content: dict) -> str:
     """Return the guide with every table put between its markers."""
-    for part, table in TABLES.items():
-        begin = f"<!-- begin {part} -->"
-        text = f"{begin}\n{table(content['parts'][part])}\n<!-- end -->"
-        guide, count = re.subn(f"{re.escape(begin)}.*?<!-- end -->", lambda _, text=text: text, guide, flags=re.DOTALL)
-        if count != 1:
-            raise ValueError(f"docs/gradients.md needs {begin} ... <!-- end --> once, found it {count} times")
-    return guide
+    return markers.filled(guide, {part: table(content["parts"][part]) for part, table in TABLES.items()})
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from node_jax.nn.shapes import check_sizes
 
@@ -20,8 +21,29 @@ class ConcatConv(eqx.Module):
 
     def __call__(self, x: jax.Array, t: Any) -> jax.Array:
         """Return the image `(outputs, height, width)` of `x` `(inputs, height, width)`."""
-        time = jnp.full((1, *x.shape[1:]), t, x.dtype)
-        return self.conv(jnp.concatenate([x, time]))
+        x = jnp.concatenate([x, jnp.full((1, *x.shape[1:]), t, x.dtype)])
+        image = lax.platform_dependent(x, self.conv.weight, cpu=_by_product, default=_by_convolution)
+        return image + jnp.asarray(self.conv.bias)
+
+
+def _by_convolution(x: jax.Array, weight: jax.Array) -> jax.Array:
+    """Convolve `x` `(inputs, height, width)` with `weight` `(outputs, inputs, kernel, kernel)`; the size stays."""
+    return lax.conv_general_dilated(x[None], weight, (1, 1), "SAME")[0]
+
+
+def _by_product(x: jax.Array, weight: jax.Array) -> jax.Array:
+    """Do the same by one product of matrices.
+
+    Inside a loop XLA has no fast convolution for CPUs: this takes a twentieth of the time (docs/performance.md, Loops).
+    """
+    outputs, _, kernel, _ = weight.shape
+    height, width = x.shape[1:]
+    half = kernel // 2
+    padded = jnp.pad(x, ((0, 0), (half, half), (half, half)))
+    shifted = [padded[:, i : i + height, j : j + width] for i in range(kernel) for j in range(kernel)]
+    patches = jnp.concatenate(shifted).reshape(-1, height * width)
+    rows = jnp.transpose(weight, (0, 2, 3, 1)).reshape(outputs, -1)
+    return (rows @ patches).reshape(outputs, height, width)
 
 
 class ConvField(eqx.Module):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import node_jax as nj
+from node_jax.nn import conv
 
 KEY = jax.random.key(0)
 Z = jax.random.normal(jax.random.key(1), (3,))
@@ -88,6 +89,12 @@ def test_convolutional_field_sees_time_and_keeps_the_shape():
         nj.nn.ConvField(4, key=KEY, kernel=2)
     with pytest.raises(ValueError, match="groups must divide"):
         nj.nn.ConvField(4, key=KEY, groups=3)
+
+
+@pytest.mark.parametrize("kernel", [1, 3, 5])
+def test_product_of_matrices_is_the_convolution(kernel):
+    image, weight = jax.random.normal(KEY, (3, 5, 7)), jax.random.normal(KEY, (4, 3, kernel, kernel))
+    np.testing.assert_allclose(conv._by_product(image, weight), conv._by_convolution(image, weight), atol=1e-12)
 
 
 def test_classifier_of_mnist_has_the_official_number_of_parameters():

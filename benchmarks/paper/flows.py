@@ -1,0 +1,233 @@
+"""Densities: continuous against planar flows (section 4, figures 4 and 5 of the paper).
+
+python -m benchmarks.paper matching
+python -m benchmarks.paper likelihood
+"""
+
+import functools
+import math
+import time
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+import node_jax as nj
+from benchmarks.paper import storage
+
+# Matching: minimize KL(q || p) for densities p that are known up to a factor (Rezende and Mohamed, 2015, table 1).
+
+WIDTHS = (2, 8, 32)  # M of the continuous flow, K of the planar one
+ITERATIONS = {"cnf": 10_000, "planar": 500_000}
+BATCH = 512
+CHUNK = 10_000  # iterations of the planar flow in one call
+EDGE = 4.0  # beyond, a wall keeps mass inside: two of the energies do not
+
+
+def wave(z):
+    return jnp.sin(0.5 * math.pi * z[0])
+
+
+def wall(z):
+    """Return an energy that rises beyond the edge."""
+    return 0.5 * jnp.sum((jnp.maximum(jnp.abs(z) - EDGE, 0.0) / 0.4) ** 2)
+
+
+def ring(z):
+    """Return the first energy: two modes on a ring."""
+    bumps = jnp.logaddexp(-0.5 * ((z[0] - 2) / 0.6) ** 2, -0.5 * ((z[0] + 2) / 0.6) ** 2)
+    return 0.5 * ((jnp.linalg.norm(z) - 2) / 0.4) ** 2 - bumps + wall(z)
+
+
+def sine(z):
+    """Return the second energy: a sine."""
+    return 0.5 * ((z[1] - wave(z)) / 0.4) ** 2 + wall(z)
+
+
+def fork(z):
+    """Return the third energy: a sine that splits."""
+    split = 3.0 * jnp.exp(-0.5 * ((z[0] - 1) / 0.6) ** 2)
+    both = jnp.logaddexp(-0.5 * ((z[1] - wave(z)) / 0.35) ** 2, -0.5 * ((z[1] - wave(z) + split) / 0.35) ** 2)
+    return -both + wall(z)
+
+
+ENERGIES = {"ring": ring, "sine": sine, "fork": fork}
+
+
+def log_factor(energy: Callable, points: int = 1200, extent: float = 7.0) -> float:
+    """Return the logarithm of the integral of `exp(-energy)`, by the trapezoidal rule."""
+    axis = jnp.linspace(-extent, extent, points)
+    row = lambda y: jax.nn.logsumexp(-jax.vmap(lambda x: energy(jnp.stack([x, y])))(axis))  # noqa: E731
+    return float(jax.nn.logsumexp(lax.map(row, axis)) + 2 * math.log(2 * extent / (points - 1)))
+
+
+class Matching(eqx.Module):
+    """The divergence of a flow from a density, up to the logarithm of its factor."""
+
+    energy: Callable
+
+    def __call__(self, model, data, key) -> jax.Array:
+        """Return the mean of `log q + energy` over samples of the flow."""
+        xs, log_q = model.sample_and_log_prob(key, (BATCH,))
+        return jnp.mean(log_q + jax.vmap(self.energy)(xs))
+
+
+def matched_cnf(energy: Callable, width: int, seed: int, run: str, iterations: int):
+    """Train a planar continuous flow; return it and its losses."""
+    field = nj.nn.PlanarField(2, width, key=jax.random.key(seed))
+    flow = nj.nn.CNF(nj.NeuralODE(field, steps=nj.Adaptive(1e-5, 1e-5), max_steps=256), 2)
+    fitted = nj.fit(
+        flow, Matching(energy), jnp.zeros(1), optax.adam(1e-3), updates=iterations, key=jax.random.key(seed + 1),
+        checkpoint=storage.checkpoint_of("matching", run), every=1000, resume=True, progress=run,
+    )  # fmt: skip
+    return fitted.model, fitted.losses
+
+
+def matched_planar(energy: Callable, layers: int, seed: int, run: str, iterations: int):
+    """Train a planar flow by RMSprop in chunks; return it and its losses, one for every hundredth iteration."""
+    loss, optimizer = Matching(energy), optax.rmsprop(1e-4, momentum=0.9)
+    arrays, static = eqx.partition(nj.nn.PlanarFlow(2, layers, key=jax.random.key(seed)), eqx.is_array)
+
+    def update(carry, key):
+        arrays, state = carry
+        value, slope = jax.value_and_grad(lambda arrays: loss(eqx.combine(arrays, static), None, key))(arrays)
+        steps, moved = optimizer.update(slope, state, arrays)
+        fine = jnp.isfinite(value) & jnp.isfinite(optax.global_norm(slope))
+        after = (optax.apply_updates(arrays, steps), moved)
+        return jax.tree.map(lambda new, old: jnp.where(fine, new, old), after, carry), value
+
+    @jax.jit
+    def chunk(carry, key):
+        carry, values = lax.scan(update, carry, jax.random.split(key, CHUNK))
+        return carry, values[::100]
+
+    carry, losses = (arrays, optimizer.init(arrays)), []
+    for i in range(iterations // CHUNK):
+        carry, values = chunk(carry, jax.random.fold_in(jax.random.key(seed + 1), i))
+        losses.append(values)
+        print(f"{run}: {(i + 1) * CHUNK:,} of {iterations:,}, loss {float(values[-1]):.4f}", flush=True)
+    return eqx.combine(carry[0], static), jnp.concatenate(losses)
+
+
+MATCHED = {"cnf": matched_cnf, "planar": matched_planar}
+
+
+def match(name: str, kind: str, width: int, run: str, iterations: int) -> dict:
+    """Train one flow and find how far it is from the density."""
+    begin, energy = time.perf_counter(), ENERGIES[name]
+    model, losses = MATCHED[kind](energy, width, 0, run, iterations)
+    draw = eqx.filter_jit(lambda model, key: model.sample_and_log_prob(key, (5000,)))
+    gaps, factor = [], log_factor(energy)
+    for i in range(20):
+        xs, log_q = draw(model, jax.random.key(1000 + i))
+        gaps.append(log_q + jax.vmap(energy)(xs) + factor)
+    gaps = jnp.concatenate(gaps)
+    gaps = gaps[jnp.isfinite(gaps)]
+    stride = max(1, len(losses) // 200)
+    return {
+        "energy": name, "kind": kind, "width": width, "iterations": iterations, "kl": float(jnp.mean(gaps)),
+        "kl_error": float(jnp.std(gaps) / len(gaps) ** 0.5), "losses": [float(x) + factor for x in losses[::stride]],
+        "samples": xs[:2000].tolist(), "seconds": time.perf_counter() - begin,
+    }  # fmt: skip
+
+
+def matching() -> None:
+    """Run what is not stored of the density matching."""
+    for name in ENERGIES:
+        for width in WIDTHS:
+            for kind, iterations in ITERATIONS.items():
+                run = f"{name}-{kind}-{width}"
+                storage.kept("matching", run, functools.partial(match, name, kind, width, run, iterations))
+
+
+# Maximum likelihood.
+
+DENSITIES = {"circles": nj.datasets.Circles(), "moons": nj.datasets.Moons()}
+UPDATES, POINTS = 4000, 512
+PARTS = (0.05, 0.2, 0.4, 0.6, 0.8, 1.0)  # of the way from the base, for snapshots
+
+
+class Likelihood(eqx.Module):
+    """The loss of maximum likelihood, on new points for each update."""
+
+    density: nj.datasets.Circles | nj.datasets.Moons
+
+    def __call__(self, model, data, key):
+        """Return what `nj.train.nll` does of new points."""
+        first, second = jax.random.split(key)
+        return nj.train.nll(model, self.density.sample(first, (POINTS,)), second)
+
+
+class Matched(eqx.Module):
+    """The loss of flow matching, on new points for each update."""
+
+    density: nj.datasets.Circles | nj.datasets.Moons
+
+    def __call__(self, model, data, key):
+        """Return what `nj.train.flow_matching` does of new points."""
+        first, second = jax.random.split(key)
+        return nj.train.flow_matching(model, self.density.sample(first, (POINTS,)), second)
+
+
+def cnf(field, **options) -> nj.nn.CNF:
+    """Return a continuous flow."""
+    return nj.nn.CNF(nj.NeuralODE(field, steps=nj.Adaptive(1e-5, 1e-5), max_steps=256), 2, **options)
+
+
+def models() -> dict:
+    """Return a flow and its loss by name."""
+    keys = jax.random.split(jax.random.key(0), 5)
+    squash = nj.nn.ConcatSquashField(2, (64, 64), key=keys[0])
+    return {
+        "concat-squash": (cnf(squash), Likelihood),
+        "planar field, 64 units": (cnf(nj.nn.PlanarField(2, 64, key=keys[1])), Likelihood),
+        "concat-squash, Hutchinson": (cnf(squash, trace=nj.nn.Hutchinson()), Likelihood),
+        "concat-squash, flow matching": (cnf(squash), Matched),
+        "planar flow, 64 layers": (nj.nn.PlanarFlow(2, 64, key=keys[2], invert=True), Likelihood),
+    }
+
+
+def likely(name: str, kind: str, run: str) -> dict:
+    """Train one flow on points of a density, and compare its log-density with the entropy."""
+    density, (model, loss) = DENSITIES[name], models()[kind]
+    begin, marks = time.perf_counter(), []
+    test = density.sample(jax.random.key(7), (10_000,))
+    exact = cnf(model.ode.field) if isinstance(model, nj.nn.CNF) else model
+
+    def nats(model):
+        used = eqx.tree_at(lambda m: m.ode.field, exact, model.ode.field) if isinstance(model, nj.nn.CNF) else model
+        return -jnp.mean(jax.vmap(used.log_prob)(test))
+
+    nats, spent = eqx.filter_jit(nats), [0.0]
+
+    def look(update):
+        if update.number % 250 == 0:
+            began = time.perf_counter()
+            value = float(nats(update.model))
+            spent[0] += time.perf_counter() - began
+            marks.append([update.number, time.perf_counter() - begin - spent[0], value])
+
+    fitted = nj.fit(
+        model, loss(density), jnp.zeros(1), optax.adam(optax.cosine_decay_schedule(3e-3, UPDATES)), updates=UPDATES,
+        key=jax.random.key(3), callback=look, progress=run,
+    )  # fmt: skip
+    result = {
+        "density": name, "kind": kind, "updates": UPDATES, "entropy": density.entropy(),
+        "nats": float(nats(fitted.model)), "marks": marks, "seconds": time.perf_counter() - begin,
+    }  # fmt: skip
+    if isinstance(model, nj.nn.CNF):
+        ends = jnp.asarray(PARTS)
+        path = eqx.filter_jit(lambda m, z: jax.vmap(lambda z: m.ode.trajectory(z, ends))(z))
+        result["path"] = path(fitted.model, jax.random.normal(jax.random.key(9), (1500, 2))).tolist()
+    return result
+
+
+def likelihood() -> None:
+    """Run what is not stored of the maximum likelihood."""
+    for name in DENSITIES:
+        for kind in models():
+            run = f"{name}-{kind.replace(', ', '-').replace(' ', '_')}"
+            storage.kept("likelihood", run, functools.partial(likely, name, kind, run))

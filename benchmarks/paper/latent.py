@@ -1,0 +1,182 @@
+"""Spirals at irregular times: a latent ODE against recurrent networks (section 5 and table 2 of the paper)."""
+
+import functools
+import time
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+
+import node_jax as nj
+from benchmarks.paper import storage
+
+POINTS = (30, 50, 100)
+SEEDS = {0.1: (0, 1, 2), 0.3: (0,)}  # of each noise
+MODELS = ("latent", "rnn with gaps", "rnn")
+RATES = (3e-3, 1e-2, 3e-2)  # learning rates of the baselines
+RATE = 1e-2  # of the latent ODE
+UPDATES, BATCH = 8000, 128
+SCALE = 5.0  # of the coordinates
+HELD_OUT = 100
+
+
+class Data(NamedTuple):
+    """Spirals to train on, to choose a learning rate by, and to test on, in units of `SCALE`."""
+
+    train: nj.datasets.Spirals
+    held_out: nj.datasets.Spirals
+    test: nj.datasets.Spirals
+
+
+def data_of(points: int, noise: float, seed: int) -> Data:
+    """Return the data of a run."""
+    first, second = jax.random.split(jax.random.key(seed))
+    every = scaled(nj.datasets.spirals(1000, points=points, noise=noise, key=first))
+    test = scaled(nj.datasets.spirals(200, points=points, noise=noise, key=second))
+    parts = (slice(HELD_OUT, None), slice(HELD_OUT))
+    return Data(*(rows(every, part) for part in parts), test)
+
+
+def scaled(data: nj.datasets.Spirals) -> nj.datasets.Spirals:
+    """Return spirals in units of `SCALE`."""
+    return data._replace(ys=data.ys / SCALE, truth=data.truth / SCALE)
+
+
+def rows(data: nj.datasets.Spirals, part: slice) -> nj.datasets.Spirals:
+    """Return some of the spirals."""
+    return nj.datasets.Spirals(*(x if name == "grid" else x[part] for name, x in data._asdict().items()))
+
+
+class NextPoint(eqx.Module):
+    """A GRU that predicts the next point of a series, the baseline of the paper."""
+
+    cell: eqx.nn.GRUCell
+    head: eqx.nn.Linear
+    log_noise: jax.Array
+    gaps: bool = eqx.field(static=True)
+
+    def __init__(self, gaps: bool, *, key: jax.Array, hidden: int = 25):
+        first, second = jax.random.split(key)
+        self.cell = eqx.nn.GRUCell(2 + int(gaps), hidden, key=first)
+        self.head = eqx.nn.Linear(hidden, 2, key=second)
+        self.log_noise, self.gaps = jnp.asarray(-2.0), gaps
+
+    def step(self, state: jax.Array, y: jax.Array, gap: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Return the next state, and the point expected after `gap`."""
+        state = self.cell(jnp.append(y, gap) if self.gaps else y, state)
+        return state, y + self.head(state)
+
+    def read(self, ts: jax.Array, ys: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Return the state before the last point, and what was expected of all points but the first."""
+        body = lambda state, point: self.step(state, *point)  # noqa: E731
+        return jax.lax.scan(body, jnp.zeros(self.cell.hidden_size), (ys[:-1], jnp.diff(ts)))
+
+    def go_on(self, ts: jax.Array, ys: jax.Array, grid: jax.Array) -> jax.Array:
+        """Return what is expected at times behind the series, one prediction after the other."""
+        state, _ = self.read(ts, ys)
+
+        def body(carry, gap):
+            state, y = self.step(*carry, gap)
+            return (state, y), y
+
+        gaps = jnp.diff(jnp.concatenate([ts[-1:], grid]))
+        return jax.lax.scan(body, (state, ys[-1]), gaps)[1]
+
+
+def next_point_loss(model: NextPoint, batch: tuple, key: jax.Array):
+    """Return the negative log-density of each point, given those before."""
+    ts, ys = batch
+    _, expected = jax.vmap(model.read)(ts, ys)
+    errors = (ys[:, 1:] - expected) * jnp.exp(-model.log_noise)
+    return jnp.mean(0.5 * errors**2 + model.log_noise)
+
+
+def trained(model: Any, loss, data: tuple, rate: float, updates: int, seed: int, run: str) -> Any:
+    """Train a model; a run that was stopped goes on."""
+    optimizer = optax.chain(optax.clip_by_global_norm(10.0), optax.adam(optax.cosine_decay_schedule(rate, updates)))
+    checkpoint = storage.checkpoint_of("latent", f"{run}-{rate}")
+    return nj.fit(
+        model, loss, data, optimizer, updates=updates, batch_size=BATCH, key=jax.random.key(seed + 10),
+        checkpoint=checkpoint, every=1000, resume=True, progress=f"{run}, rate {rate}",
+    ).model  # fmt: skip
+
+
+def latent_model(noise: float, seed: int) -> nj.nn.LatentODE:
+    """Return the latent ODE of the paper."""
+    keys = jax.random.split(jax.random.key(seed + 20), 3)
+    field = nj.nn.MLPField(4, 20, 1, key=keys[0])
+    ode = nj.NeuralODE(field, steps=nj.Adaptive(1e-4, 1e-4), max_steps=256)
+    encoder = nj.nn.GRUEncoder(2, 25, 4, key=keys[1])
+    decoder = eqx.nn.MLP(4, 2, 20, 1, jax.nn.tanh, key=keys[2])
+    return nj.nn.LatentODE(encoder, ode, decoder, noise=noise / SCALE, learn_noise=False)
+
+
+def latent_of(data: Data, noise: float, seed: int, run: str, updates: int):
+    """Train a latent ODE; return what it expects on the grid of each test series, window and beyond, and the model."""
+    series = (data.train.ts, data.train.ys, jnp.ones(data.train.ts.shape, bool))
+    loss = functools.partial(nj.train.elbo)
+    model = trained(latent_model(noise, seed), loss, series, RATE, updates, seed, run)
+    read = eqx.filter_jit(lambda model, ts, ys, grid: jax.vmap(lambda t, y: model.predict(t, y, None, grid))(ts, ys))
+    return read(model, data.test.ts, data.test.ys, data.test.grid), model, RATE
+
+
+def rnn_of(gaps: bool, data: Data, noise: float, seed: int, run: str, updates: int):
+    """Train recurrent networks; return what the best expects behind the window of each test series."""
+    best = None
+    for rate in RATES:
+        model = NextPoint(gaps, key=jax.random.key(seed + 20))
+        model = trained(model, next_point_loss, (data.train.ts, data.train.ys), rate, updates, seed, run)
+        score = float(next_point_loss(model, (data.held_out.ts, data.held_out.ys), None))
+        if best is None or score < best[0]:
+            best = score, model, rate
+    _, model, rate = best
+    beyond = data.test.grid[100:]
+    read = eqx.filter_jit(lambda model, ts, ys: jax.vmap(lambda t, y: model.go_on(t, y, beyond))(ts, ys))
+    found = read(model, data.test.ts, data.test.ys)
+    return jnp.concatenate([jnp.full_like(found, jnp.nan), found], axis=1), model, rate
+
+
+WAYS = {
+    "latent": latent_of,
+    "rnn with gaps": functools.partial(rnn_of, True),
+    "rnn": functools.partial(rnn_of, False),
+}
+
+
+def run_one(points: int, noise: float, seed: int, model: str, updates: int = UPDATES) -> dict:
+    """Train and test one model."""
+    begin, data = time.perf_counter(), data_of(points, noise, seed)
+    name = name_of(points, noise, seed, model)
+    found, _, rate = WAYS[model](data, noise, seed, name, updates)
+    errors, spread = SCALE * (found - data.test.truth), SCALE * jnp.std(data.train.ys, axis=(0, 1))
+    noisy = errors + noise * jax.random.normal(jax.random.key(seed + 30), errors.shape)
+    return {
+        "points": points, "noise": noise, "seed": seed, "model": model, "rate": rate, "updates": updates,
+        "beyond": rms(errors[:, 100:]), "inside": rms(errors[:, :100]),
+        "standardized": rms(errors[:, 100:] / spread[None, None]), "noisy": rms(noisy[:, 100:]),
+        "seconds": time.perf_counter() - begin,
+    }  # fmt: skip
+
+
+def rms(x: jax.Array) -> float:
+    """Return the root mean square."""
+    return float(jnp.sqrt(jnp.mean(x**2)))
+
+
+def name_of(points: int, noise: float, seed: int, model: str) -> str:
+    """Return the name of a run."""
+    return f"{model.replace(' ', '_')}-{points}-{noise}-{seed}"
+
+
+def run(updates: int = UPDATES) -> None:
+    """Run what is not stored."""
+    for noise, seeds in SEEDS.items():
+        for seed in seeds:
+            for points in POINTS:
+                for model in MODELS:
+                    storage.kept(
+                        "latent", name_of(points, noise, seed, model),
+                        functools.partial(run_one, points, noise, seed, model, updates),
+                    )  # fmt: skip

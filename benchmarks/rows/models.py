@@ -1,0 +1,192 @@
+"""Gradients of whole models in their weights: flows, a latent ODE and the block of an ODE-Net, the same nets for all.
+
+JAX packages share the modules of `nj.nn` for all but the solve. PyTorch has the same layers with the same weights
+(`torch_models`), the trace of a flow by `torch.autograd` as in the examples of torchdiffeq, and one step size for all.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.experimental import ode
+
+import node_jax as nj
+from benchmarks import peers
+from benchmarks.measure import Row
+from benchmarks.peers import diffrax
+from benchmarks.rows import Packages, bounds
+
+KEY = jax.random.key(0)
+POINTS, SERIES, SEEN, IMAGES = 512, 128, 30, 64
+STEPS = 256  # most steps of all
+
+
+class Model(NamedTuple):
+    """A model split into weights, which are given, and the rest."""
+
+    weights: Any
+    rest: Any
+
+    def __call__(self, weights):
+        """Return the model with these weights."""
+        return eqx.combine(weights, self.rest)
+
+
+def split(model, dtype) -> Model:
+    """Split a model, its weights cast."""
+    weights, rest = eqx.partition(model, eqx.is_inexact_array)
+    return Model(jax.tree.map(lambda x: x.astype(dtype), weights), rest)
+
+
+def by_diffrax(field: Callable, z0, t0, t1, rtol: float, ts=None):
+    """Solve by diffrax at its defaults."""
+    saveat = diffrax.SaveAt(t1=True) if ts is None else diffrax.SaveAt(ts=ts)
+    solution = diffrax.diffeqsolve(
+        diffrax.ODETerm(lambda t, z, args: field(z, t)), diffrax.Tsit5(), t0, t1, None, z0,
+        stepsize_controller=diffrax.PIDController(rtol=rtol, atol=rtol), saveat=saveat, max_steps=STEPS, throw=False,
+    )  # fmt: skip
+    return solution.ys if ts is not None else jax.tree.map(lambda x: x[-1], solution.ys)
+
+
+# Flows.
+
+
+def with_trace(field: Callable) -> Callable:
+    """Return the field of a point and minus the change of its log-density."""
+
+    def both(state, t):
+        return field(state[0], t, None), nj.nn.Exact().rate(nj.nn.integrals.Bound(field, None), state[0], t, ())
+
+    return both
+
+
+def log_normal(z):
+    """Return the log-density of the standard normal distribution."""
+    return -0.5 * jnp.sum(z**2, -1) - 0.5 * z.shape[-1] * math.log(2 * math.pi)
+
+
+def flow_rows(name: str, field, t1: float, dtype, packages: Packages, torch_maker: str):
+    """Yield the gradient of the likelihood of a flow."""
+    model = split(field, dtype)
+    points = nj.datasets.circles(POINTS, key=KEY).astype(dtype)
+
+    def ours(points, weights, **options):
+        node = nj.NeuralODE(model(weights), 0.0, t1, steps=nj.Adaptive(1e-5, 1e-5), max_steps=STEPS, **options)
+        return -jnp.mean(jax.vmap(nj.nn.CNF(node, 2).log_prob)(points))
+
+    def theirs(points, weights):
+        def one(x):
+            start = (x, jnp.zeros((), dtype))
+            z, integral = by_diffrax(with_trace(model(weights)), start, t1, 0.0, 1e-5)
+            return log_normal(z) + integral
+
+        return -jnp.mean(jax.vmap(one)(points))
+
+    def odeint(points, weights):
+        def backwards(state, s, weights):
+            both = jax.vmap(with_trace(model(weights)), (0, None))
+            return jax.tree.map(jnp.negative, both(state, -s))
+
+        start = (points, jnp.zeros(POINTS, dtype))
+        times = jnp.array([-t1, 0.0], dtype)
+        zs, integrals = ode.odeint(backwards, start, times, weights, rtol=1e-5, atol=1e-5)
+        return -jnp.mean(log_normal(zs[-1]) + integrals[-1])
+
+    runs = {
+        "node_jax": ours,
+        "node_jax Backsolve dopri5": lambda x, w: ours(x, w, adjoint=nj.Backsolve(), method=nj.dopri5),
+        "diffrax": theirs,
+        "jax odeint": odeint,
+    }
+    yield row(name, runs, (points, model.weights), dtype, packages, torch_maker, t1)
+
+
+# Series.
+
+
+def latent_rows(dtype, packages: Packages):
+    """Yield the gradient of the evidence lower bound, of series with the same times and each with its own."""
+    whole = nj.nn.LatentODE.create(2, 4, 20, key=KEY)
+    model = split(eqx.tree_at(lambda model: model.log_noise, whole, None), dtype)  # the noise is 0.1 for all
+    data = nj.datasets.spirals(SERIES, points=SEEN, key=KEY)
+    noise = jax.random.normal(KEY, (SERIES, 4), dtype)
+    for name, ts in (
+        ("latent ODE, 128 spirals at the same 30 times", jnp.broadcast_to(data.ts[0], data.ts.shape)),
+        ("latent ODE, 128 spirals each at its own 30 times", data.ts),
+    ):
+        args = ((ts.astype(dtype), (data.ys / 5).astype(dtype), noise), model.weights)
+        runs = {"node_jax": latent(model, latent_ours), "diffrax": latent(model, latent_diffrax)}
+        yield row(name, runs, args, dtype, packages, "latent", 0.0)
+
+
+def latent(model: Model, solve: Callable):
+    """Return the loss with a way to solve the latent path."""
+
+    def loss(data, weights):
+        whole = model(weights)
+
+        def one(ts, ys, noise):
+            mean, log_std = whole.encode(ts, ys)
+            zs = solve(whole.ode.field, mean + jnp.exp(log_std) * noise, ts)
+            errors = (ys - jax.vmap(whole.decoder)(zs)) / 0.1
+            kl = 0.5 * jnp.sum(mean**2 + jnp.exp(2 * log_std) - 1.0 - 2 * log_std)
+            return 0.5 * jnp.sum(errors**2) + kl
+
+        return jnp.mean(jax.vmap(one)(*data))
+
+    return loss
+
+
+def latent_ours(field, z0, ts):
+    """Return the latent path by node_jax."""
+    save = nj.SaveAt(ts)
+    return nj.odesolve(field, z0, 0.0, ts[-1], steps=nj.Adaptive(1e-4, 1e-4), max_steps=STEPS, save=save).zs
+
+
+def latent_diffrax(field, z0, ts):
+    """Return the latent path by diffrax."""
+    return by_diffrax(field, z0, jnp.zeros((), ts.dtype), ts[-1], 1e-4, ts)
+
+
+# Images.
+
+
+def image_rows(dtype, packages: Packages):
+    """Yield the gradient of the sum of squares behind the block of an ODE-Net."""
+    model = split(nj.nn.ConvField(64, key=KEY), dtype)
+    images = jax.random.normal(KEY, (IMAGES, 64, 6, 6), dtype)
+    steps = nj.Adaptive(1e-3, 1e-3)
+
+    def ours(images, weights, **options):
+        node = nj.NeuralODE(model(weights), steps=steps, max_steps=STEPS, **options)
+        return jnp.sum(jax.vmap(node)(images) ** 2)
+
+    def theirs(images, weights):
+        return jnp.sum(jax.vmap(lambda z: by_diffrax(model(weights), z, 0.0, 1.0, 1e-3))(images) ** 2)
+
+    runs = {"node_jax": ours, "diffrax": theirs}
+    yield row("ODE-Net block, 64 images of 64 channels", runs, (images, model.weights), dtype, packages, "block", 1.0)
+
+
+def row(name: str, losses: dict, args: tuple, dtype, packages: Packages, torch_maker: str, t1: float) -> Row:
+    """Return the row of gradients in the weights."""
+    runs = {package: jax.grad(loss, 1) for package, loss in losses.items() if package.split()[0] not in peers.MISSING}
+    torch_models = peers.optional("benchmarks.torch_models") if "torchdiffeq" in packages.gradient else None
+    if torch_models is not None:
+        runs |= torch_models.runs(torch_maker, t1)
+    return Row(f"gradient, {name}", runs, args, {"diffrax": 0.6, "torchdiffeq": 0.5}, 10 * bounds(dtype)[1])
+
+
+def rows(dtype, packages: Packages):
+    """Yield the rows of models; in float32, which they are trained in."""
+    if dtype != jnp.float32:
+        return
+    hyper = nj.nn.HyperField(2, 64, key=KEY)
+    squash = nj.nn.ConcatSquashField(2, (64, 64), key=KEY)
+    yield from flow_rows("flow of a hypernetwork, 512 points", hyper, 10.0, dtype, packages, "hyper")
+    yield from flow_rows("flow of concat-squash layers, 512 points", squash, 0.5, dtype, packages, "squash")
+    yield from latent_rows(dtype, packages)
+    yield from image_rows(dtype, packages)
