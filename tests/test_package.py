@@ -45,9 +45,12 @@ def test_lower_bounds_are_the_oldest_versions_tried():
     assert bounds == [f"{name}>={version}" for name, version in tried]
 
 
-@pytest.mark.parametrize("name", node_jax.__all__)
-def test_public_name_has_a_docstring_of_its_own(name):
-    doc = getattr(node_jax, name).__doc__  # that of its class, for a record such as tsit5
+PARTS = (node_jax, node_jax.nn, node_jax.train, node_jax.datasets)
+
+
+@pytest.mark.parametrize(("part", "name"), [(part, name) for part in PARTS for name in part.__all__])
+def test_public_name_has_a_docstring_of_its_own(part, name):
+    doc = getattr(part, name).__doc__  # that of its class, for a record such as tsit5
     assert doc
     assert not re.match(r"\w+\(", doc), "this one was generated: Name(field, field)"
 

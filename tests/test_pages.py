@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks import guide, table
+from benchmarks.paper import pages, storage
 
 PAGES = [table.ROOT / "README.md", *sorted((table.ROOT / "docs").glob("*.md"))]
 EXAMPLES = [(page, re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)) for page in PAGES]
@@ -83,7 +84,13 @@ def test_guide_tables_are_the_stored_results():
     assert guide.filled(text, json.loads(guide.STORED.read_text())) == text
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", pages.PAGES)
+def test_tables_of_experiments_are_the_stored_results(page):
+    text = (storage.PAGES / f"{page}.md").read_text()
+    assert pages.filled(page, text) == text
+
+
+@pytest.mark.parametrize("page", [*PAGES, *storage.PAGES.glob("*.md")], ids=lambda page: page.stem)
 def test_page_links_only_to_files_that_exist(page):
     targets = re.findall(r"\]\(([^)#:]+)\)", page.read_text())
     assert all((page.parent / target).exists() for target in targets)

@@ -21,7 +21,7 @@ def poisson(rate: Callable, t1: float, key: Any, *, bound: float, capacity: int 
         capacity: most candidates, of rate `bound`, that are drawn.
 
     Returns:
-        `Events`; not `complete` if the candidates ended before `t1`.
+        `Events`; not `complete` if the candidates ended before `t1`, or the intensity exceeded `bound` at one.
 
     Raises:
         ValueError: if `bound` or `t1` is not positive, or `capacity` is not a positive integer.
@@ -39,7 +39,8 @@ def poisson(rate: Callable, t1: float, key: Any, *, bound: float, capacity: int 
     first, second = jax.random.split(key)
     candidates = jnp.cumsum(jax.random.exponential(first, (capacity,))) / bound
     inside = candidates < t1
-    kept = inside & (jax.random.uniform(second, (capacity,)) * bound < jax.vmap(rate)(candidates))
+    rates = jax.vmap(rate)(candidates)
+    kept = inside & (jax.random.uniform(second, (capacity,)) * bound < rates)
     order = jnp.argsort(jnp.where(kept, candidates, jnp.inf))
     mask = kept[order]
-    return Events(jnp.where(mask, candidates[order], t1), mask, ~inside[-1])
+    return Events(jnp.where(mask, candidates[order], t1), mask, ~inside[-1] & ~jnp.any(inside & (rates > bound)))

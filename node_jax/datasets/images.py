@@ -3,6 +3,7 @@
 import gzip
 import importlib
 import os
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -67,7 +68,10 @@ def read_idx(path: str | os.PathLike) -> np.ndarray:
         ValueError: if the file is no IDX file, or is cut off.
     """
     path = Path(path)
-    content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    try:
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise ValueError(f"{path} is not a complete gzip file") from error
     kind, axes = (content[2], content[3]) if len(content) >= 4 and content[:2] == b"\x00\x00" else (None, 0)
     if kind not in _DTYPES or len(content) < 4 + 4 * axes:
         raise ValueError(f"{path} is no IDX file")

@@ -37,7 +37,7 @@ class ConvStem(eqx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Return the features `(channels, height, width)`, of an image that is smaller."""
-        x = self.convs[0](x)
+        x = self.convs[0](x.astype(self.convs[0].weight.dtype))
         for norm, conv in zip(self.norms, self.convs[1:], strict=True):
             x = conv(jax.nn.relu(norm(x)))
         return x

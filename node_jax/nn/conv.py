@@ -22,8 +22,8 @@ class ConcatConv(eqx.Module):
     def __call__(self, x: jax.Array, t: Any) -> jax.Array:
         """Return the image `(outputs, height, width)` of `x` `(inputs, height, width)`."""
         x = jnp.concatenate([x, jnp.full((1, *x.shape[1:]), t, x.dtype)])
-        image = lax.platform_dependent(x, self.conv.weight, cpu=_by_product, default=_by_convolution)
-        return image + jnp.asarray(self.conv.bias)
+        weight, bias = (jnp.asarray(part, x.dtype) for part in (self.conv.weight, self.conv.bias))
+        return lax.platform_dependent(x, weight, cpu=_by_product, default=_by_convolution) + bias
 
 
 def _by_convolution(x: jax.Array, weight: jax.Array) -> jax.Array:
@@ -90,6 +90,7 @@ class ConvField(eqx.Module):
         if kernel % 2 == 0:
             raise ValueError(f"kernel must be odd, so that the image keeps its size, got {kernel}")
         groups = groups_of(channels, width) if groups is None else groups
+        check_sizes(groups=groups)
         if channels % groups or width % groups:
             raise ValueError(f"groups must divide the channels, {channels} and {width}, got {groups}")
         self.channels, self.activation = channels, activation
@@ -119,7 +120,7 @@ class ConvField(eqx.Module):
             raise ValueError(f"z must have shape {want}, got {jnp.shape(z)}; use jax.vmap for a batch")
         x = z
         for norm, conv in zip(self.norms[:-1], self.convs, strict=True):
-            x = conv(self.activation(norm(x)), t)
+            x = conv(self.activation(norm(x)).astype(z.dtype), t)
         return self.norms[-1](x).astype(z.dtype)
 
 

@@ -7,11 +7,40 @@ import jax
 import jax.numpy as jnp
 
 from node_jax.nn.neural_ode import NeuralODE
-from node_jax.nn.recurrent import as_series, features, run
+from node_jax.nn.recurrent import as_series, known, read
 from node_jax.nn.shapes import check_sizes
 
 
-class GRUEncoder(eqx.Module):
+class _Encoder(eqx.Module):
+    """A cell that reads backwards, and an affine layer behind it."""
+
+    cell: eqx.nn.GRUCell
+    out: eqx.nn.Linear
+    ode: NeuralODE | None
+    observed: int = eqx.field(static=True)
+    gaps: bool = eqx.field(static=True)
+
+    def __call__(self, ts: Any, ys: Any, mask: Any = None) -> tuple[jax.Array, jax.Array]:
+        """Return the mean and the logarithm of the standard deviation of the latent state.
+
+        Args:
+            ts: times `(n,)`, sorted.
+            ys: values `(n, observed)`, or `(n,)` if `observed` is 1.
+            mask: `(n,)` or `(n, observed)`, true where a value was observed; default: everywhere.
+
+        Returns:
+            Two arrays `(latent,)`; NaN if a solve between the points failed.
+
+        Raises:
+            ValueError: if a shape is another.
+        """
+        series = as_series(ts, ys, mask, self.observed)
+        found = read(self.cell, series, gaps=self.gaps, ode=self.ode, reverse=True)
+        mean, log_std = jnp.split(known(found.ok, self.out(found.state)), 2)
+        return mean, log_std
+
+
+class GRUEncoder(_Encoder):
     """A gated recurrent unit that runs backwards in time: the recognition network of Chen et al., 2018.
 
     Args:
@@ -33,51 +62,23 @@ class GRUEncoder(eqx.Module):
         ((4,), (4,))
     """
 
-    cell: eqx.nn.GRUCell
-    out: eqx.nn.Linear
-    observed: int = eqx.field(static=True)
-    gaps: bool = eqx.field(static=True)
-
     def __init__(self, observed: int, hidden: int, latent: int, *, key: jax.Array, gaps: bool = True):
         check_sizes(observed=observed, hidden=hidden, latent=latent)
         first, second = jax.random.split(key)
         self.cell = eqx.nn.GRUCell(2 * observed + int(gaps), hidden, key=first)
         self.out = eqx.nn.Linear(hidden, 2 * latent, key=second)
-        self.observed, self.gaps = observed, gaps
-
-    def __call__(self, ts: Any, ys: Any, mask: Any = None) -> tuple[jax.Array, jax.Array]:
-        """Return the mean and the logarithm of the standard deviation of the latent state.
-
-        Args:
-            ts: times `(n,)`, sorted.
-            ys: values `(n, observed)`, or `(n,)` if `observed` is 1.
-            mask: `(n,)` or `(n, observed)`, true where a value was observed; default: everywhere.
-
-        Returns:
-            Two arrays `(latent,)`.
-
-        Raises:
-            ValueError: if a shape is another.
-        """
-        ts, ys, mask = as_series(ts, ys, mask, self.observed)
-
-        def update(state, gap, t, y, seen):
-            return self.cell(features(y, seen, gap, self.gaps), state)
-
-        start = jnp.zeros(self.cell.hidden_size, ys.dtype)
-        state, _ = run(update, start, ts, ys, mask, reverse=True)
-        mean, log_std = jnp.split(self.out(state), 2)
-        return mean, log_std
+        self.ode, self.observed, self.gaps = None, observed, gaps
 
 
-class ODERNNEncoder(eqx.Module):
+class ODERNNEncoder(_Encoder):
     """A recurrent unit whose state follows a field between the points, backwards in time (Rubanova et al., 2019).
 
     Args:
         observed: number of values at one time.
         hidden: size of the recurrent state.
         latent: number of components of the latent state.
-        ode: how the recurrent state moves between the points; its field has states `(hidden,)`, its times are unused.
+        ode: how the recurrent state moves between the points; its field has states `(hidden,)`. Each solve goes from
+            the time of one point to that of the next; its own `t0` and `t1` are not used.
         key: JAX random key for the initial weights.
 
     Raises:
@@ -94,32 +95,9 @@ class ODERNNEncoder(eqx.Module):
         (4,)
     """
 
-    cell: eqx.nn.GRUCell
-    out: eqx.nn.Linear
-    ode: NeuralODE
-    observed: int = eqx.field(static=True)
-
     def __init__(self, observed: int, hidden: int, latent: int, ode: NeuralODE, *, key: jax.Array):
         check_sizes(observed=observed, hidden=hidden, latent=latent)
         first, second = jax.random.split(key)
         self.cell = eqx.nn.GRUCell(2 * observed, hidden, key=first)
         self.out = eqx.nn.Linear(hidden, 2 * latent, key=second)
-        self.ode, self.observed = ode, observed
-
-    def __call__(self, ts: Any, ys: Any, mask: Any = None) -> tuple[jax.Array, jax.Array]:
-        """Return the mean and the logarithm of the standard deviation of the latent state, as `GRUEncoder` does."""
-        ts, ys, mask = as_series(ts, ys, mask, self.observed)
-        start = jnp.zeros(self.cell.hidden_size, ys.dtype)
-        state, _ = run(between_points(self.ode, self.cell, -1.0), start, ts, ys, mask, reverse=True)
-        mean, log_std = jnp.split(self.out(state), 2)
-        return mean, log_std
-
-
-def between_points(ode: NeuralODE, cell: eqx.nn.GRUCell, sign: float):
-    """Return the update of a state that follows a field up to a point, and then takes the point in."""
-
-    def update(state, gap, t, y, seen):
-        before = ode.solve(state, t0=t - sign * gap, t1=t, regularized=False).z1
-        return cell(features(y, seen, gap, False), before)
-
-    return update
+        self.ode, self.observed, self.gaps = ode, observed, False

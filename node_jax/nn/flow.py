@@ -8,7 +8,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from node_jax.nn.neural_ode import NeuralODE
+from node_jax.control import Grid
+from node_jax.nn.augmented import Augmented
+from node_jax.nn.frozen import Frozen
+from node_jax.nn.neural_ode import NeuralODE, given
 from node_jax.nn.shapes import check_sizes, check_state
 from node_jax.nn.traces import Exact, Hutchinson
 from node_jax.solution import Solution
@@ -72,12 +75,13 @@ class CNF(eqx.Module):
     Args:
         ode: field and how it is solved.
         dim: number of components of a point.
-        trace: `Exact()`, or `Hutchinson()` for an unbiased estimate at the cost of one vector-Jacobian product.
-        base: distribution at `t0`, with `log_prob(z)` and `sample(key)`; default: `StandardNormal(dim)`.
+        trace: `Exact()`, or `Hutchinson()` for an unbiased estimate at the cost of a vector-Jacobian product a sample.
+        base: distribution at `t0`, with `log_prob(z)` and `sample(key)`; it is not trained. Default:
+            `StandardNormal(dim)`.
 
     Raises:
         TypeError: if `ode` is not a `NeuralODE`, or `base` has not these methods.
-        ValueError: if `dim` is not a positive integer.
+        ValueError: if `dim` is not a positive integer, or the field is `Augmented`.
 
     Example:
         >>> import jax
@@ -94,16 +98,21 @@ class CNF(eqx.Module):
     ode: NeuralODE
     dim: int = eqx.field(static=True)
     trace: Exact | Hutchinson
-    base: Any
+    frozen_base: Frozen
 
     def __init__(self, ode: NeuralODE, dim: int, *, trace: Exact | Hutchinson | None = None, base: Any = None):
         if not isinstance(ode, NeuralODE):
             raise TypeError(f"ode must be a NeuralODE, got {ode!r}")
+        if isinstance(ode.field, Augmented):
+            raise ValueError("a flow keeps the dimension of its points: ode must not have an Augmented field")
         check_sizes(dim=dim)
-        base = StandardNormal(dim) if base is None else base
-        if not isinstance(base, Base):
-            raise TypeError(f"base must have methods log_prob(z) and sample(key), got {base!r}")
-        self.ode, self.dim, self.trace, self.base = ode, dim, Exact() if trace is None else trace, base
+        self.ode, self.dim, self.trace = ode, dim, Exact() if trace is None else trace
+        self.frozen_base = checked_base(base, dim)
+
+    @property
+    def base(self) -> Any:
+        """The distribution at `t0`, which is not trained."""
+        return self.frozen_base.value
 
     def log_prob(self, x: jax.Array, condition: Any = None, *, key: Any = None) -> jax.Array:
         """Return the log-density of a point.
@@ -142,7 +151,7 @@ class CNF(eqx.Module):
         log_prob = self.base.log_prob(z) - jnp.where(solution.ok, integral, 0.0)
         return FlowSolution(jnp.where(solution.ok, log_prob, jnp.nan), solution.z1, solution.penalties, solution)
 
-    def sample(self, key: jax.Array, sample_shape: tuple[int, ...] = (), condition: Any = None) -> jax.Array:
+    def sample(self, key: jax.Array, sample_shape: int | tuple[int, ...] = (), condition: Any = None) -> jax.Array:
         """Return samples of the flow.
 
         Args:
@@ -156,7 +165,7 @@ class CNF(eqx.Module):
         return many(lambda key: self.forward(self.base.sample(key), condition), key, sample_shape)
 
     def sample_and_log_prob(
-        self, key: jax.Array, sample_shape: tuple[int, ...] = (), condition: Any = None
+        self, key: jax.Array, sample_shape: int | tuple[int, ...] = (), condition: Any = None
     ) -> tuple[jax.Array, jax.Array]:
         """Return samples of the flow and their log-densities, found in the same solve.
 
@@ -170,9 +179,9 @@ class CNF(eqx.Module):
         """
 
         def one(key):
-            first, second = jax.random.split(key)
-            z = self.base.sample(first)
-            solution, integral = self._solve("z", z, condition, second, backwards=False, regularized=False)
+            z = self.base.sample(key)
+            noise = jax.random.fold_in(key, 1)
+            solution, integral = self._solve("z", z, condition, noise, backwards=False, regularized=False)
             return solution.z1, self.base.log_prob(z) + integral
 
         return many(one, key, sample_shape)
@@ -185,23 +194,39 @@ class CNF(eqx.Module):
     def inverse(self, x: jax.Array, condition: Any = None) -> jax.Array:
         """Return the point of the base `(dim,)` of a point `x` `(dim,)` of the data."""
         check_state("x", x, (self.dim,))
-        return self.ode.solve(x, regularized=False, **self._way(condition, backwards=True)).z1
+        return self.ode.solve(x, regularized=False, **self._way(condition, True, self.ode.t1)).z1
 
     def _solve(self, name, point, condition, key, backwards, **options) -> tuple[Solution, jax.Array]:
         """Return the solution, and the integral of minus the trace along it."""
         check_state(name, point, (self.dim,))
-        way = self._way(condition, backwards)
-        solution, integrals = self.ode.along(point, (self.trace,), key=key, **{**way, **options})
-        return solution, -integrals[self.trace.name]
+        first, second = (None, None) if key is None else jax.random.split(key)
+        way = self._way(condition, backwards, self.ode.end(first, options.get("regularized", True)))
+        found = self.ode.along(point, (self.trace,), key=second, **{**way, **options})
+        return found.solution, -found.integrals[self.trace.name]
 
-    def _way(self, condition, backwards) -> dict[str, Any]:
-        ends = (self.ode.t1, self.ode.t0) if backwards else (self.ode.t0, self.ode.t1)
-        theta = {} if condition is None else {"theta": condition}
-        return {"t0": ends[0], "t1": ends[1], **theta}
+    def _way(self, condition: Any, backwards: bool, t1: Any) -> dict[str, Any]:
+        """Return the options of a solve between the base and the data."""
+        steps, ends = self.ode.steps, (self.ode.t0, t1)
+        if backwards:
+            steps, ends = Grid(steps.ts[::-1]) if isinstance(steps, Grid) else steps, ends[::-1]
+        return {"t0": ends[0], "t1": ends[1], "steps": steps, **given(condition)}
 
 
-def many(one: Callable, key: jax.Array, sample_shape: tuple[int, ...]) -> Any:
+def checked_base(base: Any, dim: int) -> Frozen:
+    """Return a distribution that is not trained.
+
+    Raises:
+        TypeError: if it has not the methods of one.
+    """
+    base = StandardNormal(dim) if base is None else base
+    if not isinstance(base, Base):
+        raise TypeError(f"base must have methods log_prob(z) and sample(key), got {base!r}")
+    return Frozen(base)
+
+
+def many(one: Callable, key: jax.Array, sample_shape: int | tuple[int, ...]) -> Any:
     """Return what `one(key)` gives for as many keys as `sample_shape` has places."""
+    sample_shape = (sample_shape,) if isinstance(sample_shape, int) else sample_shape
     if sample_shape == ():
         return one(key)
     found = jax.vmap(one)(jax.random.split(key, math.prod(sample_shape)))

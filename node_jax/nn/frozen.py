@@ -9,22 +9,29 @@ from node_jax.types import PyTree
 
 
 class Frozen(eqx.Module):
-    """Arrays of a model that are not trained: `fit` leaves them as they are, and derivatives of `value` are zero.
+    """A part of a model that is not trained: `fit` leaves it as it is, and derivatives in it are zero.
 
     Args:
-        value: pytree of arrays.
+        value: pytree of arrays, or a module. A frozen module is called as the module is.
 
     Example:
         >>> import jax
         >>> import jax.numpy as jnp
-        >>> float(jax.grad(lambda x: Frozen(x).value ** 2)(3.0))
-        0.0
+        >>> import node_jax as nj
+        >>> field = nj.nn.MLPField(2, 8, 1, key=jax.random.key(0))
+        >>> model = nj.NeuralODE(Frozen(field))
+        >>> bool(jnp.all(model(jnp.ones(2)) == nj.NeuralODE(field)(jnp.ones(2))))
+        True
     """
 
     held: PyTree
 
     def __init__(self, value: Any):
         self.held = value
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        """Call what is frozen."""
+        return self.value(*args, **options)
 
     @property
     def value(self) -> PyTree:

@@ -12,8 +12,10 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from node_jax import tree
+from node_jax.arguments import checked_state
 from node_jax.control import Adaptive
 from node_jax.save import SaveAt
 from node_jax.solution import Solution
@@ -49,6 +51,22 @@ class Rate(Protocol):
         ...
 
 
+class Along(NamedTuple):
+    """What a solve with integrals returns.
+
+    Attributes:
+        solution: the `Solution` of the state.
+        integrals: the watched integrals at the end, by name.
+        rows: the watched integrals at the saved times or steps, by name; None if none are saved.
+        interpolant: their polynomials, with `save=Dense()`; else None.
+    """
+
+    solution: Solution
+    integrals: dict[str, jax.Array]
+    rows: Any = None
+    interpolant: Any = None
+
+
 class Integrated(NamedTuple):
     """A state and the integrals that are computed with it.
 
@@ -81,24 +99,28 @@ class WithIntegrals(eqx.Module):
 
     def start(self, z0: PyTree) -> Integrated:
         """Return the state at the beginning: all integrals are zero."""
+        z0 = checked_state(z0)
         zero = jnp.zeros((), tree.real_dtype(z0))
         return Integrated(z0, *({rate.name: zero for rate in rates} for rates in (self.watched, self.free)))
 
-    def drawn(self, key: jax.Array | None, z0: PyTree) -> dict[str, PyTree]:
-        """Return the random numbers of all rates, by name."""
-        rates = (*self.watched, *self.free)
+    def drawn(self, key: jax.Array | None, z0: PyTree) -> tuple[list, list]:
+        """Return the random numbers of all rates, of the watched ones and of the others."""
+        z0, rates = checked_state(z0), (*self.watched, *self.free)
         keys = [None] * len(rates) if key is None else jax.random.split(key, max(len(rates), 1))
-        return {rate.name: rate.draw(each, z0) for rate, each in zip(rates, keys, strict=True)}
+        all_drawn = [rate.draw(each, z0) for rate, each in zip(rates, keys, strict=True)]
+        count = len(self.watched)
+        return lax.stop_gradient((all_drawn[:count], all_drawn[count:]))
 
-    def __call__(self, state: Integrated, t: jax.Array, theta: tuple[PyTree, dict]) -> Integrated:
+    def __call__(self, state: Integrated, t: jax.Array, theta: tuple[PyTree, tuple]) -> Integrated:
         """Return the slope of the state and all rates."""
         own, drawn = theta
         field, dtype = Bound(self.field, own), tree.real_dtype(state.z)
 
-        def rates(some):
-            return {x.name: x.rate(field, state.z, t, drawn[x.name]).astype(dtype) for x in some}
+        def rates(some, drawn):
+            pairs = zip(some, drawn, strict=True)
+            return {x.name: x.rate(field, state.z, t, numbers).astype(dtype) for x, numbers in pairs}
 
-        return Integrated(field(state.z, t), rates(self.watched), rates(self.free))
+        return Integrated(field(state.z, t), rates(self.watched, drawn[0]), rates(self.free, drawn[1]))
 
 
 class OfState(eqx.Module):
@@ -106,7 +128,7 @@ class OfState(eqx.Module):
 
     fn: Callable
 
-    def __call__(self, state: Integrated, t: jax.Array, theta: tuple[PyTree, dict]) -> PyTree:
+    def __call__(self, state: Integrated, t: jax.Array, theta: tuple[PyTree, tuple]) -> PyTree:
         """Return the output of the state alone."""
         return self.fn(state.z, t, theta[0])
 
@@ -118,15 +140,17 @@ def saving(save: Any) -> Any:
     return save
 
 
-def split(solution: Solution, save: Any) -> tuple[Solution, Integrated]:
-    """Return the solution of the state alone, and the state at the end with its integrals."""
+def split(solution: Solution, save: Any) -> tuple[Along, dict[str, jax.Array]]:
+    """Return what the solve is of the state and the watched integrals, and the free integrals at the end."""
     end, zs, interpolant = solution.z1, solution.zs, solution.interpolant
-    own = isinstance(save, SaveAt) and save.fn is not None
+    own, rows, polynomials = isinstance(save, SaveAt) and save.fn is not None, None, None
     if interpolant is not None:
+        polynomials = interpolant._replace(q=tuple(x.watched for x in interpolant.q))
         interpolant = interpolant._replace(q=tuple(x.z for x in interpolant.q))
     elif zs is not None and not own:
-        zs = zs.z
-    return dataclasses.replace(solution, z1=end.z, zs=zs, interpolant=interpolant), end
+        zs, rows = zs.z, zs.watched
+    alone = dataclasses.replace(solution, z1=end.z, zs=zs, interpolant=interpolant)
+    return Along(alone, end.watched, rows, polynomials), end.free
 
 
 class _Part(NamedTuple):
@@ -156,7 +180,8 @@ def watching(steps: Any, watched: bool) -> Any:
     part = _Part(steps.controlled, watched)
     if not watched:
         return dataclasses.replace(steps, controlled=part)
-    rtol, atol = ((value, _least(value)) for value in (steps.rtol, steps.atol))
+    lists = (jnp.asarray(x) if isinstance(x, list) else x for x in (steps.rtol, steps.atol))
+    rtol, atol = ((value, _least(value)) for value in lists)
     norm = steps.norm if steps.norm is tree.rms else _Norm(steps.norm)
     return dataclasses.replace(steps, rtol=rtol, atol=atol, norm=norm, controlled=part)
 

@@ -45,7 +45,7 @@ class LatentODE(eqx.Module):
 
     An encoder reads a series and returns a normal distribution of the latent state at `ode.t0`; the latent state
     follows a field; a decoder returns the mean of what is observed at a time. It takes one series: `jax.vmap` for many,
-    which `nj.datasets.pad` brings to one length.
+    which `nj.datasets.pad` brings to one length. The times of a series that is encoded do not lie before `ode.t0`.
 
     Args:
         encoder: `encoder(ts, ys, mask)` returns mean and logarithm of the standard deviation, such as `GRUEncoder`.
@@ -147,7 +147,7 @@ class LatentODE(eqx.Module):
         Raises:
             SolveError: if a solve fails and values are concrete.
         """
-        ts = jnp.asarray(ts)
+        ts = jnp.asarray(ts, jnp.promote_types(jnp.result_type(ts), jnp.float32))
         t0 = jnp.asarray(self.ode.t0, ts.dtype)
         later, earlier = (self._visited(z0, reach, t0) for reach in (jnp.maximum(ts, t0), jnp.minimum(ts, t0)))
         return jax.vmap(self.decoder)(jnp.where((ts >= t0)[:, None], later, earlier))
@@ -217,6 +217,9 @@ class LatentODE(eqx.Module):
         """
         check_sizes(samples=samples)
         mean, log_std = self.encode(ts, ys, mask)
+        # what the encoder could not find, or is too wide to draw from, is taken out before it reaches a derivative
+        usable = jnp.all(jnp.isfinite(mean)) & jnp.all(jnp.isfinite(jnp.exp(2 * log_std)))
+        mean, log_std = (jnp.where(usable, x, jnp.zeros_like(x)) for x in (mean, log_std))
 
         def one(key):
             first, second = jax.random.split(key)
@@ -225,7 +228,7 @@ class LatentODE(eqx.Module):
             return self._log_likelihood(ts, ys, mask, solution), solution
 
         log_likelihoods, solution = jax.vmap(one)(jax.random.split(key, samples))
-        log_likelihood = jnp.where(jnp.all(solution.ok), jnp.mean(log_likelihoods), jnp.nan)
+        log_likelihood = jnp.where(usable & jnp.all(solution.ok), jnp.mean(log_likelihoods), jnp.nan)
         kl = 0.5 * jnp.sum(mean**2 + jnp.exp(2 * log_std) - 1.0 - 2 * log_std)
         penalties = {name: jnp.mean(x) for name, x in solution.penalties.items()}
         return LatentSolution(log_likelihood - beta * kl, log_likelihood, kl, mean, log_std, penalties, solution)

@@ -7,12 +7,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from node_jax import tree
 from node_jax.adjoints.checkpointed import Checkpointed
 from node_jax.control import Adaptive, Fixed, Grid, direction
 from node_jax.methods import ExplicitRK, tsit5
 from node_jax.nn.augmented import Augmented
-from node_jax.nn.integrals import WithIntegrals, check_names, saving, split, watching
+from node_jax.nn.integrals import Along, WithIntegrals, check_names, saving, split, watching
 from node_jax.nn.regularizers import RandomEnd, SolverError
 from node_jax.nn.solver_error import solver_error
 from node_jax.odesolve import odesolve
@@ -67,6 +66,9 @@ class NeuralODE(eqx.Module):
         if not callable(self.field):
             raise TypeError(f"field must be callable as field(z, t, theta), got {self.field!r}")
         check_names([x.name for x in self.regularizers if not isinstance(x, RandomEnd)])
+        for one in self.regularizers:
+            if isinstance(one, RandomEnd):
+                one.check(self.t0, self.t1)
 
     def __repr__(self) -> str:
         """Name the parts, those at their defaults included."""
@@ -89,7 +91,7 @@ class NeuralODE(eqx.Module):
         Raises:
             SolveError: if the solve fails and values are concrete.
         """
-        return self.solve(z0, regularized=False, **_given(theta)).z1
+        return self.solve(z0, regularized=False, **given(theta)).z1
 
     def trajectory(self, z0: PyTree, ts: Any, theta: PyTree = None) -> PyTree:
         """Return the states at given times.
@@ -106,7 +108,7 @@ class NeuralODE(eqx.Module):
             SolveError: if the solve fails and values are concrete.
         """
         save = SaveAt(ts)
-        return self.solve(z0, t1=save.ts[-1], save=save, regularized=False, **_given(theta)).zs
+        return self.solve(z0, t1=save.ts[-1], save=save, regularized=False, **given(theta)).zs
 
     def solve(self, z0: PyTree, *, key: Any = None, regularized: bool = True, **options: Any) -> Solution:
         """Solve from `z0` and return all that is known about the solve.
@@ -123,54 +125,56 @@ class NeuralODE(eqx.Module):
         Raises:
             SolveError, ValueError, TypeError: as `odesolve`; ValueError if a random regularizer has no key.
         """
-        return self.along(z0, key=key, regularized=regularized, **options)[0]
+        return self.along(z0, key=key, regularized=regularized, **options).solution
 
     def along(
         self, z0: PyTree, watched: tuple = (), *, key: Any = None, regularized: bool = True, **options: Any
-    ) -> tuple[Solution, dict[str, jax.Array]]:
-        """Solve together with integrals along the solution.
+    ) -> Along:
+        """Solve together with integrals along the solution; what the models are built on.
 
         Args:
             z0: state at `t0`.
-            watched: rates whose integrals are controlled like the state (`nn.integrals`).
+            watched: rates (see `node_jax.nn.integrals`) whose integrals are controlled like the state.
             key: JAX random key for the rates and regularizers that are random.
             regularized: whether the regularizers are computed.
             **options: options of `odesolve`.
 
         Returns:
-            The `Solution` of the state, and the integrals of the watched rates by name.
+            The `Solution` of the state, and the integrals of the watched rates.
         """
         z0 = self.field.lifted(z0) if isinstance(self.field, Augmented) else z0
-        options = {**{name: getattr(self, name) for name in _OPTIONS}, **options}
         some = self.regularizers if regularized else ()
-        ends = [x for x in some if isinstance(x, RandomEnd)]
-        for end in ends:
-            one = None
-            if key is not None:
-                key, one = jax.random.split(key)
-            options["t1"] = end.end(one, options["t1"], tree.real_dtype(z0))
+        first, second = (None, None) if key is None else jax.random.split(key)
+        options = {**{name: getattr(self, name) for name in _OPTIONS}, "t1": self.end(first, regularized), **options}
         free = tuple(x for x in some if not isinstance(x, RandomEnd | SolverError))
-        solution, watched_integrals, penalties = self._integrated(z0, tuple(watched), free, key, options)
+        found, penalties = self._integrated(z0, tuple(watched), free, second, options)
         for one in some:
             if isinstance(one, SolverError):
                 penalties[one.name] = solver_error(self.field, z0, options, one.capacity)
-        return dataclasses.replace(solution, penalties=penalties), watched_integrals
+        return found._replace(solution=dataclasses.replace(found.solution, penalties=penalties))
 
-    def _integrated(self, z0, watched, free, key, options) -> tuple[Solution, dict, dict]:
+    def end(self, key: Any, regularized: bool = True) -> Any:
+        """Return `t1`, or with a key a draw of it if there is a `RandomEnd`."""
+        for one in self.regularizers if regularized else ():
+            if isinstance(one, RandomEnd) and key is not None:
+                return one.end(key, self.t1)
+        return self.t1
+
+    def _integrated(self, z0, watched, free, key, options) -> tuple[Along, dict]:
         """Solve, with integrals where there are any."""
         if not (watched or free):
-            return odesolve(self.field, z0, **options), {}, {}
-        z0 = jax.tree.map(jnp.asarray, z0)
+            return Along(odesolve(self.field, z0, **options), {}), {}
         field = WithIntegrals(self.field, watched, free)
         save, theta = options.get("save", SaveEnd()), (options["theta"], field.drawn(key, z0))
         changed = {"theta": theta, "save": saving(save), "steps": watching(options["steps"], bool(watched))}
         solution = odesolve(field, field.start(z0), **{**options, **changed})
-        solution, end = split(solution, save)
+        found, penalties = split(solution, save)
         sign = direction(jnp.asarray(options["t0"]), jnp.asarray(options["t1"]))  # penalties are positive both ways
-        return solution, end.watched, {name: jnp.where(sign < 0, -x, x) for name, x in end.free.items()}
+        return found, {name: jnp.where(sign < 0, -x, x) for name, x in penalties.items()}
 
 
-def _given(theta: PyTree) -> dict[str, PyTree]:
+def given(theta: PyTree) -> dict[str, PyTree]:
+    """Return the option of a solve that replaces the theta of the module, if one is given."""
     return {} if theta is None else {"theta": theta}
 
 

@@ -5,21 +5,64 @@ from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 
-from node_jax.nn.encoders import between_points
 from node_jax.nn.neural_ode import NeuralODE
-from node_jax.nn.recurrent import as_series, features, run
+from node_jax.nn.recurrent import Read, as_series, known, read
 from node_jax.nn.shapes import check_sizes
 
 
-class ODERNN(eqx.Module):
+class _Recurrent(eqx.Module):
+    """A cell that reads a series, and a head."""
+
+    cell: eqx.nn.GRUCell
+    head: Callable
+    ode: NeuralODE | None
+    observed: int = eqx.field(static=True)
+    gaps: bool = eqx.field(static=True)
+
+    def __call__(self, ts: Any, ys: Any, mask: Any = None) -> jax.Array:
+        """Return what the head makes of the state after the last point.
+
+        Args:
+            ts: times `(n,)`, sorted.
+            ys: values `(n, observed)`, or `(n,)` if `observed` is 1.
+            mask: `(n,)` or `(n, observed)`, true where a value was observed; default: everywhere.
+
+        Returns:
+            Output of the head; NaN if a solve between the points failed.
+
+        Raises:
+            ValueError: if a shape is another.
+        """
+        found = self._read(ts, ys, mask)
+        return known(found.ok, self.head(found.state))
+
+    def outputs(self, ts: Any, ys: Any, mask: Any = None) -> jax.Array:
+        """Return what the head makes of the state after each point, which depends on no later point.
+
+        Args:
+            ts: times, as in a call.
+            ys: values.
+            mask: which there are.
+
+        Returns:
+            Outputs of the head along a leading axis `n`; NaN behind a failed solve.
+        """
+        found = self._read(ts, ys, mask)
+        return jax.vmap(lambda ok, state: known(ok, self.head(state)))(found.oks, found.states)
+
+    def _read(self, ts: Any, ys: Any, mask: Any) -> Read:
+        return read(self.cell, as_series(ts, ys, mask, self.observed), gaps=self.gaps, ode=self.ode)
+
+
+class ODERNN(_Recurrent):
     """A recurrent network whose state follows a field between the points of a series (Rubanova et al., 2019).
 
     Args:
         observed: number of values at one time.
         hidden: size of the recurrent state.
-        ode: how the state moves between the points; its field has states `(hidden,)`, its times are unused.
+        ode: how the state moves between the points; its field has states `(hidden,)`. Each solve goes from the time of
+            one point to that of the next; its own `t0` and `t1` are not used.
         head: what is made of a state `(hidden,)`, such as `eqx.nn.Linear(hidden, classes, key=key)`.
         key: JAX random key for the initial weights.
 
@@ -38,52 +81,13 @@ class ODERNN(eqx.Module):
         (3,)
     """
 
-    cell: eqx.nn.GRUCell
-    ode: NeuralODE
-    head: Callable
-    observed: int = eqx.field(static=True)
-
     def __init__(self, observed: int, hidden: int, ode: NeuralODE, head: Callable, *, key: jax.Array):
         check_sizes(observed=observed, hidden=hidden)
         self.cell = eqx.nn.GRUCell(2 * observed, hidden, key=key)
-        self.ode, self.head, self.observed = ode, head, observed
-
-    def __call__(self, ts: Any, ys: Any, mask: Any = None) -> jax.Array:
-        """Return what the head makes of the state after the last point.
-
-        Args:
-            ts: times `(n,)`, sorted.
-            ys: values `(n, observed)`, or `(n,)` if `observed` is 1.
-            mask: `(n,)` or `(n, observed)`, true where a value was observed; default: everywhere.
-
-        Returns:
-            Output of the head.
-
-        Raises:
-            ValueError: if a shape is another.
-        """
-        return self.head(self._run(ts, ys, mask)[0])
-
-    def outputs(self, ts: Any, ys: Any, mask: Any = None) -> jax.Array:
-        """Return what the head makes of the state after each point, which depends on no later point.
-
-        Args:
-            ts: times, as in a call.
-            ys: values.
-            mask: which there are.
-
-        Returns:
-            Outputs of the head along a leading axis `n`.
-        """
-        return jax.vmap(self.head)(self._run(ts, ys, mask)[1])
-
-    def _run(self, ts, ys, mask):
-        ts, ys, mask = as_series(ts, ys, mask, self.observed)
-        start = jnp.zeros(self.cell.hidden_size, ys.dtype)
-        return run(between_points(self.ode, self.cell, 1.0), start, ts, ys, mask)
+        self.ode, self.head, self.observed, self.gaps = ode, head, observed, False
 
 
-class GRU(eqx.Module):
+class GRU(_Recurrent):
     """A recurrent network with the time since the point before as a further input: the baseline of `ODERNN`.
 
     Args:
@@ -106,28 +110,7 @@ class GRU(eqx.Module):
         (3,)
     """
 
-    cell: eqx.nn.GRUCell
-    head: Callable
-    observed: int = eqx.field(static=True)
-    gaps: bool = eqx.field(static=True)
-
     def __init__(self, observed: int, hidden: int, head: Callable, *, key: jax.Array, gaps: bool = True):
         check_sizes(observed=observed, hidden=hidden)
         self.cell = eqx.nn.GRUCell(2 * observed + int(gaps), hidden, key=key)
-        self.head, self.observed, self.gaps = head, observed, gaps
-
-    def __call__(self, ts: Any, ys: Any, mask: Any = None) -> jax.Array:
-        """Return what the head makes of the state after the last point; as `ODERNN`."""
-        return self.head(self._run(ts, ys, mask)[0])
-
-    def outputs(self, ts: Any, ys: Any, mask: Any = None) -> jax.Array:
-        """Return what the head makes of the state after each point; as `ODERNN`."""
-        return jax.vmap(self.head)(self._run(ts, ys, mask)[1])
-
-    def _run(self, ts, ys, mask):
-        ts, ys, mask = as_series(ts, ys, mask, self.observed)
-
-        def update(state, gap, t, y, seen):
-            return self.cell(features(y, seen, gap, self.gaps), state)
-
-        return run(update, jnp.zeros(self.cell.hidden_size, ys.dtype), ts, ys, mask)
+        self.ode, self.head, self.observed, self.gaps = None, head, observed, gaps

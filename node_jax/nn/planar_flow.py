@@ -6,7 +6,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from node_jax.nn.flow import StandardNormal, many
+from node_jax.nn.flow import checked_base, many
+from node_jax.nn.frozen import Frozen
 from node_jax.nn.shapes import check_sizes, check_state
 
 
@@ -21,7 +22,7 @@ class PlanarFlow(eqx.Module):
         dim: number of components of a point.
         layers: number of layers.
         key: JAX random key for the initial weights.
-        base: distribution with `log_prob(z)` and `sample(key)`; default: `StandardNormal(dim)`.
+        base: distribution with `log_prob(z)` and `sample(key)`; it is not trained. Default: `StandardNormal(dim)`.
         invert: whether the layers lead from the data to the base.
 
     Raises:
@@ -38,7 +39,7 @@ class PlanarFlow(eqx.Module):
     u: jax.Array
     w: jax.Array
     b: jax.Array
-    base: Any
+    frozen_base: Frozen
     dim: int = eqx.field(static=True)
     invert: bool = eqx.field(static=True)
 
@@ -48,8 +49,13 @@ class PlanarFlow(eqx.Module):
         self.u = 0.1 * jax.random.normal(first, (layers, dim))
         self.w = jax.random.normal(second, (layers, dim))
         self.b = jnp.zeros(layers)
-        self.base = StandardNormal(dim) if base is None else base
+        self.frozen_base = checked_base(base, dim)
         self.dim, self.invert = dim, invert
+
+    @property
+    def base(self) -> Any:
+        """The distribution, which is not trained."""
+        return self.frozen_base.value
 
     def forward(self, z: jax.Array, condition: None = None) -> jax.Array:
         """Return the point of the data `(dim,)` of a point `z` `(dim,)` of the base."""
@@ -67,12 +73,12 @@ class PlanarFlow(eqx.Module):
         z, log_det = self._through("x", x)
         return self.base.log_prob(z) + log_det
 
-    def sample(self, key: jax.Array, sample_shape: tuple[int, ...] = (), condition: None = None) -> jax.Array:
+    def sample(self, key: jax.Array, sample_shape: int | tuple[int, ...] = (), condition: None = None) -> jax.Array:
         """Return samples `(*sample_shape, dim)`."""
         return self.sample_and_log_prob(key, sample_shape)[0]
 
     def sample_and_log_prob(
-        self, key: jax.Array, sample_shape: tuple[int, ...] = (), condition: None = None
+        self, key: jax.Array, sample_shape: int | tuple[int, ...] = (), condition: None = None
     ) -> tuple[jax.Array, jax.Array]:
         """Return samples `(*sample_shape, dim)` and their log-densities `sample_shape`."""
         self._must("sample", invert=False)

@@ -1,5 +1,6 @@
 """A Poisson process whose intensity follows a field."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -7,8 +8,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from node_jax.nn.integrals import Bound
-from node_jax.nn.neural_ode import NeuralODE
+from node_jax.nn.integrals import Along, Bound
+from node_jax.nn.neural_ode import NeuralODE, given
 from node_jax.nn.shapes import check_sizes
 from node_jax.save import Dense, SaveAt
 from node_jax.solution import Solution
@@ -69,8 +70,11 @@ class PoissonProcess(eqx.Module):
     come from one solve.
 
     Args:
-        ode: field of the state and how it is solved.
+        ode: field of the state and how it is solved, with `t0` before `t1`.
         intensity: from a state to a positive scalar, in events per unit of `t`.
+
+    Raises:
+        ValueError: if `t1` is not after `t0`.
 
     Example:
         >>> import jax.numpy as jnp
@@ -85,11 +89,17 @@ class PoissonProcess(eqx.Module):
     ode: NeuralODE
     intensity: Callable
 
+    def __check_init__(self):
+        """Refuse a process that goes back in time."""
+        t0, t1 = self.ode.t0, self.ode.t1
+        if isinstance(t0, int | float) and isinstance(t1, int | float) and not t1 > t0:
+            raise ValueError(f"a PoissonProcess needs ode.t1 > ode.t0, got t0={t0} and t1={t1}")
+
     def log_prob(self, events: Any, mask: Any = None, *, z0: PyTree, theta: PyTree = None) -> jax.Array:
         """Return the log-density of the events between `ode.t0` and `ode.t1`.
 
         Args:
-            events: times `(n,)`, sorted from `t0` onwards, none beyond `t1`.
+            events: times `(n,)`, `n >= 1`, sorted from `t0` onwards, none beyond `t1`, those that are masked included.
             mask: `(n,)`, true where there is an event; default: everywhere.
             z0: state at `t0`.
             theta: parameters of the field; default: those of the module.
@@ -119,9 +129,12 @@ class PoissonProcess(eqx.Module):
         """
         events = jnp.asarray(events)
         mask = jnp.ones(events.shape, bool) if mask is None else jnp.asarray(mask, bool)
-        solution, expected = self._along(z0, theta, save=SaveAt(events), **options)
+        found = self._along(z0, theta, save=SaveAt(events), t1=self.ode.t1, **options)
+        solution, expected = found.solution, found.integrals[_Intensity.name]
         intensities = jax.vmap(self.intensity)(solution.filled().zs)
-        logs = jnp.where(mask, jnp.log(jnp.where(mask, intensities, 1.0)), 0.0)
+        least = float(jnp.finfo(intensities.dtype).tiny)  # an intensity may underflow, its logarithm has a derivative
+        there = mask & solution.ok
+        logs = jnp.where(there, jnp.log(jnp.where(there, jnp.maximum(intensities, least), 1.0)), 0.0)
         log_prob = jnp.sum(logs) - jnp.where(solution.ok, expected, 0.0)
         return PoissonSolution(jnp.where(solution.ok, log_prob, jnp.nan), expected, solution.penalties, solution)
 
@@ -150,15 +163,16 @@ class PoissonProcess(eqx.Module):
         Returns:
             Real scalar.
         """
-        start = self.ode.trajectory(z0, jnp.stack([jnp.asarray(a)]), theta)
-        z = jax.tree.map(lambda x: x[0], start)
-        return self._along(z, theta, t0=a, t1=b, regularized=False)[1]
+        ends = jnp.stack([jnp.asarray(a, float), jnp.asarray(b, float)])
+        found = self._along(z0, theta, save=SaveAt(ends), t1=ends[1], regularized=False)
+        rows = found.rows[_Intensity.name]
+        return rows[1] - rows[0]
 
     def sample(self, key: jax.Array, z0: PyTree, capacity: int, theta: PyTree = None) -> Events:
         """Draw the events of one process between `ode.t0` and `ode.t1`.
 
         The integral of the intensity up to an event is a sum of unit exponentials; it is inverted by bisection on the
-        dense output of one solve.
+        dense output of one solve, of at most 1,024 steps.
 
         Args:
             key: JAX random key.
@@ -174,8 +188,14 @@ class PoissonProcess(eqx.Module):
             SolveError: if the solve fails and values are concrete.
         """
         check_sizes(capacity=capacity)
-        solution, integral = self._integral(z0, theta)
-        t0, t1 = (jnp.asarray(t, solution.t_reached.dtype) for t in (self.ode.t0, self.ode.t1))
+        most = STEPS if self.ode.max_steps is None else min(STEPS, self.ode.max_steps)
+        found = self._along(z0, theta, save=Dense(most), t1=self.ode.t1, regularized=False)
+        dense = dataclasses.replace(found.solution, interpolant=found.interpolant)
+        t0, t1 = (jnp.asarray(t, dense.t_reached.dtype) for t in (self.ode.t0, self.ode.t1))
+
+        def integral(t):
+            return dense.evaluate(t)[_Intensity.name]
+
         heights = jnp.cumsum(jax.random.exponential(key, (capacity,), t0.dtype))
 
         def halve(_, ends):
@@ -187,30 +207,8 @@ class PoissonProcess(eqx.Module):
         low, high = jnp.full((capacity,), t0), jnp.full((capacity,), t1)
         _, ts = jax.lax.fori_loop(0, HALVINGS, halve, (low, high))
         mask = heights < integral(t1)
-        return Events(jnp.where(mask, ts, t1), mask, ~mask[-1] & solution.ok)
+        return Events(jnp.where(mask, ts, t1), mask, ~mask[-1] & found.solution.ok)
 
-    def _integral(self, z0: PyTree, theta: PyTree):
-        """Return the solution, and the integral of the intensity up to a time as a function."""
-        most = STEPS if self.ode.max_steps is None else min(STEPS, self.ode.max_steps)
-        process = eqx.tree_at(lambda x: x.field, self.ode, _Counting(self.ode.field, self.intensity))
-        start = (z0, jnp.zeros(()))
-        theta = {} if theta is None else {"theta": theta}
-        solution = process.solve(start, save=Dense(most), regularized=False, **theta)
-        return solution, lambda t: solution.evaluate(t)[1]
-
-    def _along(self, z0: PyTree, theta: PyTree, **options: Any) -> tuple[Solution, jax.Array]:
-        """Return a solution, and the integral of the intensity along it."""
-        theta = {} if theta is None else {"theta": theta}
-        solution, integrals = self.ode.along(z0, (_Intensity(self.intensity),), **theta, **options)
-        return solution, integrals["expected"]
-
-
-class _Counting(eqx.Module):
-    """The field of the state and the integral of the intensity."""
-
-    field: Callable
-    intensity: Callable
-
-    def __call__(self, state: tuple[PyTree, jax.Array], t: jax.Array, theta: PyTree) -> tuple[PyTree, jax.Array]:
-        z, total = state
-        return self.field(z, t, theta), self.intensity(z).astype(total.dtype)
+    def _along(self, z0: PyTree, theta: PyTree, **options: Any) -> Along:
+        """Return a solution with the integral of the intensity along it."""
+        return self.ode.along(z0, (_Intensity(self.intensity),), **given(theta), **options)

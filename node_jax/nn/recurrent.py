@@ -1,20 +1,37 @@
 """A recurrent cell along an irregular series, of which points and parts of points may be missing."""
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from node_jax.nn.neural_ode import NeuralODE
 from node_jax.types import PyTree
+
+
+class Read(NamedTuple):
+    """What a cell knows of a series.
+
+    Attributes:
+        state: after the last point, `(hidden,)`.
+        states: after each point, `(n, hidden)`.
+        ok: whether all solves between the points succeeded; bool. States behind a failed solve mean nothing.
+        oks: the same up to each point, `(n,)`.
+    """
+
+    state: jax.Array
+    states: jax.Array
+    ok: jax.Array
+    oks: jax.Array
 
 
 def as_series(ts: Any, ys: Any, mask: Any, observed: int) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Return times `(n,)`, values `(n, observed)` with zeros where there is none, and which there are.
 
     Args:
-        ts: times `(n,)`.
+        ts: times `(n,)`, `n >= 1`.
         ys: values `(n, observed)`, or `(n,)` if `observed` is 1.
         mask: `(n,)` or `(n, observed)`, true where a value was observed; None: everywhere.
         observed: number of values at one time.
@@ -22,10 +39,10 @@ def as_series(ts: Any, ys: Any, mask: Any, observed: int) -> tuple[jax.Array, ja
     Raises:
         ValueError: if a shape is another.
     """
-    ts, ys = jnp.asarray(ts), jnp.asarray(ys)
+    ts, ys = (jnp.asarray(x, jnp.promote_types(jnp.result_type(x), jnp.float32)) for x in (ts, ys))
     ys = ys[:, None] if ys.ndim == 1 and observed == 1 else ys
-    if ts.ndim != 1 or ys.shape != (*ts.shape, observed):
-        want = f"(n,) and (n, {observed})"
+    if ts.ndim != 1 or not ts.size or ys.shape != (*ts.shape, observed):
+        want = f"(n,) and (n, {observed}), n >= 1"
         raise ValueError(f"ts and ys must have shapes {want}, got {ts.shape} and {ys.shape}; use jax.vmap for a batch")
     mask = jnp.ones(ts.shape, bool) if mask is None else jnp.asarray(mask, bool)
     if mask.shape not in (ts.shape, ys.shape):
@@ -34,36 +51,45 @@ def as_series(ts: Any, ys: Any, mask: Any, observed: int) -> tuple[jax.Array, ja
     return ts, jnp.where(mask, ys, jnp.zeros_like(ys)), mask
 
 
-def run(update: Callable, start: PyTree, ts: jax.Array, ys: jax.Array, mask: jax.Array, reverse: bool = False):
-    """Take a state along the series, past each point of which something was observed.
+def read(
+    cell: eqx.nn.GRUCell,
+    series: tuple[jax.Array, jax.Array, jax.Array],
+    *,
+    gaps: bool = False,
+    ode: NeuralODE | None = None,
+    reverse: bool = False,
+) -> Read:
+    """Take a cell along a series, past each point of which something was observed.
 
     Args:
-        update: `update(state, gap, t, y, seen)` returns the state after a point at `t`, `gap` behind the point before.
-        start: state before the first point.
-        ts: times `(n,)`; so have `ys` and `mask` a leading axis.
-        ys: values.
-        mask: which there are.
+        cell: takes the values, which of them there are, and with `gaps` the time to the point read before.
+        series: as `as_series` returns it.
+        gaps: whether that time is an input.
+        ode: what the state follows between the points; None: it stays.
         reverse: whether to begin with the last point.
-
-    Returns:
-        The state after the last point, and that after each, along a leading axis.
     """
+    dtype = jnp.result_type(series[1], cell.weight_ih)
 
     def body(carry, point):
-        state, before, began = carry
+        state, before, began, ok = carry
         t, y, seen = point
         here = jnp.any(seen)
-        gap = jnp.where(began & here, jnp.abs(t - before), 0.0)
-        after = update(state, gap, t, y, seen)
-        state = jax.tree.map(lambda new, old: jnp.where(here, new, old), after, state)
-        return (state, jnp.where(here, t, before), began | here), state
+        t = jnp.where(here, t, before)
+        gap = jnp.where(began & here, t - before, 0.0)
+        moved = state
+        if ode is not None:
+            solution = ode.solve(state, t0=t - gap, t1=t, regularized=False)
+            moved, ok = solution.filled().z1, ok & (solution.ok | ~here)
+        parts = [y, seen.astype(dtype), *([jnp.abs(gap)[None]] if gaps else [])]
+        after = cell(jnp.concatenate([x.astype(dtype) for x in parts]), moved)
+        state = jnp.where(here, after.astype(dtype), state)
+        return (state, t, began | here, ok), (state, ok)
 
-    carry = (start, ts[0], jnp.array(False))
-    (state, _, _), states = lax.scan(body, carry, (ts, ys, mask), reverse=reverse)
-    return state, states
+    start = (jnp.zeros(cell.hidden_size, dtype), jnp.zeros_like(series[0][0]), jnp.array(False), jnp.array(True))
+    (state, _, _, ok), (states, oks) = lax.scan(body, start, series, reverse=reverse)
+    return Read(state, states, ok, oks)
 
 
-def features(y: jax.Array, seen: jax.Array, gap: jax.Array, gaps: bool) -> jax.Array:
-    """Return what a cell is given of one point: values, which there are, and the time since the point before."""
-    parts = [y, seen.astype(y.dtype)]
-    return jnp.concatenate([*parts, gap[None].astype(y.dtype)] if gaps else parts)
+def known(ok: jax.Array, out: PyTree) -> PyTree:
+    """Return NaN in place of what was made of a state behind a failed solve."""
+    return jax.tree.map(lambda x: jnp.where(ok, x, jnp.full_like(x, jnp.nan)), out)

@@ -1,6 +1,6 @@
 """What makes the dynamics of a trained model cheaper to solve: integrals along a solve that a loss adds with a weight.
 
-They are computed with the state and change neither its steps nor its values.
+They are computed with the state and change neither its steps nor its values; `RandomEnd` is no integral, and does.
 """
 
 from collections.abc import Callable
@@ -41,8 +41,9 @@ def check_noise(noise: str, samples: int) -> None:
         raise ValueError(f"noise must be one of {NOISES}, got {noise!r}")
 
 
-def _square(z: PyTree) -> jax.Array:
-    return tree.dot(z, z, tree.real_dtype(z))
+def square(z: PyTree) -> jax.Array:
+    """Return the sum of the squared moduli of all entries."""
+    return sum((jnp.sum((x * jnp.conj(x)).real) for x in jax.tree.leaves(z)), jnp.zeros((), tree.real_dtype(z)))
 
 
 class Kinetic(eqx.Module):
@@ -56,7 +57,7 @@ class Kinetic(eqx.Module):
 
     def rate(self, field: Bound, z: PyTree, t: jax.Array, drawn: PyTree) -> jax.Array:
         """Return `|f(z, t)|**2`."""
-        return _square(field(z, t))
+        return square(field(z, t))
 
 
 class JacobianFrobenius(eqx.Module):
@@ -88,7 +89,7 @@ class JacobianFrobenius(eqx.Module):
     def rate(self, field: Bound, z: PyTree, t: jax.Array, drawn: PyTree) -> jax.Array:
         """Return the mean of `|e^T df/dz|**2`."""
         _, pull = jax.vjp(lambda z: field(z, t), z)
-        return jnp.mean(jax.vmap(lambda e: _square(pull(e)[0]))(drawn))
+        return jnp.mean(jax.vmap(lambda e: square(pull(e)[0]))(drawn))
 
 
 class TotalDerivative(eqx.Module):
@@ -120,7 +121,7 @@ class TotalDerivative(eqx.Module):
 
     def rate(self, field: Bound, z: PyTree, t: jax.Array, drawn: PyTree) -> jax.Array:
         """Return `|d^k z / dt^k|**2`."""
-        return _square(_total_derivative(field, self.order)(z, t))
+        return square(_total_derivative(field, self.order)(z, t))
 
 
 def _total_derivative(field: Callable, order: int) -> Callable:
@@ -160,7 +161,8 @@ class SolverError(eqx.Module):
 class RandomEnd(eqx.Module):
     """Draw the end of a solve uniformly from `t1 - b` to `t1 + b` in training (Ghosh et al., 2020: STEER).
 
-    A solve that is given a key has a random end, one without ends at `t1`.
+    A solve that is given a key has a random end, one without ends at `t1`. So does a solve that is given its own `t1`,
+    as those of a `LatentODE` and a `PoissonProcess` are.
 
     Args:
         b: half the width of the interval, in units of `t`, less than `|t1 - t0|`.
@@ -176,9 +178,15 @@ class RandomEnd(eqx.Module):
         if not isinstance(self.b, int | float) or not self.b > 0:
             raise ValueError(f"b must be a positive number, got {self.b!r}")
 
-    def end(self, key: jax.Array | None, t1: Any, dtype: Any) -> Any:
+    def check(self, t0: Any, t1: Any) -> None:
+        """Refuse an interval that reaches over the start, where the times are numbers."""
+        if isinstance(t0, int | float) and isinstance(t1, int | float) and self.b >= abs(t1 - t0):
+            raise ValueError(f"RandomEnd(b): b must be less than |t1 - t0| = {abs(t1 - t0)}, got {self.b!r}")
+
+    def end(self, key: jax.Array, t1: Any) -> jax.Array:
         """Return the end of one solve."""
-        return t1 if key is None else t1 + jax.random.uniform(key, (), dtype, -self.b, self.b)
+        dtype = jnp.result_type(float) if isinstance(t1, int | float) else t1.dtype
+        return t1 + jax.random.uniform(key, (), dtype, -self.b, self.b)
 
 
 class Penalized(eqx.Module):

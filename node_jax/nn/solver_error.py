@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from node_jax import tree
+from node_jax.nn.regularizers import square
 from node_jax.odesolve import odesolve
 from node_jax.save import SaveSteps
 from node_jax.types import PyTree
@@ -34,8 +35,8 @@ def solver_error(field: Callable, z0: PyTree, options: dict[str, Any], capacity:
     def error(t, z, h):
         step = method.step(field, t, z, h, theta, method.start(field, t, z, theta))
         size = sum(x.size for x in jax.tree.leaves(z))
-        square = tree.dot(step.error[0], step.error[0], h.dtype) / size
-        return jnp.abs(h) * jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)
+        mean = (square(step.error[0]) / size).astype(h.dtype)
+        return jnp.abs(h) * jnp.where(mean > 0, jnp.sqrt(jnp.where(mean > 0, mean, 1.0)), 0.0)
 
     t = started(t0, solution.ts)
     h = jnp.where(taken, solution.ts - t, 0.0)

@@ -108,7 +108,7 @@ def fit(
 ) -> Fit:
     """Train a model with an optax optimizer, one jitted update at a time.
 
-    Every floating array of the model is trained, except in its `steps` (tolerances, grids).
+    Every floating array of the model is trained, except in its `steps` (tolerances, grids) and in `nj.nn.Frozen`.
 
     **Where the loss is not finite.** An update whose loss, gradient (squared) or step is not finite leaves model and
     optimizer as they were: it may be the batch. After three in a row it is the model: training goes back to the last

@@ -90,6 +90,8 @@ def nll(model: Any, batch: Any, key: jax.Array, *, penalties: Mapping[str, float
     (x, condition), sound = _sound((x, condition), x.shape[0])
     keys = jax.random.split(key, x.shape[0])
     if not hasattr(model, "solve"):
+        if penalties:
+            raise ValueError(f"penalties need a model with regularizers, got penalties={penalties} of {model!r}")
         values = jax.vmap(lambda x, c, k: model.log_prob(x, c, key=k))(x, condition, keys)
         return -_mean(values, sound), Counts(failed=jnp.sum(~sound)), {}
     found = jax.vmap(lambda x, c, k: model.solve(x, c, key=k))(x, condition, keys)
@@ -185,7 +187,8 @@ def flow_matching(model: CNF | NeuralODE, batch: Any, key: jax.Array) -> Loss:
 
     Args:
         model: a `CNF`, or a `NeuralODE` with states `(dim,)`.
-        batch: a pair of points `x0` and `x1`, `(n, dim)` each; of a `CNF` also `x1` alone, with `x0` from its base.
+        batch: points `x0` and `x1`, `(n, dim)` each, and optionally conditions with a leading axis `n`; of a `CNF` also
+            `x1` alone, with `x0` from its base.
         key: JAX random key.
 
     Returns:
@@ -196,20 +199,21 @@ def flow_matching(model: CNF | NeuralODE, batch: Any, key: jax.Array) -> Loss:
     """
     ode = model.ode if isinstance(model, CNF) else model
     first, second = jax.random.split(key)
+    conditions = ()
     if isinstance(batch, tuple):
-        x0, x1 = batch
+        x0, x1, *conditions = batch
     elif isinstance(model, CNF):
         x1, x0 = batch, jax.vmap(model.base.sample)(jax.random.split(second, batch.shape[0])).astype(batch.dtype)
     else:
         raise TypeError(f"flow_matching of a NeuralODE needs a pair (x0, x1), got {type(batch).__name__}")
-    (x0, x1), sound = _sound((x0, x1), x1.shape[0])
+    (x0, x1, *conditions), sound = _sound((x0, x1, *conditions), x1.shape[0])
     span = jnp.asarray(ode.t1, x1.dtype) - jnp.asarray(ode.t0, x1.dtype)
 
-    def one(x0, x1, s):
-        slope = ode.field(x0 + s * (x1 - x0), ode.t0 + s * span, ode.theta)
+    def one(x0, x1, s, theta=ode.theta):
+        slope = ode.field(x0 + s * (x1 - x0), ode.t0 + s * span, theta)
         return jnp.sum((slope - (x1 - x0) / span) ** 2)
 
-    values = jax.vmap(one)(x0, x1, jax.random.uniform(first, x1.shape[:1], x1.dtype))
+    values = jax.vmap(one)(x0, x1, jax.random.uniform(first, x1.shape[:1], x1.dtype), *conditions)
     return _mean(values, sound), Counts(values.size, jnp.sum(~sound)), {}
 
 
@@ -226,7 +230,9 @@ def _loss(
     if unknown:
         raise ValueError(f"penalties must name regularizers of the model, {sorted(integrals)}, got {sorted(unknown)}")
     solved = jnp.all(solution.ok.reshape(values.shape[0], -1), axis=1)
-    good = sound & solved
+    good = sound & solved & jnp.isfinite(values)
+    for x in integrals.values():
+        good = good & jnp.isfinite(x)
     means = {name: _mean(x, good) for name, x in {**integrals, **(more or {})}.items()}
     total = _mean(values, good) + sum(weight * means[name] for name, weight in (weights or {}).items())
     counts = Counts(jnp.sum(solution.stats.nfe), jnp.sum(~good))
@@ -248,4 +254,4 @@ def _sound(data: PyTree, count: int) -> tuple[PyTree, jax.Array]:
 
 def _finite_rows(x: jax.Array) -> jax.Array:
     """Say of each row along the first axis whether it is finite."""
-    return jnp.all(jnp.isfinite(x).reshape(x.shape[0], -1), axis=1)
+    return jnp.all(jnp.isfinite(x), axis=tuple(range(1, x.ndim)))

@@ -47,6 +47,10 @@ def test_points_of_scikit_learn_have_the_same_density(density, points):
     np.testing.assert_allclose(mean_log_prob(density, jnp.asarray(points)), -density.entropy(), atol=0.05)
 
 
+def test_density_of_circles_has_a_gradient_at_their_centre():
+    assert np.isfinite(jax.grad(nj.datasets.Circles(0.3).log_prob)(jnp.zeros(2))).all()
+
+
 def test_spirals_are_seen_where_they_are():
     data = nj.datasets.spirals(200, points=30, noise=0.0, key=KEY)
     step = data.grid[1]
@@ -111,6 +115,10 @@ def test_idx_files_are_read_plain_and_compressed(ending, pack, tmp_path):
     (tmp_path / f"t10k-labels-idx1-ubyte{ending}").write_bytes(pack(head[:10]))
     with pytest.raises(ValueError, match="is no IDX file"):
         nj.datasets.idx(tmp_path, "t10k")
+    whole = gzip.compress(head)
+    (tmp_path / "cut-images-idx3-ubyte.gz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match="not a complete gzip file"):
+        nj.datasets.idx(tmp_path, "cut")
     (tmp_path / f"t10k-labels-idx1-ubyte{ending}").write_bytes(pack(head + b"123"))
     with pytest.raises(ValueError, match="must hold 24 values"):
         nj.datasets.idx(tmp_path, "t10k")

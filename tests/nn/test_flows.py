@@ -1,5 +1,6 @@
 """Continuous and planar normalizing flows against determinants and quadratures."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,6 +18,10 @@ FIELD = nj.nn.ConcatSquashField(2, (8,), key=KEY)
 
 def flow(field=FIELD, steps=FINE, **options):
     return CNF(nj.NeuralODE(field, steps=steps), 2, **options)
+
+
+def first(z):
+    return z[:1]
 
 
 def line(z, t, theta):
@@ -51,7 +56,7 @@ def test_samples_come_with_the_density_that_log_prob_gives():
 def test_estimate_of_the_trace_has_no_bias_and_needs_a_key():
     model = flow(steps=nj.Adaptive(1e-6, 1e-6), trace=Hutchinson(noise="normal"))
     keys = jax.random.split(KEY, 4000)
-    values = jax.vmap(lambda key: model.solve(X, key=key).solution.z1[0] * 0 + model.log_prob(X, key=key))(keys)
+    values = jax.vmap(lambda key: model.log_prob(X, key=key))(keys)
     error = float(jnp.std(values)) / 4000**0.5
     np.testing.assert_allclose(jnp.mean(values), flow().log_prob(X), atol=4 * error)
     with pytest.raises(ValueError, match="Hutchinson is random: key"):
@@ -120,11 +125,51 @@ def test_batches_in_single_precision(count):
     assert np.isfinite(slopes).all()
 
 
+def test_grid_of_steps_is_taken_both_ways():
+    grid = nj.Grid(jnp.linspace(0.0, 1.0, 41))
+    np.testing.assert_allclose(flow(steps=grid).log_prob(X), flow().log_prob(X), rtol=1e-6)
+    np.testing.assert_allclose(flow(steps=grid).sample(KEY), flow().sample(KEY), rtol=1e-6)
+
+
+def test_end_is_random_on_the_side_of_the_data():
+    ode = nj.NeuralODE(FIELD, steps=FINE, regularizers=(nj.nn.RandomEnd(0.5),))
+    model = CNF(ode, 2)
+    np.testing.assert_array_equal(model.log_prob(X), flow().log_prob(X))
+    found = model.solve(X, key=KEY)
+    assert float(found.solution.t_reached) == 0.0
+    assert abs(float(found.log_prob - model.log_prob(X))) > 1e-4
+    with pytest.raises(ValueError, match="b must be less than"):
+        nj.NeuralODE(FIELD, regularizers=(nj.nn.RandomEnd(1.0),))
+
+
+def test_tolerances_and_parts_of_the_state_of_a_user_are_kept():
+    steps = nj.Adaptive(rtol=[1e-10, 1e-10], atol=jnp.array([1e-10, 1e-9]), controlled=first)
+    with pytest.raises(ValueError, match="rtol must be a scalar"):
+        flow(steps=steps).log_prob(X)
+    steps = nj.Adaptive(rtol=[1e-10, 1e-10], atol=jnp.array([1e-10, 1e-9]))
+    np.testing.assert_allclose(flow(steps=steps).log_prob(X), flow().log_prob(X), rtol=1e-8)
+
+
+def test_base_is_not_trained():
+    base = distributions.Normal(jnp.zeros(2), jnp.ones(2)).to_event(1)
+    slopes = eqx.filter_grad(lambda model: model.log_prob(X))(flow(base=base))
+    assert all(np.all(x == 0) for x in jax.tree.leaves(slopes.frozen_base))
+
+
+def test_samples_are_the_same_with_and_without_density():
+    model = flow()
+    np.testing.assert_allclose(model.sample(KEY, 3), model.sample_and_log_prob(KEY, 3)[0], rtol=1e-8)
+
+
 def test_wrong_parts_of_a_flow_are_named():
     with pytest.raises(ValueError, match=r"x must have shape \(2,\), got \(3,\)"):
         flow().log_prob(jnp.zeros(3))
     with pytest.raises(TypeError, match="base must have methods"):
         flow(base=3.0)
+    with pytest.raises(TypeError, match="base must have methods"):
+        PlanarFlow(2, 3, key=KEY, base=3.0)
+    with pytest.raises(ValueError, match="must not have an Augmented field"):
+        flow(nj.nn.Augmented(nj.nn.MLPField(3, 8, 1, key=KEY), 1))
     with pytest.raises(ValueError, match="noise must be one of"):
         Hutchinson(noise="cauchy")
 

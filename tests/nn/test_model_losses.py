@@ -65,11 +65,115 @@ def test_sample_that_is_not_finite_is_counted_and_contributes_nothing(name):
         np.testing.assert_allclose(x, y, rtol=1e-10, atol=1e-14)
 
 
+class Wild(eqx.Module):
+    """A field that leaves all bounds where its first component is large, and is a network elsewhere."""
+
+    inside: nj.nn.MLPField
+
+    def __call__(self, z, t, theta):
+        return self.inside(z, t) + jnp.where(jnp.max(jnp.abs(z)) > 50.0, 1e30 * z**3, jnp.zeros_like(z))
+
+
+def wild(size):
+    return nj.NeuralODE(Wild(nj.nn.MLPField(size, 8, 1, key=KEY)), steps=nj.Adaptive(1e-3, 1e-3), max_steps=32)
+
+
+def first_two(z):
+    return z[:2]
+
+
+def as_they_are(z):
+    return z
+
+
+RECURRENT = nj.nn.ODERNNEncoder(2, 8, 3, wild(8), key=KEY)
+FAILING = {
+    "nll": (nj.nn.CNF(wild(2), 2, base=nj.datasets.Circles()), CASES["nll"][2].at[2, 0].set(100.0)),
+    "elbo": (
+        nj.nn.LatentODE(lambda ts, ys, mask: (ys[0], jnp.full_like(ys[0], -1.0)), wild(2), first_two),
+        (TS, CASES["elbo"][2][1].at[2, 0, 0].set(100.0)),
+    ),
+    "cross_entropy": (
+        nj.nn.Classifier(as_they_are, wild(4), as_they_are),
+        (CASES["cross_entropy"][2][0].at[2, 0].set(100.0), CASES["cross_entropy"][2][1]),
+    ),
+    "point_process": (
+        nj.nn.PoissonProcess(wild(2), lambda z: z[0] ** 2),
+        (TS, jnp.ones((5, 4), bool), CASES["point_process"][2][2].at[2, 0].set(100.0)),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FAILING)
+def test_finite_sample_whose_solve_fails_is_counted_and_contributes_nothing(name):
+    model, batch = FAILING[name]
+    loss = CASES[name][0]
+
+    def value(model, batch):
+        value, counts, _ = loss(model, batch, KEY)
+        return value, counts
+
+    graded = eqx.filter_value_and_grad(value, has_aux=True)
+    (total, counts), gradient = graded(model, batch)
+    (other, _), other_gradient = graded(model, jax.tree.map(lambda x: jnp.delete(x, 2, axis=0), batch))
+    assert int(counts.failed) == 1
+    if name != "elbo":  # of the latent ODE each sample draws its own numbers
+        np.testing.assert_allclose(total, other, rtol=1e-10)
+    for x, y in zip(jax.tree.leaves(gradient), jax.tree.leaves(other_gradient), strict=True):
+        assert np.isfinite(x).all()
+        if name != "elbo":
+            np.testing.assert_allclose(x, y, rtol=1e-8, atol=1e-12)
+
+
+@pytest.mark.parametrize("spoil", ["solve between points", "width"])
+def test_encoder_that_finds_nothing_is_counted_and_has_no_gradient(spoil):
+    encoder = RECURRENT if spoil == "solve between points" else LATENT.encoder
+    model = nj.nn.LatentODE(encoder, LATENT.ode, first_two)
+    ts, ys = TS, CASES["elbo"][2][1]
+    if spoil == "solve between points":
+        model = eqx.tree_at(lambda m: m.encoder.cell.bias, model, replace_fn=lambda x: x * 0)
+        field = lambda z, t, theta: jnp.where(t > 5.0, 1e30 * (1 + z**2), -z)  # noqa: E731
+        model = eqx.tree_at(lambda m: m.encoder.ode.field, model, field)
+        ts = ts.at[2].multiply(20.0)
+    else:
+        model = eqx.tree_at(lambda m: m.encoder.out.bias, model, jnp.full(6, 1e3))
+
+    def value(model):
+        value, counts, _ = train.elbo(model, (ts, ys), KEY)
+        return value, counts
+
+    (total, counts), gradient = eqx.filter_value_and_grad(value, has_aux=True)(model)
+    assert int(counts.failed) == (1 if spoil == "solve between points" else 5)
+    assert np.isfinite(total) == (spoil == "solve between points")
+    if np.isfinite(total):
+        assert all(np.isfinite(x).all() for x in jax.tree.leaves(gradient))
+
+
+def test_penalty_that_is_not_finite_counts_as_failed():
+    def steep(z, t, theta):
+        return jnp.where(z > 0.5, jnp.full_like(z, 1e25), jnp.zeros_like(z))
+
+    ode = nj.NeuralODE(steep, 0.0, 1e-25, regularizers=(nj.nn.Kinetic(),), **SHORT)
+    model = nj.nn.Classifier(as_they_are, ode, as_they_are)
+    x = jnp.ones((3, 2), jnp.float32).at[1].set(0.0)
+    value, counts, _ = train.cross_entropy(model, (x, jnp.zeros(3, int)), KEY, penalties={"kinetic": 1.0})
+    assert int(counts.failed) == 2
+    assert np.isfinite(value)
+
+
 def test_values_are_means_over_samples():
     xs = CASES["nll"][2]
     value, counts, _ = train.nll(FLOW, xs, KEY)
     np.testing.assert_allclose(value, -jnp.mean(jax.vmap(FLOW.log_prob)(xs)), rtol=1e-12)
     assert int(counts.nfe) == 5 * int(FLOW.solve(xs[0]).solution.stats.nfe)
+    ts, ys, mask = CASES["elbo"][2]
+    value, _, metrics = train.elbo(LATENT, (ts, ys, mask), KEY)
+    bounds = [LATENT.elbo(*row, key=key) for *row, key in zip(ts, ys, mask, jax.random.split(KEY, 5), strict=True)]
+    np.testing.assert_allclose(value, -np.mean(bounds), rtol=1e-10)
+    np.testing.assert_allclose(metrics["log_likelihood"] - metrics["kl"], -value, rtol=1e-10)
+    events, mask, z0 = CASES["point_process"][2]
+    logs = [PROCESS.log_prob(e, m, z0=z) for e, m, z in zip(events, mask, z0, strict=True)]
+    np.testing.assert_allclose(train.point_process(PROCESS, (events, mask, z0), KEY)[0], -np.mean(logs), rtol=1e-10)
     x, labels = CASES["cross_entropy"][2]
     value, _, metrics = train.cross_entropy(CLASSIFIER, (x, labels), KEY)
     logits = jax.vmap(CLASSIFIER)(x)
@@ -93,6 +197,18 @@ def test_planar_flow_is_trained_by_the_same_loss():
     value, counts, _ = train.nll(flow, CASES["nll"][2], KEY)
     assert np.isfinite(value)
     assert int(counts.failed) == 0
+
+
+def test_matching_takes_conditions():
+    field = nj.nn.ConcatSquashField(2, (8,), key=KEY, condition_size=1)
+    model = nj.nn.CNF(nj.NeuralODE(field), 2)
+    value, _, _ = train.flow_matching(model, (jnp.zeros((4, 2)), jnp.ones((4, 2)), jnp.ones((4, 1))), KEY)
+    assert np.isfinite(value)
+
+
+def test_penalties_of_a_flow_without_regularizers_are_refused():
+    with pytest.raises(ValueError, match="penalties need a model with regularizers"):
+        train.nll(nj.nn.PlanarFlow(2, 4, key=KEY, invert=True), CASES["nll"][2], KEY, penalties={"kinetic": 1.0})
 
 
 def test_matching_takes_the_first_points_from_the_base_or_refuses():

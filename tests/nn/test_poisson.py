@@ -83,6 +83,35 @@ def test_sample_with_too_small_a_capacity_says_so():
     assert not bool(events.complete)
 
 
+def test_augmented_states_parts_and_tolerances_serve_every_question():
+    field = nj.nn.Augmented(lambda z, t, theta: jnp.ones_like(z), extra=1)
+    steps = nj.Adaptive(1e-9, jnp.array([1e-9, 1e-6]), controlled=None)
+    model = PoissonProcess(nj.NeuralODE(field, 0.0, 2.0, steps=steps), lambda z: sinusoidal(z[0]))
+    z0 = jnp.zeros(1)
+    np.testing.assert_allclose(model.expected_count(0.5, 1.5, z0), mass(0.5, 1.5), rtol=1e-7)
+    np.testing.assert_allclose(model.log_prob(EVENTS, z0=z0), process(sinusoidal).log_prob(EVENTS, z0=START), rtol=1e-7)
+    assert bool(model.sample(KEY, z0, 32).complete)
+
+
+def test_process_that_goes_back_in_time_is_refused():
+    with pytest.raises(ValueError, match=r"needs ode\.t1 > ode.t0, got t0=2.0 and t1=0.0"):
+        PoissonProcess(nj.NeuralODE(clock, 2.0, 0.0), constant)
+
+
+def test_intensity_that_underflows_has_a_finite_gradient():
+    def total(height):
+        return PoissonProcess(process(constant).ode, lambda z: jax.nn.softplus(height + 0 * z)).log_prob(
+            EVENTS, z0=START
+        )
+
+    assert np.isfinite(jax.grad(total)(-800.0))
+
+
+def test_bound_that_the_rate_exceeds_is_found_out():
+    events = nj.datasets.poisson(lambda t: 3.0 + t, 2.0, KEY, bound=3.0)
+    assert not bool(events.complete)
+
+
 def test_events_out_of_order_fail_by_name():
     with pytest.raises(nj.InputError, match="ts"):
         process(constant).log_prob(EVENTS[::-1], z0=START)

@@ -126,6 +126,14 @@ def test_error_of_the_solver_has_the_gradient_of_its_steps_and_survives_many():
         nj.NeuralODE(FIELD, steps=nj.Fixed(4), method=nj.rk4, regularizers=(SolverError(),)).solve(Z0)
 
 
+def test_random_end_leaves_a_given_end_alone():
+    model = nj.NeuralODE(FIELD, regularizers=(RandomEnd(0.5),))
+    assert float(model.solve(Z0, t1=3.0, key=KEY).t_reached) == 3.0
+    latent = nj.nn.LatentODE.create(2, 4, 8, key=KEY, regularizers=(RandomEnd(0.5),))
+    ts = jnp.linspace(0.0, 0.9, 4)
+    assert bool(jnp.all(latent.solve(ts, jnp.zeros((4, 2)), key=KEY).solution.ok))
+
+
 def test_random_end_is_drawn_with_a_key_only():
     model = nj.NeuralODE(FIELD, t1=2.0, regularizers=(RandomEnd(0.5),))
     ends = jax.vmap(lambda key: model.solve(Z0, key=key).t_reached)(jax.random.split(KEY, 200))
@@ -163,6 +171,20 @@ def test_with_penalties_serves_odesolve_and_takes_no_random_ones():
     np.testing.assert_allclose(end.free["kinetic"], of(Kinetic()), rtol=1e-12)
     with pytest.raises(TypeError, match="with_penalties takes Kinetic and TotalDerivative"):
         nj.nn.with_penalties(decay, (JacobianFrobenius(),))
+
+
+@pytest.mark.parametrize("z0", [2.0, jnp.array(2.0), np.float64(2.0)], ids=repr)
+def test_scalars_of_any_kind_have_penalties(z0):
+    model = nj.NeuralODE(decay, theta=1.5, steps=FINE, regularizers=(Kinetic(), SolverError()))
+    expected = float(z0) ** 2 * 1.5 * (1 - np.exp(-3.0)) / 2
+    np.testing.assert_allclose(model.solve(z0).penalties["kinetic"], expected, rtol=1e-5)
+
+
+def test_energy_of_a_complex_state_is_that_of_its_modulus():
+    model = nj.NeuralODE(lambda z, t, theta: 1j * z, steps=FINE, regularizers=(Kinetic(), SolverError()))
+    penalties = model.solve(jnp.array([3.0 + 4.0j])).penalties
+    np.testing.assert_allclose(penalties["kinetic"], 25.0, rtol=1e-7)
+    assert float(penalties["solver_error"]) > 0
 
 
 def test_lanes_with_regularizers_equal_single_solves():

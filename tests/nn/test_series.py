@@ -150,9 +150,40 @@ def test_prediction_is_the_mean_without_a_key_and_a_sample_with_one():
     assert np.max(np.abs(model.predict(TS, YS, None, TS, key=KEY) - mean)) > 1e-6
 
 
+@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.int32])
+def test_series_may_have_other_dtypes_than_the_weights(name, dtype):
+    ts, ys = jnp.arange(4).astype(dtype), jnp.round(3 * YS).astype(dtype)
+    found = jax.tree.leaves(read(name, ts, ys))
+    wide = jax.tree.leaves(read(name, ts.astype(float), ys.astype(float)))
+    for x, y in zip(found, wide, strict=True):
+        np.testing.assert_allclose(x, y, rtol=2e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["gru encoder", "ode-rnn encoder", "gru", "ode-rnn"])
+def test_time_of_a_point_that_is_not_there_is_not_read(name):
+    mask = jnp.array([True, True, False, True])
+    before = read(name, TS, YS, mask)
+    same(read(name, TS.at[2].set(jnp.nan), YS, mask), before)
+    reader = READERS[name]
+
+    def total(reader):
+        return sum(jnp.sum(x) for x in jax.tree.leaves(reader(TS.at[2].set(jnp.nan), YS, mask)))
+
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(eqx.filter_grad(total)(reader)))
+
+
+def test_decoding_takes_whole_numbers_as_times():
+    ode = nj.NeuralODE(decay, 0.5, 2.0, steps=nj.Adaptive(1e-9, 1e-9))
+    model = LatentODE(READERS["gru encoder"], ode, first_two)
+    found = model.decode(jnp.array([1.0, -2.0, 3.0]), jnp.array([0, 1]))
+    np.testing.assert_allclose(found[:, 0], np.exp([0.5, -0.5]), rtol=1e-6)
+
+
 def test_shapes_that_do_not_fit_are_named():
     for ts, ys, mask, word in (
         (TS, YS[:3], None, r"must have shapes \(n,\) and \(n, 2\)"),
+        (TS[:0], YS[:0], None, "n >= 1"),
         (TS, YS, jnp.ones(3, bool), r"mask must have shape \(4,\) or \(4, 2\), got \(3,\)"),
     ):
         with pytest.raises(ValueError, match=word):

@@ -97,6 +97,20 @@ def test_product_of_matrices_is_the_convolution(kernel):
     np.testing.assert_allclose(conv._by_product(image, weight), conv._by_convolution(image, weight), atol=1e-12)
 
 
+def test_images_of_another_dtype_than_the_weights_keep_theirs():
+    field, image = nj.nn.ConvField(4, key=KEY), jnp.ones((4, 6, 6), jnp.float32)
+    assert field(image, 0.5).dtype == jnp.float32
+    model = nj.nn.Classifier.create((1, 8, 8), 10, width=4, key=KEY)
+    assert np.isfinite(model(jnp.ones((1, 8, 8), jnp.float32))).all()
+
+
+def test_frozen_modules_are_called_and_have_no_derivative():
+    model = nj.NeuralODE(nj.nn.Frozen(FIELDS["mlp"]), theta=jnp.zeros(2))
+    slopes = eqx.filter_grad(lambda model: jnp.sum(model(Z)))(model)
+    assert all(np.all(x == 0) for x in jax.tree.leaves(slopes.field))
+    assert np.any(slopes.theta != 0)
+
+
 def test_classifier_of_mnist_has_the_official_number_of_parameters():
     model = nj.nn.Classifier.create((1, 28, 28), 10, key=KEY)
     assert sizes(model) == 208_266

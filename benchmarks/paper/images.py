@@ -1,0 +1,191 @@
+"""ODE-Net, RK-Net and ResNet on images of digits (section 3, table 1 and figure 3 of the paper).
+
+python -m benchmarks.paper images --data FOLDER     official widths and 16 channels, on a folder of IDX files
+python -m benchmarks.paper digits                   8 channels, on the digits of scikit-learn
+"""
+
+import functools
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import node_jax as nj
+from benchmarks.paper import storage
+from node_jax.nn.conv import groups_of
+
+BATCH = 128
+TOLERANCE = 1e-3  # of the paper
+BLOCKS = 6
+
+
+class Block(eqx.Module):
+    """A residual block with normalization before each convolution (He et al., 2016)."""
+
+    norms: tuple[eqx.nn.GroupNorm, ...]
+    convs: tuple[eqx.nn.Conv2d, ...]
+
+    def __init__(self, channels: int, *, key: jax.Array):
+        keys = jax.random.split(key)
+        self.norms = tuple(eqx.nn.GroupNorm(groups_of(channels), channels) for _ in keys)
+        self.convs = tuple(eqx.nn.Conv2d(channels, channels, 3, padding=1, use_bias=False, key=each) for each in keys)
+
+    def __call__(self, z: jax.Array) -> jax.Array:
+        """Return the features behind the block."""
+        x = z
+        for norm, conv in zip(self.norms, self.convs, strict=True):
+            x = conv(jax.nn.relu(norm(x)))
+        return z + x
+
+
+class ResNet(eqx.Module):
+    """The stem and head of the ODE-Net with residual blocks between them."""
+
+    stem: Callable
+    blocks: tuple[Block, ...]
+    head: Callable
+
+    def __init__(self, classifier: nj.nn.Classifier, channels: int, *, key: jax.Array):
+        self.stem, self.head = classifier.stem, classifier.head
+        self.blocks = tuple(Block(channels, key=each) for each in jax.random.split(key, BLOCKS))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Return the logits of one image."""
+        z = self.stem(x)
+        for block in self.blocks:
+            z = block(z)
+        return self.head(z)
+
+
+class Images(NamedTuple):
+    """Images and labels to train and to test on."""
+
+    train: nj.datasets.Images
+    test: nj.datasets.Images
+
+
+def model_of(kind: str, shape: tuple, channels: int, seed: int):
+    """Return an untrained net; those of one seed have the same stem and head."""
+    first, second = jax.random.split(jax.random.key(seed))
+    adjoint = nj.Backsolve() if kind == "ODE-Net" else nj.Checkpointed()
+    options = {"steps": nj.Adaptive(TOLERANCE, TOLERANCE), "adjoint": adjoint, "max_steps": 256}
+    model = nj.nn.Classifier.create(shape, 10, width=channels, key=first, **options)
+    return ResNet(model, channels, key=second) if kind == "ResNet" else model
+
+
+def loss(model, batch: tuple, key: jax.Array):
+    """Return the cross-entropy of either kind of net."""
+    if isinstance(model, nj.nn.Classifier):
+        return nj.train.cross_entropy(model, batch, key)
+    x, labels = batch
+    logits = jax.vmap(model)(x)
+    return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
+
+
+@eqx.filter_jit
+def predicted(model, x: jax.Array) -> tuple[jax.Array, Any]:
+    """Return the classes of images, and the evaluations of their solves."""
+    if isinstance(model, nj.nn.Classifier):
+        logits, solution = jax.vmap(lambda x: model.solve(x))(x)
+        return jnp.argmax(logits, axis=1), solution.stats.nfe
+    return jnp.argmax(jax.vmap(model)(x), axis=1), jnp.zeros(len(x), jnp.int32)
+
+
+def tested(model, images: nj.datasets.Images) -> tuple[np.ndarray, float]:
+    """Return which images are wrong, and the mean number of evaluations."""
+    classes, counts = zip(
+        *(predicted(model, x) for x in np.array_split(images.x, max(1, len(images.x) // 500))), strict=True
+    )
+    return np.concatenate(classes) != images.labels, float(np.mean(np.concatenate(counts)))
+
+
+@eqx.filter_jit
+def evaluations_back(model: nj.nn.Classifier, x: jax.Array, labels: jax.Array) -> jax.Array:
+    """Return the evaluations of the augmented solve backwards from the states at the end, which `Backsolve` makes."""
+    steps = model.ode.steps.paired()
+
+    def one(x, label):
+        z1 = model.ode(model.stem(x))
+        a1 = jax.grad(lambda z: optax.softmax_cross_entropy_with_integer_labels(model.head(z), label))(z1)
+
+        def back(state, t, theta):
+            slope, pull = jax.vjp(lambda z: model.ode.field(z, t), state[0])
+            return slope, jax.tree.map(jnp.negative, pull(state[1])[0])
+
+        return nj.odesolve(back, (z1, a1), model.ode.t1, model.ode.t0, steps=steps, throw=False).stats.nfe
+
+    return jax.vmap(one)(x, labels)
+
+
+def memory_of(model, shape: tuple) -> int:
+    """Return the temporary memory of a compiled gradient of one batch, in bytes."""
+    arrays, static = eqx.partition(model, eqx.is_inexact_array)
+    batch = (jnp.zeros((BATCH, *shape)), jnp.zeros(BATCH, jnp.int32))
+
+    def value(arrays):
+        out = loss(eqx.combine(arrays, static), batch, jax.random.key(0))
+        return out[0] if isinstance(out, tuple) else out
+
+    return int(jax.jit(jax.grad(value)).lower(arrays).compile().memory_analysis().temp_size_in_bytes)
+
+
+def run_one(images: Images, kind: str, channels: int, seed: int, epochs: int, run: str) -> dict:
+    """Train one net; measure it after each epoch, and choose nothing by that."""
+    shape = images.train.x.shape[1:]
+    model, each = model_of(kind, shape, channels, seed), len(images.train.x) // BATCH
+    rate = optax.cosine_decay_schedule(0.1, each * epochs)
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(rate, momentum=0.9))
+    history, begin, spent = [], time.perf_counter(), [0.0]
+
+    def look(update):
+        if update.number % each == 0:
+            now = time.perf_counter()
+            wrong, nfe = tested(update.model, images.test)
+            history.append({"epoch": update.number // each, "error": float(np.mean(wrong)), "nfe": nfe,
+                            "loss": float(update.loss), "seconds": now - begin - spent[0]})  # fmt: skip
+            spent[0] += time.perf_counter() - now
+
+    fitted = nj.fit(
+        model, loss, (images.train.x, images.train.labels), optimizer, epochs=epochs, batch_size=BATCH,
+        key=jax.random.key(seed + 1), callback=look, progress=run,
+    )  # fmt: skip
+    wrong, nfe = tested(fitted.model, images.test)
+    parameters = sum(x.size for x in jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array)))
+    result = {
+        "kind": kind, "channels": channels, "seed": seed, "epochs": epochs, "error": float(np.mean(wrong)),
+        "wrong": np.flatnonzero(wrong).tolist(), "images": len(wrong), "parameters": parameters,
+        "memory": memory_of(model, shape), "nfe": nfe, "history": history,
+        "seconds_an_epoch": (history[-1]["seconds"] - history[0]["seconds"]) / max(epochs - 1, 1),
+    }  # fmt: skip
+    if kind == "ODE-Net":
+        some = (jnp.asarray(images.test.x[:500]), jnp.asarray(images.test.labels[:500]))
+        result["nfe_back"] = float(jnp.mean(evaluations_back(fitted.model, *some)))
+        eqx.tree_serialise_leaves(storage.checkpoint_of("images", run).with_suffix(".eqx"), fitted.model)
+    return result
+
+
+def run(experiment: str, images: Images, channels: int, seeds: tuple, epochs: int) -> None:
+    """Run what is not stored."""
+    for seed in seeds:
+        for kind in ("ODE-Net", "RK-Net", "ResNet"):
+            name = f"{kind}-{channels}-{seed}"
+            storage.kept(experiment, name, functools.partial(run_one, images, kind, channels, seed, epochs, name))
+
+
+def mnist(folder: str) -> None:
+    """Run the official widths with one seed, and 16 channels with three."""
+    images = Images(nj.datasets.idx(folder), nj.datasets.idx(folder, "t10k"))
+    run("images", images, 16, (0, 1, 2), 8)
+    run("images", images, 64, (0,), 8)
+
+
+def digits() -> None:
+    """Run a small version on the digits of scikit-learn, of which the last 500 are for the test."""
+    every, images = nj.datasets.digits(), nj.datasets.Images
+    parts = (images(every.x[some], every.labels[some]) for some in (slice(-500), slice(-500, None)))
+    run("digits", Images(*parts), 16, (0, 1, 2), 20)
