@@ -1,5 +1,6 @@
 """Interleaved timing of functions, and what a stored result says about its machine."""
 
+import gc
 import importlib.metadata
 import os
 import platform
@@ -58,11 +59,13 @@ def race(runners: dict, rounds: int, budget: float = 1.0, first: dict | None = N
             if turn < turns:
                 if calls > 1:  # what ran before leaves threads and caches of its own behind
                     jax.block_until_ready(run())
+                gc.disable()  # what others left behind is not cleared away while this one is timed
                 begin = time.perf_counter()
                 for _ in range(calls):
                     out = run()
                 jax.block_until_ready(out)
                 seconds[name].append((time.perf_counter() - begin) / calls)
+                gc.enable()
     return {name: values or [first[name]] for name, values in seconds.items()}
 
 

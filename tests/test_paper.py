@@ -1,0 +1,76 @@
+"""The experiments of the paper, as small as they go: they run, go on where they were stopped, and store results."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import node_jax as nj
+from benchmarks.paper import derivations, flows, images, latent, storage
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.setattr(storage, "FOLDER", tmp_path / "results")
+    monkeypatch.setattr(storage, "SCRATCH", tmp_path / "scratch")
+
+
+def test_what_is_stored_is_not_computed_again():
+    calls = []
+
+    def compute():
+        calls.append(1)
+        return {"value": 3}
+
+    assert storage.kept("some", "run", compute) == storage.kept("some", "run", compute) == {"value": 3}
+    assert len(calls) == 1
+    assert storage.runs_of("some")["run"]["machine"]["jax"]
+
+
+def test_derivations_hold():
+    assert derivations.euler_is_a_residual_network()["one_step_is_the_block"]
+    found = derivations.one_system_gives_the_gradient(4)
+    assert found["transposed_against_reverse"] < 1e-13
+    assert found["forward_against_reverse"] < 1e-13
+
+
+@pytest.mark.usefixtures("float32")
+@pytest.mark.parametrize("model", latent.MODELS)
+def test_series_are_predicted_beyond_their_window(model, monkeypatch):
+    monkeypatch.setattr(latent, "RATES", (1e-2,))
+    result = latent.run_one(10, 0.1, 0, model, updates=2)
+    assert np.isfinite(result["beyond"])
+    assert np.isfinite(result["inside"]) == (model == "latent")
+
+
+@pytest.mark.usefixtures("float32")
+@pytest.mark.parametrize("kind", flows.MATCHED)
+def test_density_is_matched(kind, monkeypatch):
+    monkeypatch.setattr(flows, "CHUNK", 100)
+    monkeypatch.setattr(flows, "BATCH", 16)
+    result = flows.match("ring", kind, 2, "run", 100 if kind == "planar" else 2)
+    assert np.isfinite(result["kl"])
+    assert result["kl"] > -4 * result["kl_error"]
+
+
+def test_factor_of_an_energy_is_its_integral():
+    normal = lambda z: 0.5 * jnp.sum(z**2)  # noqa: E731
+    np.testing.assert_allclose(flows.log_factor(normal, 400), np.log(2 * np.pi), rtol=1e-6)
+
+
+@pytest.mark.usefixtures("float32")
+def test_likelihood_is_measured_against_the_entropy(monkeypatch):
+    monkeypatch.setattr(flows, "UPDATES", 2)
+    monkeypatch.setattr(flows, "POINTS", 16)
+    result = flows.likely("moons", "planar flow, 64 layers", "run")
+    assert result["nats"] > result["entropy"]
+
+
+@pytest.mark.usefixtures("float32")
+@pytest.mark.parametrize("kind", ["ODE-Net", "ResNet"])
+def test_images_are_classified(kind):
+    every = nj.datasets.digits()
+    some = nj.datasets.Images(every.x[:128], every.labels[:128])
+    result = images.run_one(images.Images(some, some), kind, 4, 0, 1, kind)
+    assert 0.0 <= result["error"] <= 1.0
+    assert result["memory"] > 0
+    assert ("nfe_back" in result) == (kind == "ODE-Net")
