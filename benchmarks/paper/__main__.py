@@ -5,7 +5,7 @@ python -m benchmarks.paper derivations|latent|matching|likelihood
 
 import argparse
 
-from benchmarks.paper import derivation_figures, derivations, flows, latent, latent_figures, pages
+from benchmarks.paper import derivation_figures, derivations, flows, latent, pages
 
 
 def derive() -> None:
@@ -14,14 +14,7 @@ def derive() -> None:
     pages.write("derivations")
 
 
-def series() -> None:
-    """Latent ODEs and recurrent networks on spirals at irregular times."""
-    latent.run()
-    latent_figures.draw()
-    pages.write("latent")
-
-
-COMMANDS = {"derivations": derive, "latent": series, "matching": flows.matching, "likelihood": flows.likelihood}
+COMMANDS = {"derivations": derive, "latent": latent.run, "matching": flows.matching, "likelihood": flows.likelihood}
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

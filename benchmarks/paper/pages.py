@@ -1,15 +1,8 @@
 """Tables of docs/results, written between their markers from what is stored."""
 
-import statistics
-
 from benchmarks import markers
 from benchmarks.paper import storage
 from benchmarks.report import markdown
-
-TABLE_2 = {  # Chen et al., 2018, table 2: root mean square error of the extrapolation
-    "latent": {30: 0.1642, 50: 0.1502, 100: 0.1346},
-    "rnn": {30: 0.3937, 50: 0.3202, 100: 0.1813},
-}
 
 
 def write(page: str) -> None:
@@ -54,30 +47,4 @@ def derivations(runs: dict[str, dict]) -> dict[str, str]:
     }
 
 
-def latent(runs: dict[str, dict]) -> dict[str, str]:
-    """Return the table of the latent ODE."""
-    groups: dict = {}
-    for run in runs.values():
-        result = run["result"]
-        groups.setdefault((result["noise"], result["points"], result["model"]), []).append(result)
-    rows = [latent_row(key, groups[key]) for key in sorted(groups)]
-    head = ["noise", "points", "model", "seeds", "error beyond", "over seeds", "paper", "standardized", "noisy target",
-            "error inside", "seconds a run"]  # fmt: skip
-    return {"table": "\n".join([where(runs), "", *markdown(head, rows, 3)])}
-
-
-def latent_row(key: tuple, some: list[dict]) -> list[str]:
-    """Return the cells of the runs of one noise, number of points and model."""
-    noise, points, model = key
-    names = ("beyond", "standardized", "noisy", "inside", "seconds")
-    mean = {name: statistics.mean(x[name] for x in some) for name in names}
-    beyond = [x["beyond"] for x in some]
-    return [
-        f"{noise}", f"{points}", model, f"{len(some)}",
-        f"{mean['beyond']:.4f}", f"{min(beyond):.3f} to {max(beyond):.3f}",
-        f"{TABLE_2.get(model, {}).get(points, '')}", f"{mean['standardized']:.4f}", f"{mean['noisy']:.4f}",
-        f"{mean['inside']:.4f}", f"{mean['seconds']:.0f}",
-    ]  # fmt: skip
-
-
-PAGES = {"derivations": derivations, "latent": latent}
+PAGES = {"derivations": derivations}
