@@ -108,7 +108,7 @@ def checked_tolerances(steps: Any, z0: PyTree) -> Any:
     if steps.breakpoints is not None and jnp.ndim(steps.breakpoints) != 1:
         raise ValueError(f"breakpoints must have shape (m,), got shape {jnp.shape(steps.breakpoints)}")
     seen = steps.part(z0)
-    if not jax.tree.leaves(seen):
+    if steps.controlled is not None and not jax.tree.leaves(seen):
         raise ValueError(f"controlled={steps.controlled!r} must return a part of z0 with arrays, got {seen!r}")
     rtol, atol = (_tolerance(name, getattr(steps, name), seen) for name in ("rtol", "atol"))
     if rtol is steps.rtol and atol is steps.atol:

@@ -185,7 +185,7 @@ def prepare(
     dynamic = [x if _is_value(x, i >= number_of_f) else None for i, x in enumerate(leaves)]
     fixed = tuple(None if d is not None else x for x, d in zip(leaves, dynamic, strict=True))
     functions = [x for x in fixed if callable(x)]
-    outside = reads(*functions, *(() if f is fixed[0] else (type(f),)))
+    outside = reads(*functions, *_classes(f))
     return _Static(structure, fixed, method, adjoint, max_steps, lane_width, outside), dynamic
 
 
@@ -195,6 +195,26 @@ def _with_limit(static: _Static, dynamic: list) -> tuple[_Static, list]:
     if not isinstance(limit, int) or not placement.outermost():
         return static, dynamic
     return static._replace(max_steps=_Replaced(limit)), [*dynamic, np.int32(min(limit, np.iinfo(np.int32).max))]
+
+
+def _classes(f: Any) -> list[type]:
+    """Return the classes of a user's modules in `f`, those inside other modules included."""
+    found: dict[type, None] = {}
+
+    def look(x):
+        if isinstance(x, eqx.Module) and not type(x).__module__.startswith(_PACKAGES):
+            found[type(x)] = None
+        for child in jax.tree.leaves(x, is_leaf=lambda y: y is not x):
+            if child is not x and not eqx.is_array(child):
+                look(child)
+
+    look(f)
+    if not found and not jax.tree_util.all_leaves([f]) and not isinstance(f, eqx.Module):
+        found[type(f)] = None
+    return list(found)
+
+
+_PACKAGES = ("node_jax.", "equinox.")
 
 
 def problem_of(static: _Static, dynamic: list) -> tuple[Problem, list, PyTree]:

@@ -17,6 +17,7 @@ from jax import lax
 
 import node_jax as nj
 from benchmarks.paper import storage
+from node_jax import tree
 
 # Matching: minimize KL(q || p) for densities p that are known up to a factor (Rezende and Mohamed, 2015, table 1).
 
@@ -95,7 +96,7 @@ def matched_planar(energy: Callable, layers: int, seed: int, run: str, iteration
         arrays, state = carry
         value, slope = jax.value_and_grad(lambda arrays: loss(eqx.combine(arrays, static), None, key))(arrays)
         steps, moved = optimizer.update(slope, state, arrays)
-        fine = jnp.isfinite(value) & jnp.isfinite(optax.global_norm(slope))
+        fine = jnp.isfinite(value) & tree.all_finite(slope)
         after = (optax.apply_updates(arrays, steps), moved)
         return jax.tree.map(lambda new, old: jnp.where(fine, new, old), after, carry), value
 

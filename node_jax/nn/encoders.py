@@ -12,7 +12,7 @@ from node_jax.nn.shapes import check_sizes
 
 
 class _Encoder(eqx.Module):
-    """A cell that reads backwards, and an affine layer behind it."""
+    """A cell that reads backwards, and an affine layer of its state and the time of the first point."""
 
     cell: eqx.nn.GRUCell
     out: eqx.nn.Linear
@@ -24,7 +24,7 @@ class _Encoder(eqx.Module):
         """Return the mean and the logarithm of the standard deviation of the latent state.
 
         Args:
-            ts: times `(n,)`, sorted.
+            ts: times `(n,)`, sorted, since the time of the latent state.
             ys: values `(n, observed)`, or `(n,)` if `observed` is 1.
             mask: `(n,)` or `(n, observed)`, true where a value was observed; default: everywhere.
 
@@ -36,7 +36,8 @@ class _Encoder(eqx.Module):
         """
         series = as_series(ts, ys, mask, self.observed)
         found = read(self.cell, series, gaps=self.gaps, ode=self.ode, reverse=True)
-        mean, log_std = jnp.split(known(found.ok, self.out(found.state)), 2)
+        out = self.out(jnp.append(found.state, found.t.astype(found.state.dtype)))
+        mean, log_std = jnp.split(known(found.ok, out), 2)
         return mean, log_std
 
 
@@ -66,7 +67,7 @@ class GRUEncoder(_Encoder):
         check_sizes(observed=observed, hidden=hidden, latent=latent)
         first, second = jax.random.split(key)
         self.cell = eqx.nn.GRUCell(2 * observed + int(gaps), hidden, key=first)
-        self.out = eqx.nn.Linear(hidden, 2 * latent, key=second)
+        self.out = eqx.nn.Linear(hidden + 1, 2 * latent, key=second)
         self.ode, self.observed, self.gaps = None, observed, gaps
 
 
@@ -99,5 +100,5 @@ class ODERNNEncoder(_Encoder):
         check_sizes(observed=observed, hidden=hidden, latent=latent)
         first, second = jax.random.split(key)
         self.cell = eqx.nn.GRUCell(2 * observed, hidden, key=first)
-        self.out = eqx.nn.Linear(hidden, 2 * latent, key=second)
+        self.out = eqx.nn.Linear(hidden + 1, 2 * latent, key=second)
         self.ode, self.observed, self.gaps = ode, observed, False

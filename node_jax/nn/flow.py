@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from node_jax.control import Grid
 from node_jax.nn.augmented import Augmented
 from node_jax.nn.frozen import Frozen
+from node_jax.nn.integrals import Rate
 from node_jax.nn.neural_ode import NeuralODE, given
 from node_jax.nn.shapes import check_sizes, check_state
 from node_jax.nn.traces import Exact, Hutchinson
@@ -100,13 +101,15 @@ class CNF(eqx.Module):
     trace: Exact | Hutchinson
     frozen_base: Frozen
 
-    def __init__(self, ode: NeuralODE, dim: int, *, trace: Exact | Hutchinson | None = None, base: Any = None):
+    def __init__(self, ode: NeuralODE, dim: int, *, trace: Any = None, base: Any = None):
         if not isinstance(ode, NeuralODE):
             raise TypeError(f"ode must be a NeuralODE, got {ode!r}")
         if isinstance(ode.field, Augmented):
             raise ValueError("a flow keeps the dimension of its points: ode must not have an Augmented field")
         check_sizes(dim=dim)
         self.ode, self.dim, self.trace = ode, dim, Exact() if trace is None else trace
+        if isinstance(self.trace, type) or not isinstance(self.trace, Rate):
+            raise TypeError(f"trace must be nj.nn.Exact() or nj.nn.Hutchinson(), got {trace!r}")
         self.frozen_base = checked_base(base, dim)
 
     @property
@@ -146,8 +149,9 @@ class CNF(eqx.Module):
         Raises:
             ValueError, SolveError: as `log_prob`.
         """
+        x = jnp.asarray(x)
         solution, integral = self._solve("x", x, condition, key, backwards=True, **options)
-        z = solution.filled().z1  # where a solve failed, the base is not asked about NaN
+        z = jnp.where(solution.ok, solution.z1, x)  # where a solve failed, the base is not asked about NaN
         log_prob = self.base.log_prob(z) - jnp.where(solution.ok, integral, 0.0)
         return FlowSolution(jnp.where(solution.ok, log_prob, jnp.nan), solution.z1, solution.penalties, solution)
 

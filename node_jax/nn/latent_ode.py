@@ -7,12 +7,14 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from node_jax.lanes import is_traced
 from node_jax.nn.encoders import GRUEncoder
 from node_jax.nn.frozen import Frozen
 from node_jax.nn.mlp import MLPField
 from node_jax.nn.neural_ode import NeuralODE
-from node_jax.nn.recurrent import as_series
+from node_jax.nn.recurrent import as_series, floating
 from node_jax.nn.shapes import check_sizes
 from node_jax.save import SaveAt
 from node_jax.solution import Solution
@@ -125,14 +127,20 @@ class LatentODE(eqx.Module):
         """Return the mean and the logarithm of the standard deviation of the latent state at `ode.t0`.
 
         Args:
-            ts: times `(n,)`, sorted.
+            ts: times `(n,)`, sorted from `ode.t0` onwards.
             ys: values `(n, observed)`, or `(n,)` if that is 1.
             mask: `(n,)` or `(n, observed)`, true where a value was observed; default: everywhere.
 
         Returns:
             Two arrays `(latent,)`.
+
+        Raises:
+            ValueError: if a shape is another, or concrete times are out of order.
         """
-        return self.encoder(ts, ys, mask)
+        ts = floating(ts)
+        if not is_traced((ts, self.ode.t0)) and (np.any(np.diff(ts) < 0) or np.any(ts < self.ode.t0)):
+            raise ValueError(f"ts must be sorted and not before ode.t0={self.ode.t0}, got {ts}")
+        return self.encoder(ts - self.ode.t0, ys, mask)
 
     def decode(self, z0: jax.Array, ts: Any) -> jax.Array:
         """Return the mean of what is observed along the path of a latent state.
@@ -147,7 +155,7 @@ class LatentODE(eqx.Module):
         Raises:
             SolveError: if a solve fails and values are concrete.
         """
-        ts = jnp.asarray(ts, jnp.promote_types(jnp.result_type(ts), jnp.float32))
+        ts = floating(ts)
         t0 = jnp.asarray(self.ode.t0, ts.dtype)
         later, earlier = (self._visited(z0, reach, t0) for reach in (jnp.maximum(ts, t0), jnp.minimum(ts, t0)))
         return jax.vmap(self.decoder)(jnp.where((ts >= t0)[:, None], later, earlier))
@@ -191,10 +199,7 @@ class LatentODE(eqx.Module):
             samples: number of samples.
 
         Returns:
-            Real scalar.
-
-        Raises:
-            SolveError: if a solve fails and values are concrete.
+            Real scalar; NaN if a solve fails.
         """
         return self.solve(ts, ys, mask, key=key, beta=beta, samples=samples, regularized=False).elbo
 
@@ -216,6 +221,7 @@ class LatentODE(eqx.Module):
             A `LatentSolution`.
         """
         check_sizes(samples=samples)
+        ts = floating(ts)
         mean, log_std = self.encode(ts, ys, mask)
         # what the encoder could not find, or is too wide to draw from, is taken out before it reaches a derivative
         usable = jnp.all(jnp.isfinite(mean)) & jnp.all(jnp.isfinite(jnp.exp(2 * log_std)))
@@ -224,7 +230,7 @@ class LatentODE(eqx.Module):
         def one(key):
             first, second = jax.random.split(key)
             z0 = mean + jnp.exp(log_std) * jax.random.normal(first, mean.shape, mean.dtype)
-            solution = self.ode.solve(z0, t1=jnp.asarray(ts)[-1], save=SaveAt(ts), key=second, **options)
+            solution = self.ode.solve(z0, t1=ts[-1], save=SaveAt(ts), key=second, **options)
             return self._log_likelihood(ts, ys, mask, solution), solution
 
         log_likelihoods, solution = jax.vmap(one)(jax.random.split(key, samples))

@@ -20,6 +20,11 @@ from node_jax.solution import Solution
 from node_jax.types import PyTree
 
 
+def _several(regularizers: Any) -> tuple:
+    """Return a tuple, of one regularizer too."""
+    return (regularizers,) if isinstance(regularizers, eqx.Module) else tuple(regularizers)
+
+
 class NeuralODE(eqx.Module):
     """Map a state at `t0` to the state at `t1` along a learned vector field.
 
@@ -59,7 +64,7 @@ class NeuralODE(eqx.Module):
     steps: Adaptive | Fixed | Grid = eqx.field(default=Adaptive(), kw_only=True)
     adjoint: Any = eqx.field(static=True, default=Checkpointed(), kw_only=True)
     max_steps: int | None = eqx.field(static=True, default=4096, kw_only=True)
-    regularizers: tuple = eqx.field(converter=tuple, default=(), kw_only=True)
+    regularizers: tuple = eqx.field(converter=_several, default=(), kw_only=True)
 
     def __check_init__(self):
         """Refuse a field that cannot be called, and regularizers that cannot be told apart."""
@@ -145,7 +150,9 @@ class NeuralODE(eqx.Module):
         z0 = self.field.lifted(z0) if isinstance(self.field, Augmented) else z0
         some = self.regularizers if regularized else ()
         first, second = (None, None) if key is None else jax.random.split(key)
-        options = {**{name: getattr(self, name) for name in _OPTIONS}, "t1": self.end(first, regularized), **options}
+        saves = not isinstance(options.get("save", SaveEnd()), SaveEnd)  # at times that a random end would pass by
+        own = {name: getattr(self, name) for name in _OPTIONS} | {"t1": self.end(first, regularized and not saves)}
+        options = {**own, **options}
         free = tuple(x for x in some if not isinstance(x, RandomEnd | SolverError))
         found, penalties = self._integrated(z0, tuple(watched), free, second, options)
         for one in some:

@@ -15,16 +15,24 @@ class Read(NamedTuple):
     """What a cell knows of a series.
 
     Attributes:
-        state: after the last point, `(hidden,)`.
+        state: after the last point that was read, `(hidden,)`.
+        t: time of that point; 0 if there is none.
         states: after each point, `(n, hidden)`.
         ok: whether all solves between the points succeeded; bool. States behind a failed solve mean nothing.
         oks: the same up to each point, `(n,)`.
     """
 
     state: jax.Array
+    t: jax.Array
     states: jax.Array
     ok: jax.Array
     oks: jax.Array
+
+
+def floating(x: Any) -> jax.Array:
+    """Return an array of floating numbers."""
+    x = jnp.asarray(x)
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def as_series(ts: Any, ys: Any, mask: Any, observed: int) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -39,7 +47,7 @@ def as_series(ts: Any, ys: Any, mask: Any, observed: int) -> tuple[jax.Array, ja
     Raises:
         ValueError: if a shape is another.
     """
-    ts, ys = (jnp.asarray(x, jnp.promote_types(jnp.result_type(x), jnp.float32)) for x in (ts, ys))
+    ts, ys = (floating(x) for x in (ts, ys))
     ys = ys[:, None] if ys.ndim == 1 and observed == 1 else ys
     if ts.ndim != 1 or not ts.size or ys.shape != (*ts.shape, observed):
         want = f"(n,) and (n, {observed}), n >= 1"
@@ -86,8 +94,8 @@ def read(
         return (state, t, began | here, ok), (state, ok)
 
     start = (jnp.zeros(cell.hidden_size, dtype), jnp.zeros_like(series[0][0]), jnp.array(False), jnp.array(True))
-    (state, _, _, ok), (states, oks) = lax.scan(body, start, series, reverse=reverse)
-    return Read(state, states, ok, oks)
+    (state, t, _, ok), (states, oks) = lax.scan(body, start, series, reverse=reverse)
+    return Read(state, t, states, ok, oks)
 
 
 def known(ok: jax.Array, out: PyTree) -> PyTree:

@@ -162,7 +162,7 @@ class RandomEnd(eqx.Module):
     """Draw the end of a solve uniformly from `t1 - b` to `t1 + b` in training (Ghosh et al., 2020: STEER).
 
     A solve that is given a key has a random end, one without ends at `t1`. So does a solve that is given its own `t1`,
-    as those of a `LatentODE` and a `PoissonProcess` are.
+    as those of a `LatentODE` and a `PoissonProcess` are, and one that saves more than its end.
 
     Args:
         b: half the width of the interval, in units of `t`, less than `|t1 - t0|`.
@@ -185,7 +185,7 @@ class RandomEnd(eqx.Module):
 
     def end(self, key: jax.Array, t1: Any) -> jax.Array:
         """Return the end of one solve."""
-        dtype = jnp.result_type(float) if isinstance(t1, int | float) else t1.dtype
+        dtype = jnp.promote_types(jnp.result_type(t1), jnp.float32)
         return t1 + jax.random.uniform(key, (), dtype, -self.b, self.b)
 
 

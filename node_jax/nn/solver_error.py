@@ -3,8 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from node_jax import tree
 from node_jax.nn.regularizers import square
@@ -23,7 +25,11 @@ def solver_error(field: Callable, z0: PyTree, options: dict[str, Any], capacity:
     if not method.has_error:
         raise ValueError(f"SolverError needs a method with an error estimate, got method={method!r}")
     solution = odesolve(field, z0, **{**options, "save": SaveSteps(capacity), "throw": False})
-    z0 = jax.tree.map(jnp.asarray, z0)
+    # of a solve that failed at its start nothing is differentiated: there the field may have no derivative
+    began = solution.count > 0
+    arrays, rest = eqx.partition((jax.tree.map(jnp.asarray, z0), field, theta), eqx.is_inexact_array)
+    arrays = jax.tree.map(lambda x: jnp.where(began, x, lax.stop_gradient(x)), arrays)
+    z0, field, theta = eqx.combine(arrays, rest)
     t0 = jnp.asarray(options["t0"], solution.ts.dtype)
     taken = jnp.arange(capacity) < solution.count
 

@@ -86,7 +86,7 @@ def nll(model: Any, batch: Any, key: jax.Array, *, penalties: Mapping[str, float
         >>> value.shape, int(counts.failed)
         ((), 0)
     """
-    x, condition = batch if isinstance(batch, tuple) else (batch, None)
+    x, condition = batch if isinstance(batch, tuple | list) else (batch, None)
     (x, condition), sound = _sound((x, condition), x.shape[0])
     keys = jax.random.split(key, x.shape[0])
     if not hasattr(model, "solve"):
@@ -122,6 +122,7 @@ def elbo(
         Real scalar in nats a series, `Counts`, and a dict with `log_likelihood`, `kl` and the regularizers.
     """
     ts, ys, *rest = batch
+    ys = ys[..., None] if ys.ndim == 2 else ys
     mask = rest[0] if rest and rest[0] is not None else jnp.ones(ys.shape, bool)
     wide = jnp.expand_dims(mask, range(mask.ndim, ys.ndim))
     sound = _finite_rows(ts) & _finite_rows(jnp.where(wide, ys, 0.0))
@@ -141,7 +142,8 @@ def cross_entropy(
 
     Args:
         model: a `Classifier`.
-        batch: samples with a leading axis `n`, and labels `(n,)`, integers from 0.
+        batch: samples with a leading axis `n`, and labels `(n,)`, integers from 0; a sample whose label is no class is
+            left out and counted as failed.
         key: JAX random key for random regularizers.
         penalties: weights of the regularizers, by name.
 
@@ -150,10 +152,13 @@ def cross_entropy(
     """
     x, labels = batch
     x, sound = _sound(x, labels.shape[0])
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise TypeError(f"labels must be integers from 0, got dtype {labels.dtype}")
     keys = jax.random.split(key, labels.shape[0])
     logits, solution = jax.vmap(lambda x, k: model.solve(x, key=k))(x, keys)
     safe = tree.where_rows(sound & solution.ok, logits, jnp.zeros_like(logits))
-    values = -jnp.take_along_axis(jax.nn.log_softmax(safe), labels[:, None], axis=1)[:, 0]
+    sound = sound & (labels >= 0) & (labels < logits.shape[1])
+    values = -jnp.take_along_axis(jax.nn.log_softmax(safe), jnp.where(sound, labels, 0)[:, None], axis=1)[:, 0]
     accuracy = jnp.asarray(jnp.argmax(safe, axis=1) == labels, values.dtype)
     return _loss(values, solution, sound, solution.penalties, penalties, {"accuracy": accuracy})
 
@@ -200,7 +205,7 @@ def flow_matching(model: CNF | NeuralODE, batch: Any, key: jax.Array) -> Loss:
     ode = model.ode if isinstance(model, CNF) else model
     first, second = jax.random.split(key)
     conditions = ()
-    if isinstance(batch, tuple):
+    if isinstance(batch, tuple | list):
         x0, x1, *conditions = batch
     elif isinstance(model, CNF):
         x1, x0 = batch, jax.vmap(model.base.sample)(jax.random.split(second, batch.shape[0])).astype(batch.dtype)
@@ -245,11 +250,12 @@ def _mean(values: jax.Array, good: jax.Array) -> jax.Array:
 
 
 def _sound(data: PyTree, count: int) -> tuple[PyTree, jax.Array]:
-    """Return data with zeros in samples that are not finite, and which samples are finite."""
+    """Return data with a finite sample in place of those that are not finite, and which samples are finite."""
     sound = jnp.ones(count, bool)
     for x in jax.tree.leaves(data):
         sound = sound & _finite_rows(x)
-    return jax.tree.map(lambda x: tree.where_rows(sound, x, jnp.zeros_like(x)), data), sound
+    other = jnp.argmax(sound)
+    return jax.tree.map(lambda x: tree.where_rows(sound, x, jnp.broadcast_to(x[other], x.shape)), data), sound
 
 
 def _finite_rows(x: jax.Array) -> jax.Array:

@@ -170,6 +170,8 @@ def test_wrong_parts_of_a_flow_are_named():
         PlanarFlow(2, 3, key=KEY, base=3.0)
     with pytest.raises(ValueError, match="must not have an Augmented field"):
         flow(nj.nn.Augmented(nj.nn.MLPField(3, 8, 1, key=KEY), 1))
+    with pytest.raises(TypeError, match=r"trace must be nj.nn.Exact\(\) or nj.nn.Hutchinson\(\)"):
+        flow(trace=Hutchinson)
     with pytest.raises(ValueError, match="noise must be one of"):
         Hutchinson(noise="cauchy")
 

@@ -199,6 +199,40 @@ def test_planar_flow_is_trained_by_the_same_loss():
     assert int(counts.failed) == 0
 
 
+@pytest.mark.parametrize("label", [-1, 3])
+def test_label_that_is_no_class_is_left_out(label):
+    x, labels = CASES["cross_entropy"][2]
+    value, counts, _ = train.cross_entropy(CLASSIFIER, (x, labels.at[2].set(label)), KEY)
+    keep = jnp.array([0, 1, 3, 4])
+    np.testing.assert_allclose(value, train.cross_entropy(CLASSIFIER, (x[keep], labels[keep]), KEY)[0], rtol=1e-12)
+    assert int(counts.failed) == 1
+    with pytest.raises(TypeError, match="labels must be integers"):
+        train.cross_entropy(CLASSIFIER, (x, labels.astype(float)), KEY)
+
+
+def test_one_value_at_a_time_may_have_a_mask_of_either_shape():
+    model = nj.nn.LatentODE.create(1, 3, 8, key=KEY, **SHORT)
+    ys = CASES["elbo"][2][1][..., :1]
+    wide = train.elbo(model, (TS, ys, jnp.ones((5, 4, 1), bool)), KEY)[0]
+    np.testing.assert_allclose(train.elbo(model, (TS, ys[..., 0], jnp.ones((5, 4, 1), bool)), KEY)[0], wide)
+    np.testing.assert_allclose(train.elbo(model, (TS, ys[..., 0], jnp.ones((5, 4), bool)), KEY)[0], wide)
+
+
+def test_sample_that_is_not_finite_does_not_meet_a_singular_base():
+    class LogNormal(eqx.Module):
+        def log_prob(self, z):
+            return jnp.sum(-jnp.log(z) - 0.5 * jnp.log(z) ** 2)
+
+        def sample(self, key):
+            return jnp.exp(jax.random.normal(key, (2,)))
+
+    def total(rate):
+        model = nj.nn.CNF(nj.NeuralODE(lambda z, t, theta: rate * z, **SHORT), 2, base=LogNormal())
+        return train.nll(model, jnp.array([[1.0, 2.0], [jnp.nan, 1.0]]), KEY)[0]
+
+    assert np.isfinite(jax.grad(total)(0.3))
+
+
 def test_matching_takes_conditions():
     field = nj.nn.ConcatSquashField(2, (8,), key=KEY, condition_size=1)
     model = nj.nn.CNF(nj.NeuralODE(field), 2)

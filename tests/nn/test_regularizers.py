@@ -1,5 +1,6 @@
 """Integrals along a solve: their values, and that they change nothing else."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -185,6 +186,47 @@ def test_energy_of_a_complex_state_is_that_of_its_modulus():
     penalties = model.solve(jnp.array([3.0 + 4.0j])).penalties
     np.testing.assert_allclose(penalties["kinetic"], 25.0, rtol=1e-7)
     assert float(penalties["solver_error"]) > 0
+
+
+FACTOR = 1.0
+
+
+class Scaled(eqx.Module):
+    """A module of a user's own that reads a name from outside."""
+
+    rate: jax.Array
+
+    def __call__(self, z, t, theta):
+        return -FACTOR * self.rate * z
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda f: nj.NeuralODE(f, regularizers=Kinetic()),
+        lambda f: nj.NeuralODE(nj.nn.Augmented(f, 1)),
+        lambda f: nj.NeuralODE(nj.nn.Frozen(f)),
+    ],
+    ids=["regularized", "augmented", "frozen"],
+)
+def test_name_that_a_wrapped_module_reads_is_seen_to_change(wrap, monkeypatch):
+    model = wrap(Scaled(jnp.array(1.0)))
+    first = model.solve(Z0).z1[0]
+    monkeypatch.setitem(globals(), "FACTOR", 2.0)
+    np.testing.assert_allclose(model.solve(Z0).z1[0], first**2, rtol=1e-5)
+
+
+def test_error_of_a_solve_that_fails_at_its_start_has_no_gradient():
+    def total(rate):
+        field = lambda z, t, theta: -theta * jnp.sqrt(z)  # noqa: E731
+        model = nj.NeuralODE(field, theta=rate, steps=nj.Adaptive(1e-3, 1e-3), regularizers=SolverError(8))
+        solution = jax.vmap(lambda z0: model.solve(z0))(jnp.array([1.0, -1.0]))
+        return jnp.sum(jnp.where(solution.ok, solution.penalties["solver_error"], 0.0))
+
+    value, slope = jax.value_and_grad(total)(0.3)
+    assert np.isfinite(value)
+    assert np.isfinite(slope)
+    assert slope != 0
 
 
 def test_lanes_with_regularizers_equal_single_solves():

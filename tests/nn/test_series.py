@@ -1,5 +1,7 @@
 """Latent ODEs and recurrent networks along irregular series."""
 
+import dataclasses
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -141,6 +143,17 @@ def test_weight_of_the_divergence_and_noise_that_is_not_trained():
     assert float(slopes.log_noise.held) == 0.0
     with pytest.raises(ValueError, match="noise must be positive, got -1"):
         LatentODE.create(2, 3, 8, key=KEY, noise=-1.0)
+
+
+def test_encoder_knows_when_a_series_began_and_refuses_times_out_of_order():
+    model = READERS["latent"]
+    later = model.encode(TS + 1.0, YS)[0]
+    assert np.max(np.abs(later - model.encode(TS, YS)[0])) > 1e-3
+    moved = LatentODE(model.encoder, dataclasses.replace(model.ode, t0=2019.0), model.decoder)
+    same(moved.encode(TS + 2019.0, YS), model.encode(TS, YS), rtol=1e-6)
+    for ts in (TS[::-1], TS - 1.0):
+        with pytest.raises(ValueError, match=r"ts must be sorted and not before ode\.t0"):
+            model.predict(ts, YS, None, TS)
 
 
 def test_prediction_is_the_mean_without_a_key_and_a_sample_with_one():
