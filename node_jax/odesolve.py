@@ -222,6 +222,7 @@ def problem_of(static: _Static, dynamic: list) -> tuple[Problem, list, PyTree]:
     max_steps, limit = static.max_steps, None
     if isinstance(max_steps, _Replaced):
         max_steps, (*dynamic, limit) = max_steps.number, dynamic
+        limit = jnp.asarray(limit)
     leaves = [x if d is None else d for x, d in zip(static.fixed, dynamic, strict=True)]
     f, theta, z0, t0, t1, steps, save, order = jax.tree.unflatten(static.structure, leaves)
     arrays, rigid = eqx.partition(f, eqx.is_array)

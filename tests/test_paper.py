@@ -34,7 +34,7 @@ def test_derivations_hold():
 
 
 @pytest.mark.usefixtures("float32")
-@pytest.mark.parametrize("model", latent.MODELS)
+@pytest.mark.parametrize("model", ["latent", "rnn with gaps"])
 def test_series_are_predicted_beyond_their_window(model, monkeypatch):
     monkeypatch.setattr(latent, "RATES", (1e-2,))
     result = latent.run_one(10, 0.1, 0, model, updates=2)
@@ -66,11 +66,10 @@ def test_likelihood_is_measured_against_the_entropy(monkeypatch):
 
 
 @pytest.mark.usefixtures("float32")
-@pytest.mark.parametrize("kind", ["ODE-Net", "ResNet"])
-def test_images_are_classified(kind):
+def test_images_are_classified(kind="ODE-Net"):
     every = nj.datasets.digits()
     some = nj.datasets.Images(every.x[:128], every.labels[:128])
     result = images.run_one(images.Images(some, some), kind, 4, 0, 1, kind)
     assert 0.0 <= result["error"] <= 1.0
     assert result["memory"] > 0
-    assert ("nfe_back" in result) == (kind == "ODE-Net")
+    assert result["nfe_back"] > 0
