@@ -66,10 +66,10 @@ def test_likelihood_is_measured_against_the_entropy(monkeypatch):
 
 
 @pytest.mark.usefixtures("float32")
-def test_images_are_classified(kind="ODE-Net"):
+def test_images_are_classified():
     every = nj.datasets.digits()
     some = nj.datasets.Images(every.x[:128], every.labels[:128])
-    result = images.run_one(images.Images(some, some), kind, 4, 0, 1, kind)
+    result = images.run_one(images.Images(some, some), "ODE-Net", 4, 0, 1, "run")
     assert 0.0 <= result["error"] <= 1.0
     assert result["memory"] > 0
     assert result["nfe_back"] > 0

@@ -68,10 +68,10 @@ def test_gradient_of_the_density_has_the_closed_form():
 
 def test_samples_follow_the_intensity():
     model = process(sinusoidal)
-    events = jax.vmap(lambda key: model.sample(key, START, 32))(jax.random.split(KEY, 500))
+    events = jax.vmap(lambda key: model.sample(key, START, 32))(jax.random.split(KEY, 200))
     assert bool(jnp.all(events.complete))
     counts = jnp.sum(events.mask, axis=1)
-    np.testing.assert_allclose(jnp.mean(counts), mass(0, 2), atol=4 * (mass(0, 2) / 500) ** 0.5)
+    np.testing.assert_allclose(jnp.mean(counts), mass(0, 2), atol=4 * (mass(0, 2) / 200) ** 0.5)
     early = jnp.sum(events.mask & (events.ts < 1.0)) / jnp.sum(counts)
     np.testing.assert_allclose(early, mass(0, 1) / mass(0, 2), atol=4 * 0.5 / float(jnp.sum(counts)) ** 0.5)
     assert bool(jnp.all(jnp.diff(events.ts, axis=1) >= 0))
