@@ -1,7 +1,7 @@
 """Fields whose every layer sees the time: the layers of FFJORD (Grathwohl et al., 2019)."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -52,14 +52,18 @@ class _Layered(eqx.Module):
     condition_size: int = eqx.field(static=True)
     activation: Callable = eqx.field(static=True)
 
-    def _set(self, layer, size, widths, key, activation, condition_size):
+    layer: ClassVar[type]
+
+    def __init__(self, size, widths, *, key: jax.Array, activation: Callable = jax.nn.tanh, condition_size: int = 0):
         check_sizes(size=size)
         check_sizes(0, condition_size=condition_size)
         check_widths(widths)
         self.size, self.condition_size, self.activation = size, condition_size, activation
         sizes = (size, *widths, size)
         keys = jax.random.split(key, len(sizes) - 1)
-        self.layers = tuple(layer(sizes[i], sizes[i + 1], 1 + condition_size, key=each) for i, each in enumerate(keys))
+        self.layers = tuple(
+            self.layer(sizes[i], sizes[i + 1], 1 + condition_size, key=each) for i, each in enumerate(keys)
+        )
 
     def __call__(self, z: jax.Array, t: Any, theta: Any = None) -> jax.Array:
         """Return the slope at `(z, t)`.
@@ -103,8 +107,7 @@ class ConcatField(_Layered):
         (2,)
     """
 
-    def __init__(self, size, widths, *, key: jax.Array, activation: Callable = jax.nn.tanh, condition_size: int = 0):
-        self._set(ConcatLayer, size, widths, key, activation, condition_size)
+    layer = ConcatLayer
 
 
 class ConcatSquashField(_Layered):
@@ -129,5 +132,4 @@ class ConcatSquashField(_Layered):
         (2,)
     """
 
-    def __init__(self, size, widths, *, key: jax.Array, activation: Callable = jax.nn.tanh, condition_size: int = 0):
-        self._set(ConcatSquashLayer, size, widths, key, activation, condition_size)
+    layer = ConcatSquashLayer

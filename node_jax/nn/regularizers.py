@@ -18,27 +18,30 @@ from node_jax.types import PyTree
 NOISES = ("rademacher", "normal")
 
 
-def draw_noise(name: str, noise: str, samples: int, key: jax.Array | None, z: PyTree) -> PyTree:
-    """Return a pytree like `z` with a leading axis `samples`, of independent entries of mean 0 and variance 1.
+class Estimate(eqx.Module):
+    """What estimates by random vectors share: a rate whose vectors are drawn once for a solve."""
 
-    Raises:
-        ValueError: if there is no key.
-    """
-    if key is None:
-        raise ValueError(f"{name} is random: key must be a JAX random key, got None")
-    leaves, structure = jax.tree.flatten(z)
-    draw = jax.random.rademacher if noise == "rademacher" else jax.random.normal
-    keys = jax.random.split(key, len(leaves))
-    return jax.tree.unflatten(
-        structure, [draw(k, (samples, *x.shape), x.dtype) for k, x in zip(keys, leaves, strict=True)]
-    )
+    samples: int = eqx.field(static=True, default=1)
+    noise: str = eqx.field(static=True, default="rademacher")
 
+    def __check_init__(self):
+        """Refuse what cannot be drawn."""
+        check_sizes(samples=self.samples)
+        if self.noise not in NOISES:
+            raise ValueError(f"noise must be one of {NOISES}, got {self.noise!r}")
 
-def check_noise(noise: str, samples: int) -> None:
-    """Refuse a distribution that is not known."""
-    check_sizes(samples=samples)
-    if noise not in NOISES:
-        raise ValueError(f"noise must be one of {NOISES}, got {noise!r}")
+    def draw(self, key: jax.Array | None, z: PyTree) -> PyTree:
+        """Return a pytree like `z` with a leading axis `samples`, of independent entries of mean 0 and variance 1.
+
+        Raises:
+            ValueError: if there is no key.
+        """
+        if key is None:
+            raise ValueError(f"{type(self).__name__} is random: key must be a JAX random key, got None")
+        leaves, structure = jax.tree.flatten(z)
+        draw = jax.random.rademacher if self.noise == "rademacher" else jax.random.normal
+        pairs = zip(jax.random.split(key, len(leaves)), leaves, strict=True)
+        return jax.tree.unflatten(structure, [draw(k, (self.samples, *x.shape), x.dtype) for k, x in pairs])
 
 
 def square(z: PyTree) -> jax.Array:
@@ -60,7 +63,7 @@ class Kinetic(eqx.Module):
         return square(field(z, t))
 
 
-class JacobianFrobenius(eqx.Module):
+class JacobianFrobenius(Estimate):
     """The integral of `|df/dz|**2`, the Frobenius norm (Finlay, Jacobsen, Nurbekyan and Oberman, 2020), estimated.
 
     The estimate is the mean of `|e^T df/dz|**2` over random vectors `e`, drawn once for a solve.
@@ -73,18 +76,7 @@ class JacobianFrobenius(eqx.Module):
         ValueError: if `samples` is not a positive integer, or `noise` is not known.
     """
 
-    samples: int = eqx.field(static=True, default=1)
-    noise: str = eqx.field(static=True, default="rademacher")
-
     name = "jacobian_frobenius"
-
-    def __check_init__(self):
-        """Refuse what cannot be drawn."""
-        check_noise(self.noise, self.samples)
-
-    def draw(self, key: jax.Array | None, z: PyTree) -> PyTree:
-        """Return the random vectors, a pytree like `z` with a leading axis `samples`."""
-        return draw_noise("JacobianFrobenius", self.noise, self.samples, key, z)
 
     def rate(self, field: Bound, z: PyTree, t: jax.Array, drawn: PyTree) -> jax.Array:
         """Return the mean of `|e^T df/dz|**2`."""

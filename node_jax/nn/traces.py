@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from node_jax.nn.integrals import Bound
-from node_jax.nn.regularizers import check_noise, draw_noise
+from node_jax.nn.regularizers import Estimate
 
 
 @runtime_checkable
@@ -42,7 +42,7 @@ class Exact(eqx.Module):
         return jnp.sum(jax.vmap(entry)(jnp.eye(z.size, dtype=z.dtype)))
 
 
-class Hutchinson(eqx.Module):
+class Hutchinson(Estimate):
     """An unbiased estimate of the trace, the mean of `e^T (df/dz) e` over random vectors `e` (Grathwohl et al., 2019).
 
     The vectors are drawn once for a solve, so that what is integrated is smooth.
@@ -55,18 +55,7 @@ class Hutchinson(eqx.Module):
         ValueError: if `samples` is not a positive integer, or `noise` is not known.
     """
 
-    samples: int = eqx.field(static=True, default=1)
-    noise: str = eqx.field(static=True, default="rademacher")
-
     name = "trace"
-
-    def __check_init__(self):
-        """Refuse what cannot be drawn."""
-        check_noise(self.noise, self.samples)
-
-    def draw(self, key: jax.Array | None, z: jax.Array) -> jax.Array:
-        """Return the random vectors, `(samples, dim)`."""
-        return draw_noise("Hutchinson", self.noise, self.samples, key, z)
 
     def rate(self, field: Bound, z: jax.Array, t: jax.Array, drawn: jax.Array) -> jax.Array:
         """Return the estimate at `(z, t)`."""
