@@ -113,7 +113,7 @@ def stopped(z, t, tau):
 
 def until(tau, adjoint, t1=3.0):
     steps = nj.Adaptive(breakpoints=jnp.stack([tau, jnp.asarray(jnp.inf)]))
-    return nj.odesolve(stopped, 0.0, 0.0, t1, tau, steps=steps, adjoint=adjoint, max_steps=32).z1
+    return nj.odesolve(stopped, 0.0, 0.0, t1, tau, method=nj.bosh3, steps=steps, adjoint=adjoint, max_steps=32).z1
 
 
 def test_second_derivatives_in_a_breakpoint_hold_the_slope_in_time():

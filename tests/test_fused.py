@@ -104,7 +104,7 @@ Z, THETA = np.array([0.3, -0.5, 1.2, 0.7]), np.array(0.4)
 def test_every_operation_that_is_taken_can_be_emitted(functions, mode, separately):
     if functions is MOVING and mode != "gradient":
         functions = MOVING + FORWARD
-    solve = solved(together(functions))
+    solve = solved(together(functions), method=nj.heun)
     fn, z = {
         "solve": (solve, Z),
         "gradient": (jax.grad(lambda z, theta: jnp.sum(solve(z, theta)), (0, 1)), Z),

@@ -26,7 +26,8 @@ def test_what_is_stored_is_not_computed_again():
     assert storage.runs_of("some")["run"]["machine"]["jax"]
 
 
-def test_derivations_hold():
+def test_derivations_hold(monkeypatch):
+    monkeypatch.setattr(derivations, "STEPS", (10, 100))
     assert derivations.euler_is_a_residual_network()["one_step_is_the_block"]
     found = derivations.one_system_gives_the_gradient(4)
     assert found["transposed_against_reverse"] < 1e-13
@@ -66,9 +67,10 @@ def test_likelihood_is_measured_against_the_entropy(monkeypatch):
 
 
 @pytest.mark.usefixtures("float32")
-def test_images_are_classified():
+def test_images_are_classified(monkeypatch):
+    monkeypatch.setattr(images, "BATCH", 16)
     every = nj.datasets.digits()
-    some = nj.datasets.Images(every.x[:128], every.labels[:128])
+    some = nj.datasets.Images(every.x[:32], every.labels[:32])
     result = images.run_one(images.Images(some, some), "ODE-Net", 4, 0, 1, "run")
     assert 0.0 <= result["error"] <= 1.0
     assert result["memory"] > 0

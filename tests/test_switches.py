@@ -43,7 +43,7 @@ def decay(z, t, rate):
 
 
 def solved(rate, z0=None, **options):
-    options = {"steps": nj.Adaptive(1e-3, 1e-3), **options}
+    options = {"method": nj.bosh3, "steps": nj.Adaptive(1e-3, 1e-3), **options}
     return nj.odesolve(decay, jnp.ones(2) if z0 is None else z0, 0.0, 0.1, rate, **options)
 
 

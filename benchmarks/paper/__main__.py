@@ -1,11 +1,12 @@
 """Experiments of the paper; what is stored is not run again.
 
-python -m benchmarks.paper derivations|latent|matching|likelihood
+python -m benchmarks.paper derivations
+python -m benchmarks.paper images --data FOLDER
 """
 
 import argparse
 
-from benchmarks.paper import derivation_figures, derivations, flows, latent, pages
+from benchmarks.paper import accuracy, cheaper, derivation_figures, derivations, flows, images, latent, pages
 
 
 def derive() -> None:
@@ -14,11 +15,21 @@ def derive() -> None:
     pages.write("derivations")
 
 
-COMMANDS = {"derivations": derive, "latent": latent.run, "matching": flows.matching, "likelihood": flows.likelihood}
+COMMANDS = {
+    "derivations": derive, "digits": images.digits, "matching": flows.matching, "likelihood": flows.likelihood,
+    "latent": latent.run, "cheaper": cheaper.cheaper, "spheres": cheaper.spheres,
+}  # fmt: skip
+WITH_DATA = {"images": images.mnist, "accuracy": accuracy.accuracy}
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, function in COMMANDS.items():
-        commands.add_parser(name, help=function.__doc__)
-    COMMANDS[parser.parse_args().command]()
+    for name, function in {**COMMANDS, **WITH_DATA}.items():
+        command = commands.add_parser(name, help=function.__doc__)
+        if name in WITH_DATA:
+            command.add_argument("--data", required=True, help="where the data are: a folder of IDX files")
+    given = parser.parse_args()
+    if given.command in WITH_DATA:
+        WITH_DATA[given.command](given.data)
+    else:
+        COMMANDS[given.command]()

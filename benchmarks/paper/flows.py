@@ -12,6 +12,7 @@ from collections.abc import Callable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import lax
 
@@ -149,6 +150,7 @@ def matching() -> None:
 DENSITIES = {"circles": nj.datasets.Circles(), "moons": nj.datasets.Moons()}
 UPDATES, POINTS = 4000, 512
 PARTS = (0.05, 0.2, 0.4, 0.6, 0.8, 1.0)  # of the way from the base, for snapshots
+EXTENT, GRID = 3.0, 60  # of the plane on which a density is stored
 
 
 class Likelihood(eqx.Module):
@@ -199,7 +201,7 @@ def likely(name: str, kind: str, run: str) -> dict:
     exact = cnf(model.ode.field) if isinstance(model, nj.nn.CNF) else model
 
     def nats(model):
-        used = eqx.tree_at(lambda m: m.ode.field, exact, model.ode.field) if isinstance(model, nj.nn.CNF) else model
+        used = with_field(exact, model) if isinstance(model, nj.nn.CNF) else model
         return -jnp.mean(jax.vmap(used.log_prob)(test))
 
     nats, spent = eqx.filter_jit(nats), [0.0]
@@ -220,10 +222,32 @@ def likely(name: str, kind: str, run: str) -> dict:
         "nats": float(nats(fitted.model)), "marks": marks, "seconds": time.perf_counter() - begin,
     }  # fmt: skip
     if isinstance(model, nj.nn.CNF):
-        ends = jnp.asarray(PARTS)
-        path = eqx.filter_jit(lambda m, z: jax.vmap(lambda z: m.ode.trajectory(z, ends))(z))
-        result["path"] = path(fitted.model, jax.random.normal(jax.random.key(9), (1500, 2))).tolist()
+        result |= on_the_way(with_field(exact, fitted.model))
+    else:
+        result["planes"] = [on_plane(fitted.model)]
     return result
+
+
+def with_field(flow: nj.nn.CNF, other: nj.nn.CNF) -> nj.nn.CNF:
+    """Return a flow with the field of another."""
+    return eqx.tree_at(lambda flow: flow.ode.field, flow, other.ode.field)
+
+
+def on_plane(flow) -> list[float]:
+    """Return the log-density on a grid, row by row."""
+    axis = jnp.linspace(-EXTENT, EXTENT, GRID)
+    points = jnp.stack(jnp.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
+    values = eqx.filter_jit(lambda flow, points: jax.vmap(flow.log_prob)(points))(flow, points)
+    return np.round(values, 3).tolist()
+
+
+def on_the_way(flow: nj.nn.CNF) -> dict:
+    """Return samples, and the log-density on a grid, at parts of the way from the base."""
+    ends = jnp.asarray(PARTS)
+    path = eqx.filter_jit(lambda flow, z: jax.vmap(lambda z: flow.ode.trajectory(z, ends))(z))
+    samples = path(flow, jax.random.normal(jax.random.key(9), (1500, 2)))
+    parts = [on_plane(eqx.tree_at(lambda flow: flow.ode.t1, flow, end)) for end in PARTS]
+    return {"path": np.round(samples, 4).tolist(), "planes": parts}
 
 
 def likelihood() -> None:

@@ -5,6 +5,8 @@ python -m benchmarks.paper digits                   8 channels, on the digits of
 """
 
 import functools
+import json
+import statistics
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -69,11 +71,11 @@ class Images(NamedTuple):
     test: nj.datasets.Images
 
 
-def model_of(kind: str, shape: tuple, channels: int, seed: int):
+def model_of(kind: str, shape: tuple, channels: int, seed: int, tolerance: float = TOLERANCE):
     """Return an untrained net; those of one seed have the same stem and head."""
     first, second = jax.random.split(jax.random.key(seed))
     adjoint = nj.Backsolve() if kind == "ODE-Net" else nj.Checkpointed()
-    options = {"steps": nj.Adaptive(TOLERANCE, TOLERANCE), "adjoint": adjoint, "max_steps": 256}
+    options = {"steps": nj.Adaptive(tolerance, tolerance), "adjoint": adjoint, "max_steps": 256}
     model = nj.nn.Classifier.create(shape, 10, width=channels, key=first, **options)
     return ResNet(model, channels, key=second) if kind == "ResNet" else model
 
@@ -134,38 +136,51 @@ def memory_of(model, shape: tuple) -> int:
     return int(jax.jit(jax.grad(value)).lower(arrays).compile().memory_analysis().temp_size_in_bytes)
 
 
-def run_one(images: Images, kind: str, channels: int, seed: int, epochs: int, run: str) -> dict:
-    """Train one net; measure it after each epoch, and choose nothing by that."""
-    shape = images.train.x.shape[1:]
-    model, each = model_of(kind, shape, channels, seed), len(images.train.x) // BATCH
+def trained(
+    kind: str, images: Images, channels: int, seed: int, epochs: int, run: str, tolerance: float = TOLERANCE
+) -> tuple[Any, list[dict]]:
+    """Train one net; return it and what was measured after each epoch, by which nothing is chosen.
+
+    A run that was stopped goes on from its last epoch.
+    """
+    model, each = model_of(kind, images.train.x.shape[1:], channels, seed, tolerance), len(images.train.x) // BATCH
     rate = optax.cosine_decay_schedule(0.1, each * epochs)
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(rate, momentum=0.9))
-    history, begin, spent = [], time.perf_counter(), [0.0]
+    checkpoint = storage.checkpoint_of("images", run)
+    measured, clock = checkpoint.with_suffix(".history"), [time.perf_counter()]
+    history = json.loads(measured.read_text()) if checkpoint.exists() and measured.exists() else []
 
     def look(update):
         if update.number % each == 0:
-            now = time.perf_counter()
+            seconds = time.perf_counter() - clock[0]
             wrong, nfe = tested(update.model, images.test)
             history.append({"epoch": update.number // each, "error": float(np.mean(wrong)), "nfe": nfe,
-                            "loss": float(update.loss), "seconds": now - begin - spent[0]})  # fmt: skip
-            spent[0] += time.perf_counter() - now
+                            "loss": float(update.loss), "seconds": seconds})  # fmt: skip
+            storage.write(measured, history)
+            clock[0] = time.perf_counter()
 
     fitted = nj.fit(
         model, loss, (images.train.x, images.train.labels), optimizer, epochs=epochs, batch_size=BATCH,
-        key=jax.random.key(seed + 1), callback=look, progress=run,
+        key=jax.random.key(seed + 1), callback=look, checkpoint=checkpoint, every=each, resume=True, progress=run,
     )  # fmt: skip
-    wrong, nfe = tested(fitted.model, images.test)
+    return fitted.model, history
+
+
+def run_one(images: Images, kind: str, channels: int, seed: int, epochs: int, run: str) -> dict:
+    """Train one net and test it at its last epoch."""
+    shape = images.train.x.shape[1:]
+    model, history = trained(kind, images, channels, seed, epochs, run)
+    wrong, nfe = tested(model, images.test)
     parameters = sum(x.size for x in jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array)))
     result = {
         "kind": kind, "channels": channels, "seed": seed, "epochs": epochs, "error": float(np.mean(wrong)),
         "wrong": np.flatnonzero(wrong).tolist(), "images": len(wrong), "parameters": parameters,
         "memory": memory_of(model, shape), "nfe": nfe, "history": history,
-        "seconds_an_epoch": (history[-1]["seconds"] - history[0]["seconds"]) / max(epochs - 1, 1),
+        "seconds_an_epoch": statistics.median(x["seconds"] for x in history),
     }  # fmt: skip
     if kind == "ODE-Net":
         some = (jnp.asarray(images.test.x[:500]), jnp.asarray(images.test.labels[:500]))
-        result["nfe_back"] = float(jnp.mean(evaluations_back(fitted.model, *some)))
-        eqx.tree_serialise_leaves(storage.checkpoint_of("images", run).with_suffix(".eqx"), fitted.model)
+        result["nfe_back"] = float(jnp.mean(evaluations_back(model, *some)))
     return result
 
 
@@ -177,9 +192,14 @@ def run(experiment: str, images: Images, channels: int, seeds: tuple, epochs: in
             storage.kept(experiment, name, functools.partial(run_one, images, kind, channels, seed, epochs, name))
 
 
+def read(folder: str) -> Images:
+    """Return the images of a folder of IDX files."""
+    return Images(nj.datasets.idx(folder), nj.datasets.idx(folder, "t10k"))
+
+
 def mnist(folder: str) -> None:
     """Run the official widths with one seed, and 16 channels with three."""
-    images = Images(nj.datasets.idx(folder), nj.datasets.idx(folder, "t10k"))
+    images = read(folder)
     run("images", images, 16, (0, 1, 2), 8)
     run("images", images, 64, (0,), 8)
 

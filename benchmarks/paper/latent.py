@@ -19,7 +19,6 @@ RATES = (3e-3, 1e-2, 3e-2)  # learning rates of the baselines
 RATE = 1e-2  # of the latent ODE
 UPDATES, BATCH = 8000, 128
 SCALE = 5.0  # of the coordinates
-HELD_OUT = 100
 
 
 class Data(NamedTuple):
@@ -32,21 +31,15 @@ class Data(NamedTuple):
 
 def data_of(points: int, noise: float, seed: int) -> Data:
     """Return the data of a run."""
-    first, second = jax.random.split(jax.random.key(seed))
-    every = scaled(nj.datasets.spirals(1000, points=points, noise=noise, key=first))
-    test = scaled(nj.datasets.spirals(200, points=points, noise=noise, key=second))
-    parts = (slice(HELD_OUT, None), slice(HELD_OUT))
-    return Data(*(rows(every, part) for part in parts), test)
+    keys = jax.random.split(jax.random.key(seed), 3)
+    train = nj.datasets.spirals(1000, points=points, noise=noise, beyond=False, key=keys[0])
+    held_out, test = (nj.datasets.spirals(200, points=points, noise=noise, key=key) for key in keys[1:])
+    return Data(*map(scaled, (train, held_out, test)))
 
 
 def scaled(data: nj.datasets.Spirals) -> nj.datasets.Spirals:
     """Return spirals in units of `SCALE`."""
     return data._replace(ys=data.ys / SCALE, truth=data.truth / SCALE)
-
-
-def rows(data: nj.datasets.Spirals, part: slice) -> nj.datasets.Spirals:
-    """Return some of the spirals."""
-    return nj.datasets.Spirals(*(x if name == "grid" else x[part] for name, x in data._asdict().items()))
 
 
 class NextPoint(eqx.Module):

@@ -36,7 +36,7 @@ def kept(experiment: str, run: str, compute: Callable[[], dict]) -> dict:
     return json.loads(path.read_text())["result"]
 
 
-def write(path: pathlib.Path, content: dict) -> None:
+def write(path: pathlib.Path, content: dict | list) -> None:
     """Write a file as a whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")

@@ -31,7 +31,7 @@ class Density(eqx.Module):
         """Return the log-density at `x` `(2,)`, a scalar in nats."""
         raise NotImplementedError
 
-    def entropy(self, extent: float = 6.0, points: int = 1200) -> float:
+    def entropy(self, extent: float = 6.0, points: int = 400) -> float:
         """Return the entropy in nats, by the trapezoidal rule on a grid.
 
         Args:

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from node_jax.nn.shapes import check_sizes
 
 WINDOW = 100  # equally spaced times of which some are seen
-SPACING = 6 * math.pi / 499  # 500 points make a spiral, as in torchdiffeq's example
+LENGTH = 500  # points of a spiral, as in torchdiffeq's example
+SPACING = 6 * math.pi / (LENGTH - 1)
 RATE = 0.3  # radius a radian
 
 
@@ -31,17 +32,19 @@ class Spirals(NamedTuple):
     clockwise: jax.Array
 
 
-def spirals(n: int, *, points: int = 100, noise: float = 0.1, key: jax.Array) -> Spirals:
+def spirals(n: int, *, points: int = 100, noise: float = 0.1, beyond: bool = True, key: jax.Array) -> Spirals:
     """Return spirals that begin anywhere, half of them clockwise.
 
     The paper leaves the shape open. These are the curves of torchdiffeq's example: a radius of 0.3 a radian, shifted to
     (5, 0), counterclockwise; and one of `0.3 * 50 / (6 pi + 1 - angle)`, shifted to (-5, 0), clockwise. A curve has 500
-    equally spaced times, a window 100 of them, and there are at least another 100 behind it.
+    equally spaced times, and a window 100 of them.
 
     Args:
         n: number of spirals.
         points: how many of the 100 times of the window are seen, drawn without replacement.
         noise: standard deviation of the normal noise.
+        beyond: whether each curve has another 100 times behind its window. If not, windows lie anywhere, up to the end
+            of a curve, and `truth` is NaN behind it.
         key: JAX random key.
 
     Returns:
@@ -62,9 +65,10 @@ def spirals(n: int, *, points: int = 100, noise: float = 0.1, key: jax.Array) ->
     keys = jax.random.split(key, 4)
     clockwise = jnp.arange(n) % 2 == 0
     clockwise = jax.random.permutation(keys[0], clockwise)
-    starts = jax.random.randint(keys[1], (n, 1), 0, 500 - 2 * WINDOW)
-    angles = (starts + jnp.arange(2 * WINDOW)[None]) * SPACING
-    truth = jnp.where(clockwise[:, None, None], _clockwise(angles), _counterclockwise(angles))
+    starts = jax.random.randint(keys[1], (n, 1), 0, LENGTH - (2 if beyond else 1) * WINDOW)
+    places = starts + jnp.arange(2 * WINDOW)[None]
+    truth = jnp.where(clockwise[:, None, None], _clockwise(places * SPACING), _counterclockwise(places * SPACING))
+    truth = jnp.where((places < LENGTH)[..., None], truth, jnp.nan)
     chosen = jax.vmap(lambda k: jnp.sort(jax.random.permutation(k, WINDOW)[:points]))(jax.random.split(keys[2], n))
     grid = jnp.arange(2 * WINDOW) * SPACING
     seen = jnp.take_along_axis(truth, chosen[:, :, None], axis=1)

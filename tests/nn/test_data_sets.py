@@ -71,6 +71,13 @@ def test_spirals_are_seen_where_they_are():
         nj.datasets.spirals(2, points=101, key=KEY)
 
 
+def test_windows_without_points_behind_them_reach_to_the_end_of_a_spiral():
+    data = nj.datasets.spirals(200, points=30, beyond=False, key=KEY)
+    there = jnp.isfinite(data.truth).all(axis=2).sum(axis=1)
+    assert 100 <= int(there.min()) < 120 < 180 < int(there.max()) <= 200
+    assert bool(jnp.isfinite(data.ys).all())
+
+
 def test_spheres_are_nested():
     points, labels = nj.datasets.nested_spheres(4000, dim=3, key=KEY)
     radii = jnp.linalg.norm(points, axis=1)
