@@ -22,7 +22,7 @@ TOLERANCES = (1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5)
 METHODS = {"bosh3": nj.bosh3, "dopri5": nj.dopri5, "tsit5": nj.tsit5, "dopri8": nj.dopri8}
 ADJOINTS = {
     "Checkpointed": nj.Checkpointed(),
-    "Direct": nj.Direct(256),
+    "Direct": nj.Direct(),
     "Reversible": nj.Reversible(),
     "Interpolated": nj.Interpolated(),
     "Backsolve": nj.Backsolve(),

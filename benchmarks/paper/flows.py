@@ -66,6 +66,12 @@ def log_factor(energy: Callable, points: int = 1200, extent: float = 7.0) -> flo
     return float(jax.nn.logsumexp(lax.map(row, axis)) + 2 * math.log(2 * extent / (points - 1)))
 
 
+def drawn(model, key: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
+    """Return samples of a flow and their log-densities, of a continuous one with common steps."""
+    options = {"common_steps": True} if isinstance(model, nj.nn.CNF) else {}
+    return model.sample_and_log_prob(key, (count,), **options)
+
+
 class Matching(eqx.Module):
     """The divergence of a flow from a density, up to the logarithm of its factor."""
 
@@ -73,7 +79,7 @@ class Matching(eqx.Module):
 
     def __call__(self, model, data, key) -> jax.Array:
         """Return the mean of `log q + energy` over samples of the flow."""
-        xs, log_q = model.sample_and_log_prob(key, (BATCH,))
+        xs, log_q = drawn(model, key, BATCH)
         return jnp.mean(log_q + jax.vmap(self.energy)(xs))
 
 
@@ -161,7 +167,8 @@ class Likelihood(eqx.Module):
     def __call__(self, model, data, key):
         """Return what `nj.train.nll` does of new points."""
         first, second = jax.random.split(key)
-        return nj.train.nll(model, self.density.sample(first, (POINTS,)), second)
+        common = isinstance(model, nj.nn.CNF)
+        return nj.train.nll(model, self.density.sample(first, (POINTS,)), second, common_steps=common)
 
 
 class Matched(eqx.Module):

@@ -12,7 +12,7 @@ def draw() -> None:
     """Draw both figures from the checkpoint of one run, which goes on from its end."""
     data = latent.data_of(POINTS, NOISE, SEED)
     run = latent.name_of(POINTS, NOISE, SEED, "latent")
-    found, model, _ = latent.latent_of(data, NOISE, SEED, run, latent.UPDATES)
+    found, model, _ = latent.latent_of(data, SEED, run, latent.UPDATES)
     drawing.draw(
         {"paper_spirals": lambda: spirals(data.test, found, model), "paper_traversal": lambda: flip(data.test, model)}
     )

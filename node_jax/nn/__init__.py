@@ -1,6 +1,6 @@
 """Equinox modules: vector fields and the models built on them."""
 
-from node_jax.nn.augmented import Augmented, Residual
+from node_jax.nn.augmented import Augmented, Batched, Residual
 from node_jax.nn.classifier import Classifier, ConvStem, PoolHead
 from node_jax.nn.concat import ConcatField, ConcatSquashField
 from node_jax.nn.conv import ConvField
@@ -30,6 +30,7 @@ __all__ = [
     "GRU",
     "ODERNN",
     "Augmented",
+    "Batched",
     "Classifier",
     "ConcatField",
     "ConcatSquashField",

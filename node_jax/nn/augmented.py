@@ -1,4 +1,4 @@
-"""Fields made of other fields: with a larger state, or as one layer of a residual network."""
+"""Fields made of other fields: with a larger state, for a batch as one state, or as one layer of a residual network."""
 
 from typing import Any
 
@@ -53,6 +53,34 @@ class Augmented(eqx.Module):
             raise ValueError(f"Augmented needs a state that is one array with an axis, got {z0!r}")
         z0 = jnp.asarray(z0)
         return jnp.concatenate([z0, jnp.zeros((self.extra, *z0.shape[1:]), z0.dtype)])
+
+
+class Batched(eqx.Module):
+    """The field of a batch as one state `(n, ...)`: its rows have common steps, and each evaluation has one time.
+
+    `jax.vmap` of a solve gives each row its own steps and its own failure. With common steps a row may take more of
+    them than it needs, and one that fails ends the solve of all. They are faster where the field computes much from the
+    time alone, as `HyperField` does, and where all rows need about the same steps.
+
+    Args:
+        field: field for one row.
+        theta_axis: 0 if theta has a row for each of the state, None if all share one.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import node_jax as nj
+        >>> model = nj.NeuralODE(Batched(nj.nn.HyperField(2, 16, key=jax.random.key(0))))
+        >>> model(jnp.ones((5, 2))).shape
+        (5, 2)
+    """
+
+    field: Any
+    theta_axis: int | None = eqx.field(static=True, default=None)
+
+    def __call__(self, z: PyTree, t: Any, theta: Any = None) -> PyTree:
+        """Return the slopes of all rows."""
+        return jax.vmap(self.field, (0, None, self.theta_axis))(z, t, theta)
 
 
 class Residual(eqx.Module):

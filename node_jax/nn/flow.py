@@ -1,5 +1,6 @@
 """Continuous normalizing flows."""
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -9,10 +10,11 @@ import jax
 import jax.numpy as jnp
 
 from node_jax.control import Grid
-from node_jax.nn.augmented import Augmented
+from node_jax.nn.augmented import Augmented, Batched
 from node_jax.nn.frozen import Frozen
-from node_jax.nn.integrals import Rate
+from node_jax.nn.integrals import EachRow, Rate
 from node_jax.nn.neural_ode import NeuralODE, given
+from node_jax.nn.regularizers import RandomEnd, SolverError
 from node_jax.nn.shapes import check_sizes, check_state
 from node_jax.nn.traces import Exact, Hutchinson
 from node_jax.solution import Solution
@@ -71,7 +73,7 @@ class CNF(eqx.Module):
     """A continuous normalizing flow: a density that follows a field from a base at `t0` to the data at `t1`.
 
     The log-density changes by `-tr(df/dz)` along a solution (Chen et al., 2018, theorem 1). A flow takes one point:
-    `jax.vmap(flow.log_prob)(xs)` for many.
+    `jax.vmap(flow.log_prob)(xs)` for many, each with its own steps; `flow.solve_batch(xs)` has common steps.
 
     Args:
         ode: field and how it is solved.
@@ -150,10 +152,30 @@ class CNF(eqx.Module):
             ValueError, SolveError: as `log_prob`.
         """
         x = jnp.asarray(x)
-        solution, integral = self._solve("x", x, condition, key, backwards=True, **options)
-        z = jnp.where(solution.ok, solution.z1, x)  # where a solve failed, the base is not asked about NaN
-        log_prob = self.base.log_prob(z) - jnp.where(solution.ok, integral, 0.0)
-        return FlowSolution(jnp.where(solution.ok, log_prob, jnp.nan), solution.z1, solution.penalties, solution)
+        check_state("x", x, (self.dim,))
+        return self._found(self.ode, self.trace, self.base.log_prob, x, condition, key, **options)
+
+    def solve_batch(self, xs: jax.Array, conditions: Any = None, *, key: Any = None, **options: Any) -> FlowSolution:
+        """Solve from all points of a batch as one system, with common steps; see `nj.nn.Batched`.
+
+        Args:
+            xs: points `(n, dim)`.
+            conditions: the thetas of the field, with a leading axis `n`; default: that of the module for all.
+            key: JAX random key, as in `solve`; each point has its own noise.
+            **options: options of `NeuralODE.solve`.
+
+        Returns:
+            A `FlowSolution` with `log_prob` `(n,)`, `z` `(n, dim)`, `penalties` `(n,)` each, and one `solution`.
+
+        Raises:
+            ValueError: if `xs` has another shape, or a key is missing.
+            SolveError: if the solve fails and values are concrete.
+        """
+        xs, axis = jnp.asarray(xs), None if conditions is None else 0
+        if xs.ndim != 2 or xs.shape[1] != self.dim:
+            raise ValueError(f"xs must have shape (n, {self.dim}), got {xs.shape}")
+        found = self._found(*self._batched(axis), jax.vmap(self.base.log_prob), xs, conditions, key, **options)
+        return found._replace(penalties={n: jnp.broadcast_to(x, xs.shape[:1]) for n, x in found.penalties.items()})
 
     def sample(self, key: jax.Array, sample_shape: int | tuple[int, ...] = (), condition: Any = None) -> jax.Array:
         """Return samples of the flow.
@@ -169,7 +191,12 @@ class CNF(eqx.Module):
         return many(lambda key: self.forward(self.base.sample(key), condition), key, sample_shape)
 
     def sample_and_log_prob(
-        self, key: jax.Array, sample_shape: int | tuple[int, ...] = (), condition: Any = None
+        self,
+        key: jax.Array,
+        sample_shape: int | tuple[int, ...] = (),
+        condition: Any = None,
+        *,
+        common_steps: bool = False,
     ) -> tuple[jax.Array, jax.Array]:
         """Return samples of the flow and their log-densities, found in the same solve.
 
@@ -177,18 +204,32 @@ class CNF(eqx.Module):
             key: JAX random key.
             sample_shape: shape of the samples.
             condition: the theta of the field.
+            common_steps: whether all samples are solved as one system, see `nj.nn.Batched`.
 
         Returns:
             Arrays `(*sample_shape, dim)` and `sample_shape`.
         """
 
-        def one(key):
+        def drawn(key):
             z = self.base.sample(key)
-            noise = jax.random.fold_in(key, 1)
-            solution, integral = self._solve("z", z, condition, noise, backwards=False, regularized=False)
-            return solution.z1, self.base.log_prob(z) + integral
+            check_state("z", z, (self.dim,))
+            return z, self.base.log_prob(z)
 
-        return many(one, key, sample_shape)
+        def solved(ode, rate, z, key):
+            noise = jax.random.fold_in(key, 1)
+            solution, integral = self._solve(ode, rate, z, condition, noise, False, regularized=False)
+            return solution.z1, integral
+
+        def one(key):
+            z, log_prob = drawn(key)
+            x, integral = solved(self.ode, self.trace, z, key)
+            return x, log_prob + integral
+
+        if not common_steps:
+            return many(one, key, sample_shape)
+        z, log_prob = many(drawn, key, sample_shape)
+        x, integral = solved(*self._batched(None), z.reshape(-1, self.dim), key)
+        return x.reshape(z.shape), log_prob + integral.reshape(log_prob.shape)
 
     def forward(self, z: jax.Array, condition: Any = None) -> jax.Array:
         """Return the point of the data `(dim,)` of a point `z` `(dim,)` of the base."""
@@ -200,13 +241,25 @@ class CNF(eqx.Module):
         check_state("x", x, (self.dim,))
         return self.ode.solve(x, regularized=False, **self._way(condition, True, self.ode.t1)).z1
 
-    def _solve(self, name, point, condition, key, backwards, **options) -> tuple[Solution, jax.Array]:
+    def _batched(self, theta_axis: int | None) -> tuple[NeuralODE, EachRow]:
+        """Return the ODE of a batch with common steps, and the trace of each of its rows."""
+        some = (x if isinstance(x, RandomEnd | SolverError) else EachRow(x, theta_axis) for x in self.ode.regularizers)
+        field = Batched(self.ode.field, theta_axis)
+        return dataclasses.replace(self.ode, field=field, regularizers=tuple(some)), EachRow(self.trace, theta_axis)
+
+    def _found(self, ode, rate, log_prob, point, condition, key, **options) -> FlowSolution:
+        """Return what is known of a point of the data, or of a batch of them."""
+        solution, integral = self._solve(ode, rate, point, condition, key, True, **options)
+        z = jnp.where(solution.ok, solution.z1, point)  # where a solve failed, the base is not asked about NaN
+        found = log_prob(z) - jnp.where(solution.ok, integral, 0.0)
+        return FlowSolution(jnp.where(solution.ok, found, jnp.nan), solution.z1, solution.penalties, solution)
+
+    def _solve(self, ode, rate, point, condition, key, backwards, **options) -> tuple[Solution, jax.Array]:
         """Return the solution, and the integral of minus the trace along it."""
-        check_state(name, point, (self.dim,))
         first, second = (None, None) if key is None else jax.random.split(key)
         way = self._way(condition, backwards, self.ode.end(first, options.get("regularized", True)))
-        found = self.ode.along(point, (self.trace,), key=second, **{**way, **options})
-        return found.solution, -found.integrals[self.trace.name]
+        found = ode.along(point, (rate,), key=second, **{**way, **options})
+        return found.solution, -found.integrals[rate.name]
 
     def _way(self, condition: Any, backwards: bool, t1: Any) -> dict[str, Any]:
         """Return the options of a solve between the base and the data."""

@@ -51,6 +51,35 @@ class Rate(Protocol):
         ...
 
 
+class EachRow(eqx.Module):
+    """The rate of each row of a `Batched` field, an array `(n,)`."""
+
+    of: Rate
+    theta_axis: int | None = eqx.field(static=True)
+
+    @property
+    def name(self) -> str:
+        """The key of the integral: that of a row."""
+        return self.of.name
+
+    def zero(self, z: PyTree) -> jax.Array:
+        """Return the integral at the beginning."""
+        return jnp.zeros(jax.tree.leaves(z)[0].shape[:1], tree.real_dtype(z))
+
+    def draw(self, key: jax.Array | None, z: PyTree) -> PyTree:
+        """Return the random numbers of one solve, independent for each row."""
+        keys = None if key is None else jax.random.split(key, jax.tree.leaves(z)[0].shape[0])
+        return jax.vmap(self.of.draw)(keys, z)
+
+    def rate(self, field: Bound, z: PyTree, t: jax.Array, drawn: PyTree) -> jax.Array:
+        """Return the rates of all rows."""
+
+        def one(z, theta, drawn):
+            return self.of.rate(Bound(field.field.field, theta), z, t, drawn)
+
+        return jax.vmap(one, (0, self.theta_axis, 0))(z, field.theta, drawn)
+
+
 class Along(NamedTuple):
     """What a solve with integrals returns.
 
@@ -101,7 +130,11 @@ class WithIntegrals(eqx.Module):
         """Return the state at the beginning: all integrals are zero."""
         z0 = checked_state(z0)
         zero = jnp.zeros((), tree.real_dtype(z0))
-        return Integrated(z0, *({rate.name: zero for rate in rates} for rates in (self.watched, self.free)))
+
+        def zeros(rates):
+            return {rate.name: rate.zero(z0) if isinstance(rate, EachRow) else zero for rate in rates}
+
+        return Integrated(z0, zeros(self.watched), zeros(self.free))
 
     def drawn(self, key: jax.Array | None, z0: PyTree) -> tuple[list, list]:
         """Return the random numbers of all rates, of the watched ones and of the others."""

@@ -65,13 +65,22 @@ def _weighted(error: jax.Array, weights: jax.Array) -> tuple[jax.Array, jax.Arra
     return jnp.sum(square * weights), jnp.sum(jnp.broadcast_to(weights, error.shape))
 
 
-def nll(model: Any, batch: Any, key: jax.Array, *, penalties: Mapping[str, float] | None = None) -> Loss:
+def nll(
+    model: Any,
+    batch: Any,
+    key: jax.Array,
+    *,
+    common_steps: bool = False,
+    penalties: Mapping[str, float] | None = None,
+) -> Loss:
     """Return the negative log-likelihood of points, the loss of maximum likelihood.
 
     Args:
         model: a `CNF`, or another flow with `log_prob(x, condition, key=key)`.
         batch: points `(n, dim)`, or a pair of points and conditions with a leading axis `n`.
         key: JAX random key, for `Hutchinson` and random regularizers.
+        common_steps: whether all points of a `CNF` are solved as one system, see `nj.nn.Batched`; by default each has
+            its own steps, and its own failure.
         penalties: weights of the regularizers, by name.
 
     Returns:
@@ -88,6 +97,8 @@ def nll(model: Any, batch: Any, key: jax.Array, *, penalties: Mapping[str, float
     """
     x, condition = batch if isinstance(batch, tuple | list) else (batch, None)
     (x, condition), sound = _sound((x, condition), x.shape[0])
+    if common_steps:
+        return _nll_together(model, x, condition, key, sound, penalties)
     keys = jax.random.split(key, x.shape[0])
     if not hasattr(model, "solve"):
         if penalties:
@@ -95,7 +106,16 @@ def nll(model: Any, batch: Any, key: jax.Array, *, penalties: Mapping[str, float
         values = jax.vmap(lambda x, c, k: model.log_prob(x, c, key=k))(x, condition, keys)
         return -_mean(values, sound), Counts(failed=jnp.sum(~sound)), {}
     found = jax.vmap(lambda x, c, k: model.solve(x, c, key=k))(x, condition, keys)
-    return _loss(-found.log_prob, found.solution, sound, found.penalties, penalties)
+    return _loss(-found.log_prob, found.solution.ok, found.solution.stats.nfe, sound, found.penalties, penalties)
+
+
+def _nll_together(model, x, condition, key, sound, penalties) -> Loss:
+    """Return the negative log-likelihood of points that are solved with common steps."""
+    if not isinstance(model, CNF):
+        raise TypeError(f"common_steps=True needs a CNF, got {type(model).__name__}")
+    found = model.solve_batch(x, condition, key=key)
+    ok, nfe = (jnp.broadcast_to(leaf, sound.shape) for leaf in (found.solution.ok, found.solution.stats.nfe))
+    return _loss(-found.log_prob, ok, nfe, sound, found.penalties, penalties)
 
 
 def elbo(
@@ -132,7 +152,7 @@ def elbo(
         ts, ys, mask, keys
     )
     more = {"log_likelihood": found.log_likelihood, "kl": found.kl}
-    return _loss(-found.elbo, found.solution, sound, found.penalties, penalties, more)
+    return _loss(-found.elbo, found.solution.ok, found.solution.stats.nfe, sound, found.penalties, penalties, more)
 
 
 def cross_entropy(
@@ -160,7 +180,7 @@ def cross_entropy(
     sound = sound & (labels >= 0) & (labels < logits.shape[1])
     values = -jnp.take_along_axis(jax.nn.log_softmax(safe), jnp.where(sound, labels, 0)[:, None], axis=1)[:, 0]
     accuracy = jnp.asarray(jnp.argmax(safe, axis=1) == labels, values.dtype)
-    return _loss(values, solution, sound, solution.penalties, penalties, {"accuracy": accuracy})
+    return _loss(values, solution.ok, solution.stats.nfe, sound, solution.penalties, penalties, {"accuracy": accuracy})
 
 
 def point_process(
@@ -181,7 +201,7 @@ def point_process(
     (events, z0), sound = _sound((events, z0), events.shape[0])
     keys = jax.random.split(key, events.shape[0])
     found = jax.vmap(lambda e, m, z, k: model.solve(e, m, z0=z, key=k))(events, mask, z0, keys)
-    return _loss(-found.log_prob, found.solution, sound, found.penalties, penalties)
+    return _loss(-found.log_prob, found.solution.ok, found.solution.stats.nfe, sound, found.penalties, penalties)
 
 
 def flow_matching(model: CNF | NeuralODE, batch: Any, key: jax.Array) -> Loss:
@@ -224,7 +244,8 @@ def flow_matching(model: CNF | NeuralODE, batch: Any, key: jax.Array) -> Loss:
 
 def _loss(
     values: jax.Array,
-    solution: Solution,
+    ok: jax.Array,
+    nfe: jax.Array,
     sound: jax.Array,
     integrals: Mapping[str, jax.Array],
     weights: Mapping[str, float] | None,
@@ -234,13 +255,13 @@ def _loss(
     unknown = set(weights or {}) - set(integrals)
     if unknown:
         raise ValueError(f"penalties must name regularizers of the model, {sorted(integrals)}, got {sorted(unknown)}")
-    solved = jnp.all(solution.ok.reshape(values.shape[0], -1), axis=1)
+    solved = jnp.all(ok.reshape(values.shape[0], -1), axis=1)
     good = sound & solved & jnp.isfinite(values)
     for x in integrals.values():
         good = good & jnp.isfinite(x)
     means = {name: _mean(x, good) for name, x in {**integrals, **(more or {})}.items()}
     total = _mean(values, good) + sum(weight * means[name] for name, weight in (weights or {}).items())
-    counts = Counts(jnp.sum(solution.stats.nfe), jnp.sum(~good))
+    counts = Counts(jnp.sum(nfe), jnp.sum(~good))
     return total, counts, {name: jax.lax.stop_gradient(x) for name, x in means.items()}
 
 

@@ -193,3 +193,47 @@ def test_planar_flow_refuses_the_way_it_does_not_know(invert, names):
     for name in names:
         with pytest.raises(ValueError, match=rf"{name}: a planar layer has no inverse in closed form"):
             getattr(PlanarFlow(2, 3, key=KEY, invert=invert), name)(X)
+
+
+@pytest.mark.parametrize("field", [FIELD, nj.nn.HyperField(2, 8, key=KEY)])
+def test_points_of_a_batch_with_common_steps_have_the_density_of_each(field):
+    xs = jnp.stack([X, 2 * X, -X])
+    model = flow(field)
+    found = jax.jit(lambda xs: model.solve_batch(xs))(xs)
+    assert found.log_prob.shape == (3,)
+    assert found.solution.stats.nfe.shape == ()
+    np.testing.assert_allclose(found.log_prob, jax.jit(jax.vmap(model.log_prob))(xs), rtol=1e-8)
+    samples, log_probs = model.sample_and_log_prob(KEY, (2, 2), common_steps=True)
+    assert samples.shape == (2, 2, 2)
+    np.testing.assert_allclose(log_probs, jax.vmap(jax.vmap(model.log_prob))(samples), rtol=1e-7)
+    with pytest.raises(ValueError, match=r"xs must have shape \(n, 2\), got \(2,\)"):
+        model.solve_batch(X)
+
+
+def test_points_of_a_batch_with_common_steps_have_their_own_conditions_and_penalties():
+    field = nj.nn.ConcatSquashField(2, (8,), key=KEY, condition_size=1)
+    model = CNF(nj.NeuralODE(field, steps=FINE, regularizers=(nj.nn.Kinetic(),)), 2)
+    xs, conditions = jnp.stack([X, X]), jnp.array([[0.5], [-1.0]])
+    together = model.solve_batch(xs, conditions)
+    alone = jax.vmap(model.solve)(xs, conditions)
+    np.testing.assert_allclose(together.log_prob, alone.log_prob, rtol=1e-8)
+    np.testing.assert_allclose(together.penalties["kinetic"], alone.penalties["kinetic"], rtol=1e-6)
+
+
+def test_estimates_with_common_steps_have_noise_of_their_own():
+    model = flow(steps=nj.Adaptive(1e-6, 1e-6), trace=Hutchinson())
+    found = model.solve_batch(jnp.tile(X, (16, 1)), key=KEY).log_prob
+    assert len(np.unique(np.asarray(found).round(6))) > 1
+    with pytest.raises(ValueError, match="Hutchinson is random: key"):
+        model.solve_batch(jnp.tile(X, (2, 1)))
+
+
+def test_hypernetwork_is_evaluated_once_for_a_batch_with_common_steps():
+    def products(common):
+        flow = CNF(nj.NeuralODE(nj.nn.HyperField(2, 8, key=KEY), steps=nj.Fixed(1), method=nj.euler), 2)
+        loss = lambda xs: nj.train.nll(flow, xs, KEY, common_steps=common)[0]  # noqa: E731
+        text = jax.jit(loss).lower(jnp.zeros((64, 2))).as_text()
+        return [line for line in text.splitlines() if "dot_general" in line and "64x32x" in line.replace("tensor<", "")]
+
+    assert products(False)
+    assert not products(True)

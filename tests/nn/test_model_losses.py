@@ -27,6 +27,7 @@ PROCESS = nj.nn.PoissonProcess(
 TS = jnp.tile(jnp.linspace(0.0, 0.9, 4), (5, 1))
 CASES = {
     "nll": (train.nll, FLOW, jax.random.normal(KEY, (5, 2))),
+    "nll, common steps": (functools.partial(train.nll, common_steps=True), FLOW, jax.random.normal(KEY, (5, 2))),
     "elbo": (train.elbo, LATENT, (TS, jax.random.normal(KEY, (5, 4, 2)), jnp.ones((5, 4), bool))),
     "cross_entropy": (train.cross_entropy, CLASSIFIER, (jax.random.normal(KEY, (5, 4)), jnp.arange(5) % 3)),
     "point_process": (train.point_process, PROCESS, (TS, jnp.ones((5, 4), bool), jax.random.normal(KEY, (5, 2)))),
@@ -237,8 +238,11 @@ def test_matching_takes_conditions():
 
 
 def test_penalties_of_a_flow_without_regularizers_are_refused():
+    flow = nj.nn.PlanarFlow(2, 4, key=KEY, invert=True)
     with pytest.raises(ValueError, match="penalties need a model with regularizers"):
-        train.nll(nj.nn.PlanarFlow(2, 4, key=KEY, invert=True), CASES["nll"][2], KEY, penalties={"kinetic": 1.0})
+        train.nll(flow, CASES["nll"][2], KEY, penalties={"kinetic": 1.0})
+    with pytest.raises(TypeError, match="common_steps=True needs a CNF, got PlanarFlow"):
+        train.nll(flow, CASES["nll"][2], KEY, common_steps=True)
 
 
 def test_matching_takes_the_first_points_from_the_base_or_refuses():
