@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import node_jax as nj
-from benchmarks.paper import derivations, flows, images, latent, storage
+from benchmarks.paper import derivations, flows, images, latent, storage, vowels
 
 
 @pytest.fixture(autouse=True)
@@ -75,3 +75,34 @@ def test_images_are_classified(monkeypatch):
     assert 0.0 <= result["error"] <= 1.0
     assert result["memory"] > 0
     assert result["nfe_back"] > 0
+
+
+def utterances(count):
+    random, speakers = np.random.default_rng(0), np.arange(count, dtype=np.int32) % vowels.SPEAKERS
+    lengths = random.integers(4, 7, count)
+    series = [random.normal(who, 0.1, (n, 2)).astype(np.float32) for who, n in zip(speakers, lengths, strict=True)]
+    return vowels.Utterances(series, speakers)
+
+
+def test_a_larger_part_drops_the_points_of_a_smaller_one_too():
+    few, many = (vowels.thinned(utterances(9).series, part, 0) for part in (0.3, 0.7))
+    assert all(set(more[0]) < set(less[0]) for more, less in zip(many, few, strict=True))
+
+
+@pytest.mark.usefixtures("float32")
+@pytest.mark.parametrize("kind", vowels.KINDS)
+def test_speakers_are_told_apart(kind):
+    result = vowels.run_one(utterances(36), 27, kind, 0.5, 0, vowels.Choice(4, 1e-2, 2), kind)
+    assert 0.0 <= result["accuracy"] <= 1.0
+    assert np.isfinite(result["entropy"])
+    assert ("changed_by_finer_steps" in result) == (kind == "ODE-RNN")
+
+
+def test_choice_is_the_best_of_each_model_with_one_number_of_updates():
+    def row(kind, width, updates, accuracy):
+        numbers = {"accuracies": [accuracy], "entropies": [1.0]}
+        return {"kind": kind, "width": width, "rate": 0.1, "updates": updates, **numbers}
+
+    tried = [row("ODE-RNN", 8, 10, 0.6), row("ODE-RNN", 16, 10, 0.7), row("GRU", 8, 10, 0.5), row("GRU", 16, 10, 0.4)]
+    tried += [row("ODE-RNN", 8, 20, 0.8), row("GRU", 8, 20, 0.3)]
+    assert vowels.chosen(tried) == {"ODE-RNN": vowels.Choice(16, 0.1, 10), "GRU": vowels.Choice(8, 0.1, 10)}

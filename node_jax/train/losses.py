@@ -141,12 +141,7 @@ def elbo(
     Returns:
         Real scalar in nats a series, `Counts`, and a dict with `log_likelihood`, `kl` and the regularizers.
     """
-    ts, ys, *rest = batch
-    ys = ys[..., None] if ys.ndim == 2 else ys
-    mask = rest[0] if rest and rest[0] is not None else jnp.ones(ys.shape, bool)
-    wide = jnp.expand_dims(mask, range(mask.ndim, ys.ndim))
-    sound = _finite_rows(ts) & _finite_rows(jnp.where(wide, ys, 0.0))
-    ts, ys = (jnp.where(jnp.isfinite(x), x, 0.0) for x in (ts, ys))
+    (ts, ys, mask), sound = _sound_series(*batch)
     keys = jax.random.split(key, ts.shape[0])
     found = jax.vmap(lambda ts, ys, mask, k: model.solve(ts, ys, mask, key=k, beta=beta, samples=samples))(
         ts, ys, mask, keys
@@ -155,32 +150,37 @@ def elbo(
     return _loss(-found.elbo, found.solution.ok, found.solution.stats.nfe, sound, found.penalties, penalties, more)
 
 
-def cross_entropy(
-    model: Classifier, batch: tuple, key: jax.Array, *, penalties: Mapping[str, float] | None = None
-) -> Loss:
+def cross_entropy(model: Any, batch: tuple, key: jax.Array, *, penalties: Mapping[str, float] | None = None) -> Loss:
     """Return the cross-entropy of the classes of samples.
 
     Args:
-        model: a `Classifier`.
+        model: a `Classifier`; an `ODERNN` or `GRU` whose head returns logits; or another module that returns the logits
+            of one sample.
         batch: samples with a leading axis `n`, and labels `(n,)`, integers from 0; a sample whose label is no class is
-            left out and counted as failed.
+            left out and counted as failed. The samples of a recurrent model are a tuple of times `(n, m)`, values and
+            a mask, as `nj.datasets.pad` returns them.
         key: JAX random key for random regularizers.
-        penalties: weights of the regularizers, by name.
+        penalties: weights of the regularizers of a `Classifier`, by name.
 
     Returns:
         Real scalar in nats, `Counts`, and a dict with `accuracy` and the regularizers.
     """
     x, labels = batch
-    x, sound = _sound(x, labels.shape[0])
     if not jnp.issubdtype(labels.dtype, jnp.integer):
         raise TypeError(f"labels must be integers from 0, got dtype {labels.dtype}")
-    keys = jax.random.split(key, labels.shape[0])
-    logits, solution = jax.vmap(lambda x, k: model.solve(x, key=k))(x, keys)
-    safe = tree.where_rows(sound & solution.ok, logits, jnp.zeros_like(logits))
+    x, sound = _sound_series(*x) if isinstance(x, tuple | list) else _sound(x, labels.shape[0])
+    if isinstance(model, Classifier):
+        keys = jax.random.split(key, labels.shape[0])
+        logits, solution = jax.vmap(lambda x, k: model.solve(x, key=k))(x, keys)
+        ok, nfe, integrals = solution.ok, solution.stats.nfe, solution.penalties
+    else:
+        logits = jax.vmap(model)(*x) if isinstance(x, tuple) else jax.vmap(model)(x)
+        ok, nfe, integrals = _finite_rows(logits), jnp.zeros((), jnp.int32), {}
+    safe = tree.where_rows(sound & ok, logits, jnp.zeros_like(logits))
     sound = sound & (labels >= 0) & (labels < logits.shape[1])
     values = -jnp.take_along_axis(jax.nn.log_softmax(safe), jnp.where(sound, labels, 0)[:, None], axis=1)[:, 0]
     accuracy = jnp.asarray(jnp.argmax(safe, axis=1) == labels, values.dtype)
-    return _loss(values, solution.ok, solution.stats.nfe, sound, solution.penalties, penalties, {"accuracy": accuracy})
+    return _loss(values, ok, nfe, sound, integrals, penalties, {"accuracy": accuracy})
 
 
 def point_process(
@@ -277,6 +277,15 @@ def _sound(data: PyTree, count: int) -> tuple[PyTree, jax.Array]:
         sound = sound & _finite_rows(x)
     other = jnp.argmax(sound)
     return jax.tree.map(lambda x: tree.where_rows(sound, x, jnp.broadcast_to(x[other], x.shape)), data), sound
+
+
+def _sound_series(ts: jax.Array, ys: jax.Array, mask: Any = None) -> tuple[tuple, jax.Array]:
+    """Return series with zeros in place of what is not finite, and which have finite times and observed values."""
+    ys = ys[..., None] if ys.ndim == 2 else ys
+    mask = jnp.ones(ys.shape, bool) if mask is None else mask
+    wide = jnp.expand_dims(mask, range(mask.ndim, ys.ndim))
+    sound = _finite_rows(ts) & _finite_rows(jnp.where(wide, ys, 0.0))
+    return (*(jnp.where(jnp.isfinite(x), x, 0.0) for x in (ts, ys)), mask), sound
 
 
 def _finite_rows(x: jax.Array) -> jax.Array:

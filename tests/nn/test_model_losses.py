@@ -25,11 +25,18 @@ PROCESS = nj.nn.PoissonProcess(
     eqx.nn.MLP(2, "scalar", 8, 1, final_activation=jax.nn.softplus, key=KEY),
 )
 TS = jnp.tile(jnp.linspace(0.0, 0.9, 4), (5, 1))
+RECURRENT = nj.nn.ODERNN(2, 8, nj.NeuralODE(nj.nn.MLPField(8, 8, 1, key=KEY), **SHORT), eqx.nn.Linear(8, 3, key=KEY),
+                         key=KEY)  # fmt: skip
 CASES = {
     "nll": (train.nll, FLOW, jax.random.normal(KEY, (5, 2))),
     "nll, common steps": (functools.partial(train.nll, common_steps=True), FLOW, jax.random.normal(KEY, (5, 2))),
     "elbo": (train.elbo, LATENT, (TS, jax.random.normal(KEY, (5, 4, 2)), jnp.ones((5, 4), bool))),
     "cross_entropy": (train.cross_entropy, CLASSIFIER, (jax.random.normal(KEY, (5, 4)), jnp.arange(5) % 3)),
+    "cross_entropy of series": (
+        train.cross_entropy,
+        RECURRENT,
+        ((TS, jax.random.normal(KEY, (5, 4, 2)), jnp.ones((5, 4), bool)), jnp.arange(5) % 3),
+    ),
     "point_process": (train.point_process, PROCESS, (TS, jnp.ones((5, 4), bool), jax.random.normal(KEY, (5, 2)))),
     "flow_matching": (train.flow_matching, FLOW, (jax.random.normal(KEY, (5, 2)), jnp.ones((5, 2)))),
 }
@@ -51,7 +58,7 @@ def value_and_gradient(name, batch):
 def spoiled(batch, row):
     """Put NaN in the first floating leaf of one row; of a series in its values."""
     leaves, structure = jax.tree.flatten(batch)
-    i = 1 if len(leaves) == 3 and leaves[1].ndim == 3 else 0
+    i = 1 if len(leaves) > 2 and leaves[1].ndim == 3 else 0
     leaves[i] = leaves[i].at[row].set(jnp.nan)
     return jax.tree.unflatten(structure, leaves)
 
@@ -91,7 +98,7 @@ def as_they_are(z):
     return z
 
 
-RECURRENT = nj.nn.ODERNNEncoder(2, 8, 3, wild(8), key=KEY)
+ENCODER = nj.nn.ODERNNEncoder(2, 8, 3, wild(8), key=KEY)
 FAILING = {
     "nll": (nj.nn.CNF(wild(2), 2, base=nj.datasets.Circles()), CASES["nll"][2].at[2, 0].set(100.0)),
     "elbo": (
@@ -126,7 +133,7 @@ def test_finite_sample_whose_solve_fails_is_counted_and_contributes_nothing(name
 
 @pytest.mark.parametrize("spoil", ["solve between points", "width"])
 def test_encoder_that_finds_nothing_is_counted_and_has_no_gradient(spoil):
-    encoder = RECURRENT if spoil == "solve between points" else LATENT.encoder
+    encoder = ENCODER if spoil == "solve between points" else LATENT.encoder
     model = nj.nn.LatentODE(encoder, LATENT.ode, first_two)
     ts, ys = TS, CASES["elbo"][2][1]
     if spoil == "solve between points":
