@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import node_jax as nj
-from benchmarks.paper import derivations, flows, images, latent, storage, vowels
+from benchmarks.paper import derivations, events, flows, images, joint_events, latent, storage, vowels
 
 
 @pytest.fixture(autouse=True)
@@ -106,3 +106,28 @@ def test_choice_is_the_best_of_each_model_with_one_number_of_updates():
     tried = [row("ODE-RNN", 8, 10, 0.6), row("ODE-RNN", 16, 10, 0.7), row("GRU", 8, 10, 0.5), row("GRU", 16, 10, 0.4)]
     tried += [row("ODE-RNN", 8, 20, 0.8), row("GRU", 8, 20, 0.3)]
     assert vowels.chosen(tried) == {"ODE-RNN": vowels.Choice(16, 0.1, 10), "GRU": vowels.Choice(8, 0.1, 10)}
+
+
+@pytest.mark.usefixtures("float32")
+def test_density_of_events_is_that_in_closed_form(monkeypatch):
+    for name, value in {"TRAIN": 8, "HELD_OUT": 8, "BATCH": 4}.items():
+        monkeypatch.setattr(events, name, value)
+    result = events.recover("sinusoid", 0, updates=2)
+    assert result["solve_error"] < 1e-3
+    assert result["divergence"] > 0.0
+
+
+def test_standard_error_of_a_constant_intensity_is_that_of_a_mean():
+    found = events.sampling_error(events.KNOWN["constant"], 200)
+    np.testing.assert_allclose(found, np.sqrt(3.0 / (200 * events.END)), rtol=1e-6)
+
+
+@pytest.mark.usefixtures("float32")
+@pytest.mark.parametrize("model", ["values alone", "references"])
+def test_later_events_are_predicted(model, monkeypatch):
+    for name, value in {"TRAIN_SERIES": 8, "TEST_SERIES": 6, "JOINT_BATCH": 4, "DRAWS": 2, "PARTICLES": 500}.items():
+        monkeypatch.setattr(joint_events, name, value)
+    result = joint_events.run_joint(model, 1.0, 0, updates=(2, 2))
+    ways = result.get("ways", {model: result})
+    assert np.all(np.isfinite([way["nats"] for way in ways.values()]))
+    assert model != "references" or ways["truth"]["correlation_beyond"] > 0.999

@@ -11,8 +11,11 @@ from benchmarks.paper import (
     cheaper,
     derivation_figures,
     derivations,
+    event_figures,
+    events,
     flows,
     images,
+    joint_events,
     latent,
     pages,
     storage,
@@ -27,6 +30,14 @@ def derive() -> None:
     pages.write("derivations")
 
 
+def point_process() -> None:
+    """Point processes: known intensities, and a latent ODE of values and events."""
+    for name, job in {**events.jobs(), **joint_events.jobs()}.items():
+        storage.kept("events", name, job)
+    event_figures.draw_events()
+    pages.write("point-process")
+
+
 def speakers(file: str) -> None:
     """Speakers of Japanese vowels with points dropped: an ODE-RNN against a GRU."""
     vowels.run(file)
@@ -36,7 +47,7 @@ def speakers(file: str) -> None:
 
 COMMANDS = {
     "derivations": derive, "digits": images.digits, "matching": flows.matching, "likelihood": flows.likelihood,
-    "latent": latent.run, "cheaper": cheaper.cheaper, "spheres": cheaper.spheres,
+    "events": point_process, "latent": latent.run, "cheaper": cheaper.cheaper, "spheres": cheaper.spheres,
 }  # fmt: skip
 WITH_DATA = {"images": images.mnist, "accuracy": accuracy.accuracy, "vowels": speakers}
 

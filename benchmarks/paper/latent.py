@@ -17,7 +17,9 @@ SEEDS = {0.1: (0, 1, 2), 0.3: (0,)}  # of each noise
 MODELS = ("latent", "rnn with gaps", "rnn")
 RATES = (3e-3, 1e-2, 3e-2)  # learning rates of the baselines
 RATE = 1e-2  # of the latent ODE
-UPDATES, BATCH = 15_000, 128
+UPDATES, BATCH = 20_000, 128
+STARTS = 4  # of the latent ODE, compared after a quarter of the updates
+WINDOW = 100  # times of the window
 LIKELIHOOD = 0.3  # standard deviation of the values in the model, as in torchdiffeq's example
 SCALE = 5.0  # of the coordinates
 
@@ -93,10 +95,11 @@ def optimizer_of(updates: int) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(10.0), adam, optax.inject_hyperparams(optax.scale)(step_size=RATE))
 
 
-def trained(model, loss, data: tuple, updates: int, seed: int, run: str, **options):
-    """Train a model; a run that was stopped goes on."""
+def trained(model, loss, data: tuple, updates: int, seed: int, run: str, stop: int | None = None, **options):
+    """Train a model, up to an update at which it is to stop; a run that was stopped goes on."""
     return nj.fit(
-        model, loss, data, optimizer_of(updates), updates=updates, batch_size=BATCH, key=jax.random.key(seed + 10),
+        model, loss, data, optimizer_of(updates), updates=updates if stop is None else stop, batch_size=BATCH,
+        key=jax.random.key(seed + 10),
         checkpoint=storage.checkpoint_of("latent", run), every=1000, resume=True, progress=run, **options,
     ).model  # fmt: skip
 
@@ -111,30 +114,52 @@ def latent_model(seed: int) -> nj.nn.LatentODE:
     return nj.nn.LatentODE(encoder, ode, decoder, noise=LIKELIHOOD / SCALE, learn_noise=False)
 
 
+def stacked(models: list):
+    """Return models as an ensemble."""
+    return jax.tree.map(lambda *x: jnp.stack([jnp.asarray(y) for y in x]) if eqx.is_array(x[0]) else x[0], *models)
+
+
+def best_of(ensemble, count: int, predicted, held_out: nj.datasets.Spirals) -> tuple:
+    """Return the member with the smallest error beyond the window of spirals that are not trained on, and its place."""
+    models = [jax.tree.map(lambda x, i=i: x[i] if eqx.is_array(x) else x, ensemble) for i in range(count)]
+    scores = [rms((predicted(model, held_out) - held_out.truth)[:, WINDOW:]) for model in models]
+    best = scores.index(min(scores))
+    return models[best], best
+
+
+@eqx.filter_jit
+def latent_path(model: nj.nn.LatentODE, data: nj.datasets.Spirals) -> jax.Array:
+    """Return what a latent ODE expects on the grid of each series, window and beyond."""
+    return jax.vmap(lambda ts, ys: model.predict(ts, ys, None, data.grid))(data.ts, data.ys)
+
+
 def latent_of(data: Data, seed: int, run: str, updates: int):
-    """Train a latent ODE; return what it expects on the grid of each test series, window and beyond, and the model."""
+    """Train a latent ODE from several starts for a quarter of the updates, and the best of them for the others."""
     series = (data.train.ts, data.train.ys, jnp.ones(data.train.ts.shape, bool))
-    model = trained(latent_model(seed), nj.train.elbo, series, updates, seed, run)
-    read = eqx.filter_jit(lambda model, ts, ys, grid: jax.vmap(lambda t, y: model.predict(t, y, None, grid))(ts, ys))
-    return read(model, data.test.ts, data.test.ys, data.test.grid), model, RATE
+    models = stacked([latent_model(STARTS * seed + i) for i in range(STARTS)])
+    first = max(1, updates // 4)
+    models = trained(models, nj.train.elbo, series, 4 * first, seed, f"{run}-starts", stop=first, members=STARTS)
+    model, _ = best_of(models, STARTS, latent_path, data.held_out)
+    model = trained(model, nj.train.elbo, series, updates - first, seed, run)
+    return latent_path(model, data.test), model, RATE
+
+
+@eqx.filter_jit
+def next_points(model: NextPoint, data: nj.datasets.Spirals) -> jax.Array:
+    """Return what a recurrent network expects beyond the window of each series, behind NaN for the window."""
+    found = jax.vmap(lambda ts, ys: model.go_on(ts, ys, data.grid[WINDOW:]))(data.ts, data.ys)
+    return jnp.concatenate([jnp.full_like(found, jnp.nan), found], axis=1)
 
 
 def rnn_of(gaps: bool, data: Data, seed: int, run: str, updates: int):
-    """Train recurrent networks; return what the best expects behind the window of each test series."""
-    arrays, static = eqx.partition(NextPoint(gaps, key=jax.random.key(seed + 20)), eqx.is_array)
-    arrays = jax.tree.map(lambda x: jnp.stack([x] * len(RATES)), arrays)
-    *first, last = jax.vmap(optimizer_of(updates).init)(arrays)
-    options = {"members": len(RATES), "opt_state": (*first, last._replace(hyperparams={"step_size": jnp.array(RATES)}))}
+    """Train recurrent networks with several learning rates; return what the best expects, it, and its rate."""
+    models = stacked([NextPoint(gaps, key=jax.random.key(seed + 20)) for _ in RATES])
+    *first, last = jax.vmap(optimizer_of(updates).init)(eqx.filter(models, eqx.is_array))
+    state = (*first, last._replace(hyperparams={"step_size": jnp.array(RATES)}))
     series = (data.train.ts, data.train.ys)
-    fitted = trained(eqx.combine(arrays, static), next_point_loss, series, updates, seed, run, **options)
-    models = [jax.tree.map(lambda x, i=i: x[i] if eqx.is_array(x) else x, fitted) for i in range(len(RATES))]
-    held_out = (data.held_out.ts, data.held_out.ys)
-    scores = [float(next_point_loss(model, held_out, jax.random.key(0))) for model in models]
-    best = scores.index(min(scores))
-    beyond = data.test.grid[100:]
-    read = eqx.filter_jit(lambda model, ts, ys: jax.vmap(lambda t, y: model.go_on(t, y, beyond))(ts, ys))
-    found = read(models[best], data.test.ts, data.test.ys)
-    return jnp.concatenate([jnp.full_like(found, jnp.nan), found], axis=1), models[best], RATES[best]
+    models = trained(models, next_point_loss, series, updates, seed, run, members=len(RATES), opt_state=state)
+    model, best = best_of(models, len(RATES), next_points, data.held_out)
+    return next_points(model, data.test), model, RATES[best]
 
 
 WAYS = {
@@ -153,8 +178,8 @@ def run_one(points: int, noise: float, seed: int, model: str, updates: int = UPD
     noisy = errors + noise * jax.random.normal(jax.random.key(seed + 30), errors.shape)
     return {
         "points": points, "noise": noise, "seed": seed, "model": model, "rate": rate, "updates": updates,
-        "beyond": rms(errors[:, 100:]), "inside": rms(errors[:, :100]),
-        "standardized": rms(errors[:, 100:] / spread[None, None]), "noisy": rms(noisy[:, 100:]),
+        "beyond": rms(errors[:, WINDOW:]), "inside": rms(errors[:, :WINDOW]),
+        "standardized": rms(errors[:, WINDOW:] / spread[None, None]), "noisy": rms(noisy[:, WINDOW:]),
         "seconds": time.perf_counter() - begin,
     }  # fmt: skip
 

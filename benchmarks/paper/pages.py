@@ -1,10 +1,11 @@
 """Pages of docs/results: their tables, written between their markers from what is stored."""
 
 from benchmarks import markers
-from benchmarks.paper import storage, tables, vowel_figures
+from benchmarks.paper import event_figures, storage, tables, vowel_figures
 
 PAGES = {  # of each page the experiments it shows, and what makes tables of their results
     "derivations": {"derivations": tables.derivations},
+    "point-process": {"events": event_figures.tables_of},
     "vowels": {"vowels": vowel_figures.tables},
 }
 
