@@ -12,6 +12,7 @@ TITLES = {
     "ensembles": "Ensembles",
     "networks": "Neural fields",
     "fixed": "Fixed steps",
+    "models": "Models: gradients in the weights",
     "compilation": "Trace and compile",
     "dimensions": "Size of the state",
     "batches": "Size of the batch",
@@ -20,8 +21,8 @@ TITLES = {
 OURS = "node_jax"
 OWN = ("lockstep", "lockstep, few steps", "without", "clean batch")  # node_jax otherwise: no peers
 PEERS = (
-    "diffrax", "diffrax Backsolve", "diffrax lax.map", "tinydiffeq", "tinydiffeq forward", "jax odeint",
-    "torchdiffeq", "torchdiffeq adjoint", "torchode", "scipy", "scan", *OWN,
+    "diffrax", "diffrax Backsolve", "diffrax lax.map", "diffrax common steps", "tinydiffeq", "tinydiffeq forward",
+    "jax odeint", "torchdiffeq", "torchdiffeq adjoint", "torchode", "scipy", "scan", *OWN,
 )  # fmt: skip
 AHEAD = 1.1
 FLOOR = 1.3  # largest ratio to a floor

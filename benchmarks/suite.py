@@ -10,7 +10,19 @@ import jax.numpy as jnp
 
 import node_jax as nj
 from benchmarks import measure, queue, timing
-from benchmarks.rows import Group, Packages, compilation, ensembles, fixed, lanes, networks, precision, scaling, singles
+from benchmarks.rows import (
+    Group,
+    Packages,
+    compilation,
+    ensembles,
+    fixed,
+    lanes,
+    models,
+    networks,
+    precision,
+    scaling,
+    singles,
+)
 
 GROUPS = {
     "singles": Group(singles.rows),
@@ -18,6 +30,7 @@ GROUPS = {
     "ensembles": Group(ensembles.rows, extra=queue.measurements),
     "networks": Group(networks.rows),
     "fixed": Group(fixed.rows),
+    "models": Group(models.rows),
     "compilation": Group(compilation.rows, measured=measure.compilation),
     "dimensions": Group(scaling.dimensions, 0.2),
     "batches": Group(scaling.batches, 0.2),

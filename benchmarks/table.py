@@ -14,7 +14,9 @@ from typing import NamedTuple
 from benchmarks import cards, curves, report, stored
 from benchmarks.stored import RESULTS, ROOT
 
-GROUPS = ("singles", "lanes", "ensembles", "networks", "fixed", "compilation", "dimensions", "batches", "precision")
+GROUPS = (
+    "singles", "lanes", "ensembles", "networks", "fixed", "models", "compilation", "dimensions", "batches", "precision",
+)  # fmt: skip
 END = "<!-- end -->"
 SHOWN = (  # rows of the README
     "single Lotka-Volterra, 800 steps",
@@ -29,7 +31,13 @@ SHOWN = (  # rows of the README
     "16,384 damped Lorenz",
     "Fixed(1000) rk4",
 )
-NOT_SHOWN = ("diffrax Backsolve", "diffrax lax.map", "torchdiffeq adjoint", *report.OWN)  # there
+NOT_SHOWN = (
+    "diffrax Backsolve",
+    "diffrax lax.map",
+    "diffrax common steps",
+    "torchdiffeq adjoint",
+    *report.OWN,
+)  # there
 
 
 def results_in(folder: pathlib.Path) -> dict:

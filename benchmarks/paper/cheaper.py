@@ -23,8 +23,8 @@ REGULARIZERS = {  # of each name: how it is made, and the weights that are tried
     "none": (None, (0.0,)),
     "Kinetic": (nj.nn.Kinetic(), (1e-3, 1e-2, 1e-1)),
     "JacobianFrobenius": (nj.nn.JacobianFrobenius(), (1e-3, 1e-2, 1e-1)),
-    "TotalDerivative(2)": (nj.nn.TotalDerivative(2), (1e-4, 1e-3, 1e-2)),
-    "TotalDerivative(3)": (nj.nn.TotalDerivative(3), (1e-5, 1e-4, 1e-3)),
+    "TotalDerivative(2)": (nj.nn.TotalDerivative(2), (1e-3, 1e-2, 1e-1)),
+    "TotalDerivative(3)": (nj.nn.TotalDerivative(3), (1e-4, 1e-3, 1e-2)),
     "SolverError": (nj.nn.SolverError(), (1e2, 1e3, 1e4)),
     "RandomEnd": (None, (0.25, 0.5, 0.75)),
 }

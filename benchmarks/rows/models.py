@@ -69,21 +69,31 @@ def log_normal(z):
 
 
 def flow_rows(name: str, field, t1: float, dtype, packages: Packages, torch_maker: str):
-    """Yield the gradient of the likelihood of a flow."""
+    """Yield the gradient of the likelihood of a flow: all points with common steps, or each with its own."""
     model = split(field, dtype)
     points = nj.datasets.circles(POINTS, key=KEY).astype(dtype)
 
-    def ours(points, weights, **options):
+    def flow(weights, **options):
         node = nj.NeuralODE(model(weights), 0.0, t1, steps=nj.Adaptive(1e-5, 1e-5), max_steps=STEPS, **options)
-        return -jnp.mean(jax.vmap(nj.nn.CNF(node, 2).log_prob)(points))
+        return nj.nn.CNF(node, 2)
 
-    def theirs(points, weights):
+    def common(points, weights, **options):
+        return -jnp.mean(flow(weights, **options).solve_batch(points).log_prob)
+
+    def own(points, weights):
+        return -jnp.mean(jax.vmap(flow(weights).log_prob)(points))
+
+    def diffrax_own(points, weights):
         def one(x):
-            start = (x, jnp.zeros((), dtype))
-            z, integral = by_diffrax(with_trace(model(weights)), start, t1, 0.0, 1e-5)
+            z, integral = by_diffrax(with_trace(model(weights)), (x, jnp.zeros((), dtype)), t1, 0.0, 1e-5)
             return log_normal(z) + integral
 
         return -jnp.mean(jax.vmap(one)(points))
+
+    def diffrax_common(points, weights):
+        both = jax.vmap(with_trace(model(weights)), (0, None))
+        zs, integrals = by_diffrax(both, (points, jnp.zeros(POINTS, dtype)), t1, 0.0, 1e-5)
+        return -jnp.mean(log_normal(zs) + integrals)
 
     def odeint(points, weights):
         def backwards(state, s, weights):
@@ -96,9 +106,11 @@ def flow_rows(name: str, field, t1: float, dtype, packages: Packages, torch_make
         return -jnp.mean(log_normal(zs[-1]) + integrals[-1])
 
     runs = {
-        "node_jax": ours,
-        "node_jax Backsolve dopri5": lambda x, w: ours(x, w, adjoint=nj.Backsolve(), method=nj.dopri5),
-        "diffrax": theirs,
+        "node_jax": common,
+        "node_jax own steps": own,
+        "node_jax Backsolve dopri5": lambda x, w: common(x, w, adjoint=nj.Backsolve(), method=nj.dopri5),
+        "diffrax": diffrax_own,
+        "diffrax common steps": diffrax_common,
         "jax odeint": odeint,
     }
     yield row(name, runs, (points, model.weights), dtype, packages, torch_maker, t1)

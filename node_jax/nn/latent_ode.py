@@ -14,7 +14,7 @@ from node_jax.nn.encoders import GRUEncoder
 from node_jax.nn.frozen import Frozen
 from node_jax.nn.mlp import MLPField
 from node_jax.nn.neural_ode import NeuralODE
-from node_jax.nn.recurrent import as_series, floating
+from node_jax.nn.recurrent import as_series, both, floating
 from node_jax.nn.shapes import check_sizes
 from node_jax.save import SaveAt
 from node_jax.solution import Solution
@@ -187,13 +187,25 @@ class LatentODE(eqx.Module):
             mean = mean + jnp.exp(log_std) * jax.random.normal(key, mean.shape, mean.dtype)
         return self.decode(mean, at)
 
-    def elbo(self, ts: Any, ys: Any, mask: Any = None, *, key: Any, beta: Any = 1.0, samples: int = 1) -> jax.Array:
+    def elbo(
+        self,
+        ts: Any,
+        ys: Any,
+        mask: Any = None,
+        encoded: Any = None,
+        *,
+        key: Any,
+        beta: Any = 1.0,
+        samples: int = 1,
+    ) -> jax.Array:
         """Return the evidence lower bound of one series.
 
         Args:
             ts: times `(n,)`, sorted from `ode.t0` onwards.
             ys: values, as in `encode`.
             mask: which there are, as in `encode`.
+            encoded: mask of those that the encoder reads; default: all there are. A model that is to predict learns
+                more from a part, such as a random first one; the bound holds for every part.
             key: JAX random key for the samples of the latent state.
             beta: weight of the Kullback-Leibler divergence; 1 gives the bound.
             samples: number of samples.
@@ -201,10 +213,19 @@ class LatentODE(eqx.Module):
         Returns:
             Real scalar; NaN if a solve fails.
         """
-        return self.solve(ts, ys, mask, key=key, beta=beta, samples=samples, regularized=False).elbo
+        return self.solve(ts, ys, mask, encoded, key=key, beta=beta, samples=samples, regularized=False).elbo
 
     def solve(
-        self, ts: Any, ys: Any, mask: Any = None, *, key: Any, beta: Any = 1.0, samples: int = 1, **options: Any
+        self,
+        ts: Any,
+        ys: Any,
+        mask: Any = None,
+        encoded: Any = None,
+        *,
+        key: Any,
+        beta: Any = 1.0,
+        samples: int = 1,
+        **options: Any,
     ) -> LatentSolution:
         """Return the evidence lower bound of one series with all that is known about it.
 
@@ -212,6 +233,7 @@ class LatentODE(eqx.Module):
             ts: times, as in `elbo`.
             ys: values.
             mask: which there are.
+            encoded: which of them the encoder reads.
             key: JAX random key.
             beta: weight of the Kullback-Leibler divergence.
             samples: number of samples.
@@ -222,7 +244,7 @@ class LatentODE(eqx.Module):
         """
         check_sizes(samples=samples)
         ts = floating(ts)
-        mean, log_std = self.encode(ts, ys, mask)
+        mean, log_std = self.encode(ts, ys, mask if encoded is None else both(ts, ys, mask, encoded))
         # what the encoder could not find, or is too wide to draw from, is taken out before it reaches a derivative
         usable = jnp.all(jnp.isfinite(mean)) & jnp.all(jnp.isfinite(jnp.exp(2 * log_std)))
         mean, log_std = (jnp.where(usable, x, jnp.zeros_like(x)) for x in (mean, log_std))

@@ -59,6 +59,12 @@ def as_series(ts: Any, ys: Any, mask: Any, observed: int) -> tuple[jax.Array, ja
     return ts, jnp.where(mask, ys, jnp.zeros_like(ys)), mask
 
 
+def both(ts: Any, ys: Any, *masks: Any) -> jax.Array:
+    """Return a mask `(n, observed)` that is true where all masks are, each as in `as_series`."""
+    observed = 1 if jnp.ndim(ys) == 1 else jnp.shape(ys)[1]
+    return jnp.all(jnp.stack([as_series(ts, ys, mask, observed)[2] for mask in masks]), axis=0)
+
+
 def read(
     cell: eqx.nn.GRUCell,
     series: tuple[jax.Array, jax.Array, jax.Array],

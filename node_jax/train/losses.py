@@ -131,8 +131,8 @@ def elbo(
 
     Args:
         model: a `LatentODE`.
-        batch: times `(n, m)`, values `(n, m, observed)`, and a mask `(n, m)` or `(n, m, observed)` or none; as
-            `nj.datasets.pad` returns them.
+        batch: times `(n, m)`, values `(n, m, observed)`, and a mask `(n, m)` or `(n, m, observed)` or none, as
+            `nj.datasets.pad` returns them; optionally a further mask of what the encoder reads, see `LatentODE.elbo`.
         key: JAX random key for the samples of the latent state.
         beta: weight of the Kullback-Leibler divergence. To anneal it, train with several values in turn.
         samples: number of samples of each latent state.
@@ -141,11 +141,13 @@ def elbo(
     Returns:
         Real scalar in nats a series, `Counts`, and a dict with `log_likelihood`, `kl` and the regularizers.
     """
-    (ts, ys, mask), sound = _sound_series(*batch)
-    keys = jax.random.split(key, ts.shape[0])
-    found = jax.vmap(lambda ts, ys, mask, k: model.solve(ts, ys, mask, key=k, beta=beta, samples=samples))(
-        ts, ys, mask, keys
-    )
+    (ts, ys, mask), sound = _sound_series(*batch[:3])
+    encoded = batch[3] if len(batch) > 3 else None
+
+    def one(ts, ys, mask, encoded, key):
+        return model.solve(ts, ys, mask, encoded, key=key, beta=beta, samples=samples)
+
+    found = jax.vmap(one)(ts, ys, mask, encoded, jax.random.split(key, ts.shape[0]))
     more = {"log_likelihood": found.log_likelihood, "kl": found.kl}
     return _loss(-found.elbo, found.solution.ok, found.solution.stats.nfe, sound, found.penalties, penalties, more)
 

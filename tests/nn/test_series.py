@@ -201,3 +201,24 @@ def test_shapes_that_do_not_fit_are_named():
     ):
         with pytest.raises(ValueError, match=word):
             READERS["gru"](ts, ys, mask)
+
+
+def test_encoder_may_read_a_part_of_what_the_bound_is_of():
+    model, encoded = READERS["latent"], jnp.array([True, True, False, False])
+    found = model.solve(TS, YS, None, encoded, key=KEY)
+    mean, log_std = model.encode(TS[:2], YS[:2])
+    same((found.mean, found.log_std), (mean, log_std))
+    z0 = mean + jnp.exp(log_std) * jax.random.normal(jax.random.split(jax.random.split(KEY, 1)[0])[0], mean.shape)
+    errors = (YS - model.decode(z0, TS)) / model.noise
+    expected = -0.5 * jnp.sum(errors**2) - YS.size * (jnp.log(model.noise) + 0.5 * np.log(2 * np.pi))
+    same(found.log_likelihood, expected, rtol=1e-5)
+    batch = tuple(x[None] for x in (TS, YS, jnp.ones(4, bool), encoded))
+    value, _, metrics = nj.train.elbo(model, batch, KEY)
+    assert np.isfinite(value)
+    same(metrics["kl"], found.kl)
+
+
+def test_encoder_reads_nothing_that_is_missing():
+    model, mask = READERS["latent"], jnp.array([True, False, True, True])
+    some = model.solve(TS, YS, mask, jnp.array([True, True, True, False]), key=KEY)
+    same(some.mean, model.encode(TS[:3], YS[:3], mask[:3])[0])
