@@ -25,7 +25,7 @@ REGULARIZERS = {  # of each name: how it is made, and the weights that are tried
     "JacobianFrobenius": (nj.nn.JacobianFrobenius(), (1e-3, 1e-2, 1e-1)),
     "TotalDerivative(2)": (nj.nn.TotalDerivative(2), (1e-3, 1e-2, 1e-1)),
     "TotalDerivative(3)": (nj.nn.TotalDerivative(3), (1e-4, 1e-3, 1e-2)),
-    "SolverError": (nj.nn.SolverError(), (1e2, 1e3, 1e4)),
+    "SolverError": (nj.nn.SolverError(), (1e4, 1e5, 1e6)),
     "RandomEnd": (None, (0.25, 0.5, 0.75)),
 }
 
