@@ -14,9 +14,7 @@ from typing import NamedTuple
 from benchmarks import cards, curves, report, stored
 from benchmarks.stored import RESULTS, ROOT
 
-GROUPS = (
-    "singles", "lanes", "ensembles", "networks", "fixed", "models", "compilation", "dimensions", "batches", "precision",
-)  # fmt: skip
+GROUPS = ("singles", "lanes", "ensembles", "networks", "fixed", "compilation", "dimensions", "batches", "precision")
 END = "<!-- end -->"
 SHOWN = (  # rows of the README
     "single Lotka-Volterra, 800 steps",

@@ -2,6 +2,7 @@
 
 # ruff: noqa: E402  (XLA reads its flags when JAX is imported)
 
+import gc
 import os
 import pathlib
 import subprocess
@@ -28,6 +29,9 @@ if "XLA_FLAGS" not in os.environ:  # workers inherit it
 import jax
 import pytest
 from jaxtyping import install_import_hook
+
+# what is traced lives long: to look through it again and again takes a twentieth of the time
+gc.set_threshold(200_000, 50, 1000)
 
 collect_ignore = ["caching.py", "sharded.py", "distributed.py", "next.py"]  # programs, which tests or `make` run
 

@@ -139,7 +139,7 @@ def latent_loss(model: nj.nn.LatentODE, batch: tuple, key: jax.Array):
     first, second = jax.random.split(key)
     parts = jax.random.uniform(first, (len(ts), 1), minval=SHORTEST, maxval=LONGEST)
     count = ts.shape[1]
-    encoded = jnp.arange(count) < jnp.maximum(4, count * parts)
+    encoded = jnp.arange(count)[None] < jnp.maximum(4, count * parts)
     return nj.train.elbo(model, (ts, ys, None, encoded), second)
 
 
