@@ -9,6 +9,7 @@ import argparse
 from benchmarks.paper import (
     accuracy,
     cheaper,
+    cheaper_figures,
     derivation_figures,
     derivations,
     event_figures,
@@ -30,6 +31,13 @@ def derive() -> None:
     pages.write("derivations")
 
 
+def spheres() -> None:
+    """Nested spheres, plain and augmented."""
+    cheaper.spheres()
+    cheaper_figures.draw_spheres()
+    pages.write("spheres")
+
+
 def point_process() -> None:
     """Point processes: known intensities, and a latent ODE of values and events."""
     for name, job in {**events.jobs(), **joint_events.jobs()}.items():
@@ -47,7 +55,7 @@ def speakers(file: str) -> None:
 
 COMMANDS = {
     "derivations": derive, "digits": images.digits, "matching": flows.matching, "likelihood": flows.likelihood,
-    "events": point_process, "latent": latent.run, "cheaper": cheaper.cheaper, "spheres": cheaper.spheres,
+    "events": point_process, "latent": latent.run, "cheaper": cheaper.cheaper, "spheres": spheres,
 }  # fmt: skip
 WITH_DATA = {"images": images.mnist, "accuracy": accuracy.accuracy, "vowels": speakers}
 

@@ -55,7 +55,8 @@ def nested():
         axes.imshow(sides, origin="lower", extent=(-2, 2, -2, 2), cmap="coolwarm", vmin=0, vmax=1, alpha=0.5)
         for label, colour in enumerate(("#0072B2", "#D55E00")):
             axes.plot(*points[labels == label].T, ".", color=colour, markersize=3)
-        axes.set_title(f"{kind}: points, and probability of the shell")
+        axes.set_title(kind)
+        axes.set_aspect("equal")
         axes.grid(False)
     for kind, colour in zip(("plain", "augmented"), COLOURS, strict=False):
         for i, result in enumerate(x for x in results.values() if x["kind"] == kind):

@@ -134,7 +134,7 @@ def times():
                 _, seconds, nats = np.array(result["marks"]).T
                 axes.loglog(seconds, nats - result["entropy"], label=result["kind"])
         axes.set_title(name)
-        axes.set_xlabel("seconds of training")
+        axes.set_xlabel("processor seconds of training")
     panels[0].set_ylabel("nats above the entropy")
     panels[1].legend(fontsize=8)
     figure.tight_layout()

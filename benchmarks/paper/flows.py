@@ -125,7 +125,7 @@ MATCHED = {"cnf": matched_cnf, "planar": matched_planar}
 
 def match(name: str, kind: str, width: int, run: str, iterations: int) -> dict:
     """Train one flow and find how far it is from the density."""
-    begin, energy = time.perf_counter(), ENERGIES[name]
+    begin, energy = time.process_time(), ENERGIES[name]
     model, losses = MATCHED[kind](energy, width, 0, run, iterations)
     draw = eqx.filter_jit(lambda model, key: model.sample_and_log_prob(key, (5000,)))
     gaps, factor = [], log_factor(energy)
@@ -138,7 +138,7 @@ def match(name: str, kind: str, width: int, run: str, iterations: int) -> dict:
     return {
         "energy": name, "kind": kind, "width": width, "iterations": iterations, "kl": float(jnp.mean(gaps)),
         "kl_error": float(jnp.std(gaps) / len(gaps) ** 0.5), "losses": [float(x) + factor for x in losses[::stride]],
-        "samples": xs[:2000].tolist(), "seconds": time.perf_counter() - begin,
+        "samples": xs[:2000].tolist(), "seconds": time.process_time() - begin,
     }  # fmt: skip
 
 
@@ -203,7 +203,7 @@ def models() -> dict:
 def likely(name: str, kind: str, run: str) -> dict:
     """Train one flow on points of a density, and compare its log-density with the entropy."""
     density, (model, loss) = DENSITIES[name], models()[kind]
-    begin, marks = time.perf_counter(), []
+    begin, marks = time.process_time(), []
     test = density.sample(jax.random.key(7), (10_000,))
     exact = cnf(model.ode.field) if isinstance(model, nj.nn.CNF) else model
 
@@ -215,10 +215,10 @@ def likely(name: str, kind: str, run: str) -> dict:
 
     def look(update):
         if update.number % 250 == 0:
-            began = time.perf_counter()
+            began = time.process_time()
             value = float(nats(update.model))
-            spent[0] += time.perf_counter() - began
-            marks.append([update.number, time.perf_counter() - begin - spent[0], value])
+            spent[0] += time.process_time() - began
+            marks.append([update.number, time.process_time() - begin - spent[0], value])
 
     fitted = nj.fit(
         model, loss(density), jnp.zeros(1), optax.adam(optax.cosine_decay_schedule(3e-3, UPDATES)), updates=UPDATES,
@@ -226,7 +226,7 @@ def likely(name: str, kind: str, run: str) -> dict:
     )  # fmt: skip
     result = {
         "density": name, "kind": kind, "updates": UPDATES, "entropy": density.entropy(),
-        "nats": float(nats(fitted.model)), "marks": marks, "seconds": time.perf_counter() - begin,
+        "nats": float(nats(fitted.model)), "marks": marks, "seconds": time.process_time() - begin,
     }  # fmt: skip
     if isinstance(model, nj.nn.CNF):
         result |= on_the_way(with_field(exact, fitted.model))

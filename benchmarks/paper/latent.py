@@ -176,7 +176,7 @@ WAYS = {
 
 def run_one(points: int, noise: float, seed: int, model: str, updates: int = UPDATES) -> dict:
     """Train and test one model."""
-    begin, data = time.perf_counter(), data_of(points, noise, seed)
+    begin, data = time.process_time(), data_of(points, noise, seed)
     name = name_of(points, noise, seed, model)
     found, _, rate = WAYS[model](data, seed, name, updates)
     errors, spread = SCALE * (found - data.test.truth), SCALE * jnp.std(data.train.ys, axis=(0, 1))
@@ -185,7 +185,7 @@ def run_one(points: int, noise: float, seed: int, model: str, updates: int = UPD
         "points": points, "noise": noise, "seed": seed, "model": model, "rate": rate, "updates": updates,
         "beyond": rms(errors[:, WINDOW:]), "inside": rms(errors[:, :WINDOW]),
         "standardized": rms(errors[:, WINDOW:] / spread[None, None]), "noisy": rms(noisy[:, WINDOW:]),
-        "seconds": time.perf_counter() - begin,
+        "seconds": time.process_time() - begin,
     }  # fmt: skip
 
 
