@@ -138,7 +138,7 @@ def match(name: str, kind: str, width: int, run: str, iterations: int) -> dict:
     return {
         "energy": name, "kind": kind, "width": width, "iterations": iterations, "kl": float(jnp.mean(gaps)),
         "kl_error": float(jnp.std(gaps) / len(gaps) ** 0.5), "losses": [float(x) + factor for x in losses[::stride]],
-        "samples": xs[:2000].tolist(), "seconds": time.process_time() - begin,
+        "samples": np.round(np.asarray(xs[:2000], float), 2).tolist(), "seconds": time.process_time() - begin,
     }  # fmt: skip
 
 
@@ -156,7 +156,7 @@ def matching() -> None:
 DENSITIES = {"circles": nj.datasets.Circles(), "moons": nj.datasets.Moons()}
 UPDATES, POINTS = 4000, 512
 PARTS = (0.05, 0.2, 0.4, 0.6, 0.8, 1.0)  # of the way from the base, for snapshots
-EXTENT, GRID = 3.0, 60  # of the plane on which a density is stored
+EXTENT, GRID = 3.0, 50  # of the plane on which a density is stored
 
 
 class Likelihood(eqx.Module):
@@ -228,11 +228,8 @@ def likely(name: str, kind: str, run: str) -> dict:
         "density": name, "kind": kind, "updates": UPDATES, "entropy": density.entropy(),
         "nats": float(nats(fitted.model)), "marks": marks, "seconds": time.process_time() - begin,
     }  # fmt: skip
-    if isinstance(model, nj.nn.CNF):
-        result |= on_the_way(with_field(exact, fitted.model))
-    else:
-        result["planes"] = [on_plane(fitted.model)]
-    return result
+    shown = with_field(exact, fitted.model) if isinstance(model, nj.nn.CNF) else fitted.model
+    return result | (on_the_way(shown) if kind == "concat-squash" else {"planes": [on_plane(shown)]})
 
 
 def with_field(flow: nj.nn.CNF, other: nj.nn.CNF) -> nj.nn.CNF:
@@ -245,16 +242,16 @@ def on_plane(flow) -> list[float]:
     axis = jnp.linspace(-EXTENT, EXTENT, GRID)
     points = jnp.stack(jnp.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
     values = eqx.filter_jit(lambda flow, points: jax.vmap(flow.log_prob)(points))(flow, points)
-    return np.round(values, 3).tolist()
+    return np.round(np.asarray(values, float), 2).tolist()
 
 
 def on_the_way(flow: nj.nn.CNF) -> dict:
     """Return samples, and the log-density on a grid, at parts of the way from the base."""
     ends = jnp.asarray(PARTS)
     path = eqx.filter_jit(lambda flow, z: jax.vmap(lambda z: flow.ode.trajectory(z, ends))(z))
-    samples = path(flow, jax.random.normal(jax.random.key(9), (1500, 2)))
+    samples = path(flow, jax.random.normal(jax.random.key(9), (1000, 2)))
     parts = [on_plane(eqx.tree_at(lambda flow: flow.ode.t1, flow, end)) for end in PARTS]
-    return {"path": np.round(samples, 4).tolist(), "planes": parts}
+    return {"path": np.round(np.asarray(samples, float), 2).tolist(), "planes": parts}
 
 
 def likelihood() -> None:
