@@ -47,7 +47,7 @@ def pareto():
 def nested():
     """Points of two spheres with the classes that are predicted, and loss and evaluations over training."""
     results = {name: run["result"] for name, run in storage.runs_of("spheres").items()}
-    figure, panels = plt.subplots(1, 4, figsize=(15, 3.7))
+    figure, panels = plt.subplots(1, 4, figsize=(15, 3.7), layout="constrained")
     for axes, kind in zip(panels, ("plain", "augmented"), strict=False):
         result = results[f"{kind}-0"]
         points, labels = np.array(result["points"]), np.array(result["labels"])
@@ -67,5 +67,4 @@ def nested():
         axes.set_xlabel("update")
         axes.set_ylabel(label)
         axes.legend()
-    figure.tight_layout()
     return figure
