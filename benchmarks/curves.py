@@ -4,7 +4,7 @@ import pathlib
 
 import matplotlib.pyplot as plt
 
-from benchmarks.figures import STYLE, legend
+from benchmarks.figures import legend, write
 from benchmarks.report import UNITS, curves_of
 
 # Okabe and Ito, Color universal design, 2008; node_jax is solid, others are dashed
@@ -122,9 +122,4 @@ def draw(groups: dict, folder: pathlib.Path):
         "precision_evaluations": lambda: by_method(chosen(groups["precision"]["results"]), "evaluations"),
         "precision_packages": lambda: by_package(chosen(groups["precision"]["results"])),
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    with plt.rc_context(STYLE):
-        for name, make in made.items():
-            figure = make()
-            figure.savefig(folder / f"{name}.png", metadata={"Software": None})
-            plt.close(figure)
+    write(folder, made)

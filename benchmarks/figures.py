@@ -1,5 +1,6 @@
 """Figures of what `benchmarks.adjoints` stored."""
 
+import functools
 import pathlib
 
 import matplotlib
@@ -32,6 +33,16 @@ STYLE = {
     "lines.markersize": 5,
     "lines.linewidth": 1.4,
 }
+
+
+def write(folder: pathlib.Path, figures: dict) -> None:
+    """Write figures, each by name a function without arguments that returns one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with plt.rc_context(STYLE):
+        for name, make in figures.items():
+            figure = make()
+            figure.savefig(folder / f"{name}.png", metadata={"Software": None})
+            plt.close(figure)
 
 
 def line(axes, strategy: str, x, y):
@@ -118,10 +129,6 @@ def draw(parts: dict, folder: pathlib.Path):
         "gradient_time": ("steps", lambda rows: steps_figure(rows, "median_ms", "time of one gradient, ms")),
         "gradient_parameters": ("width", width_figure),
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    with plt.rc_context(STYLE):
-        for name, (part, make) in figures.items():
-            if part in parts:
-                figure = make(parts[part]["results"])
-                figure.savefig(folder / f"{name}.png", metadata={"Software": None})
-                plt.close(figure)
+    made = {name: functools.partial(make, parts[part]["results"]) for name, (part, make) in figures.items()
+            if part in parts}  # fmt: skip
+    write(folder, made)

@@ -36,7 +36,7 @@ def test_derivations_hold(monkeypatch):
 
 
 @pytest.mark.usefixtures("float32")
-@pytest.mark.parametrize("model", ["latent", "rnn with gaps"])
+@pytest.mark.parametrize("model", latent.MODELS)
 def test_series_are_predicted_beyond_their_window(model, monkeypatch):
     monkeypatch.setattr(latent, "RATES", (1e-2,))
     result = latent.run_one(10, 0.1, 0, model, updates=2)
@@ -68,14 +68,16 @@ def test_likelihood_is_measured_against_the_entropy(monkeypatch):
 
 
 @pytest.mark.usefixtures("float32")
-def test_images_are_classified(monkeypatch):
+@pytest.mark.parametrize("kind", ["ODE-Net", "ResNet"])
+def test_images_are_classified(kind, monkeypatch):
     monkeypatch.setattr(images, "BATCH", 16)
     every = nj.datasets.digits()
     some = nj.datasets.Images(every.x[:32], every.labels[:32])
-    result = images.run_one(images.Images(some, some), "ResNet", 4, 0, 1, "run")
+    result = images.run_one(images.Images(some, some), kind, 4, 0, 1, kind)
     assert 0.0 <= result["error"] <= 1.0
     assert result["memory"] > 0
     assert result["history"][0]["epoch"] == 1
+    assert ("nfe_back" in result) == (kind == "ODE-Net")
 
 
 def utterances(count):

@@ -25,9 +25,11 @@ def checking_leaks():
     """Look for leaks among new objects only: the search through all that other tests left takes most of the time."""
     gc.collect()
     gc.freeze()
-    with jax.checking_leaks():
-        yield
-    gc.unfreeze()
+    try:
+        with jax.checking_leaks():
+            yield
+    finally:
+        gc.unfreeze()
 
 
 SWITCHES = {

@@ -49,7 +49,7 @@ def point_process() -> None:
 def speakers(file: str) -> None:
     """Speakers of Japanese vowels with points dropped: an ODE-RNN against a GRU."""
     vowels.run(file)
-    vowel_figures.draw({name: run["result"] for name, run in storage.runs_of("vowels").items()})
+    vowel_figures.draw(storage.results_of("vowels"))
     pages.write("vowels")
 
 

@@ -21,7 +21,7 @@ def draw_spheres() -> None:
 
 def pareto():
     """Accuracy and evaluations of each regularizer; a line goes through its weights."""
-    results = {name: run["result"] for name, run in storage.runs_of("cheaper").items()}
+    results = storage.results_of("cheaper")
     groups = tables.grouped(results, "regularizer", "weight")
     figure, axes = plt.subplots(figsize=(7.5, 4.6))
     for name, colour, marker in zip(dict.fromkeys(key[0] for key in groups), COLOURS, "s^vDPXo", strict=False):
@@ -46,7 +46,7 @@ def pareto():
 
 def nested():
     """Points of two spheres with the classes that are predicted, and loss and evaluations over training."""
-    results = {name: run["result"] for name, run in storage.runs_of("spheres").items()}
+    results = storage.results_of("spheres")
     figure, panels = plt.subplots(1, 4, figsize=(15, 3.7), layout="constrained")
     for axes, kind in zip(panels, ("plain", "augmented"), strict=False):
         result = results[f"{kind}-0"]

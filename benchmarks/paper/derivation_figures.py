@@ -1,25 +1,23 @@
 """Figures of the derivations."""
 
+import functools
+
 import numpy as np
 
-from benchmarks.figures import STYLE, plt
+from benchmarks.figures import plt
+from benchmarks.paper import drawing
 from benchmarks.paper.derivations import depth_field
-from benchmarks.paper.storage import FIGURES
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+COLOURS = drawing.COLOURS[:6]  # one for each adjoint
 
 
 def draw(found: dict) -> None:
     """Draw every figure."""
-    FIGURES.mkdir(parents=True, exist_ok=True)
-    with plt.rc_context(STYLE):
-        for name, make in (
-            ("paper_depth", depth), ("paper_euler", euler), ("paper_system", system),
-            ("paper_memory", memory), ("paper_tolerance", tolerance),
-        ):  # fmt: skip
-            figure = make(found)
-            figure.savefig(FIGURES / f"{name}.png", metadata={"Software": None})
-            plt.close(figure)
+    made = {
+        "paper_depth": depth, "paper_euler": euler, "paper_system": system, "paper_memory": memory,
+        "paper_tolerance": tolerance,
+    }  # fmt: skip
+    drawing.draw({name: functools.partial(make, found) for name, make in made.items()})
 
 
 def depth(found: dict):

@@ -23,7 +23,7 @@ def draw_events() -> None:
 
 def stored() -> dict[str, dict]:
     """Return the stored results by name."""
-    return {name: run["result"] for name, run in storage.runs_of("events").items()}
+    return storage.results_of("events")
 
 
 def recovered():

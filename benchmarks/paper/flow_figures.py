@@ -29,11 +29,6 @@ def draw_likelihood() -> None:
     drawing.draw({"paper_likelihood": snapshots, "paper_likelihood_time": times})
 
 
-def results_of(experiment: str) -> dict[str, dict]:
-    """Return all stored results of an experiment."""
-    return {name: run["result"] for name, run in storage.runs_of(experiment).items()}
-
-
 def bare(axes) -> None:
     """Take ticks and grid from a panel that shows points."""
     axes.set_xticks([])
@@ -44,7 +39,7 @@ def bare(axes) -> None:
 
 def matched():
     """Samples of every flow beside the density."""
-    found, box = results_of("matching"), (-EXTENT, EXTENT, -EXTENT, EXTENT)
+    found, box = storage.results_of("matching"), (-EXTENT, EXTENT, -EXTENT, EXTENT)
     columns = [(kind, width) for kind in flows.ITERATIONS for width in flows.WIDTHS]
     figure, panels = plt.subplots(len(flows.ENERGIES), 1 + len(columns), figsize=(12, 5.6))
     for row, (name, energy) in zip(panels, flows.ENERGIES.items(), strict=True):
@@ -62,7 +57,7 @@ def matched():
 
 def divergences():
     """Divergence against the number of units or layers."""
-    found = results_of("matching")
+    found = storage.results_of("matching")
     figure, panels = plt.subplots(1, 3, figsize=(12, 3.6), sharey=True)
     for axes, name in zip(panels, flows.ENERGIES, strict=True):
         for kind, colour in COLOURS.items():
@@ -78,7 +73,7 @@ def divergences():
 
 def losses():
     """Losses over the training, as a part of all iterations."""
-    found = results_of("matching")
+    found = storage.results_of("matching")
     figure, panels = plt.subplots(1, 3, figsize=(12, 3.6), sharey=True)
     for axes, name in zip(panels, flows.ENERGIES, strict=True):
         for kind, colour in COLOURS.items():
@@ -96,7 +91,7 @@ def losses():
 
 def snapshots():
     """Samples on their way from the base to two densities, the density on the way, and that of planar layers."""
-    found = {(x["density"], x["kind"]): x for x in results_of("likelihood").values()}
+    found = {(x["density"], x["kind"]): x for x in storage.results_of("likelihood").values()}
     box = (-flows.EXTENT, flows.EXTENT, -flows.EXTENT, flows.EXTENT)
     figure, panels = plt.subplots(4, len(flows.PARTS) + 1, figsize=(12, 7.4))
     for (above, below), name in zip(panels.reshape(2, 2, -1), flows.DENSITIES, strict=True):
@@ -129,7 +124,7 @@ def times():
     """Distance from the entropy against the time of training."""
     figure, panels = plt.subplots(1, 2, figsize=(11, 4), sharey=True)
     for axes, name in zip(panels, flows.DENSITIES, strict=True):
-        for result in results_of("likelihood").values():
+        for result in storage.results_of("likelihood").values():
             if result["density"] == name:
                 _, seconds, nats = np.array(result["marks"]).T
                 axes.loglog(seconds, nats - result["entropy"], label=result["kind"])

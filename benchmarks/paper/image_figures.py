@@ -19,7 +19,7 @@ def draw_accuracy() -> None:
 
 def epochs():
     """Test error and evaluations after each epoch, a line for each seed."""
-    results = [run["result"] for run in storage.runs_of("images").values()]
+    results = list(storage.results_of("images").values())
     widths = sorted({x["channels"] for x in results})
     figure, panels = plt.subplots(1, 1 + len(widths), figsize=(4 * (1 + len(widths)), 3.6))
     for width, axes in zip(widths, panels, strict=False):
@@ -46,7 +46,7 @@ def epochs():
 
 def figure_3():
     """Error against evaluations, time against evaluations, the way back against the way forward, and training."""
-    found = storage.runs_of("accuracy")["figure-3"]["result"]
+    found = storage.results_of("accuracy")["figure-3"]
     figure, panels = plt.subplots(1, 4, figsize=(16, 3.8))
     for name, colour in zip(found["fits"], COLOURS, strict=False):
         rows = [row for row in found["rows"] if row["method"] == name]

@@ -44,6 +44,11 @@ def write(path: pathlib.Path, content: dict | list) -> None:
     os.replace(part, path)
 
 
+def results_of(experiment: str) -> dict[str, dict]:
+    """Return the results of all stored runs of an experiment by name."""
+    return {name: run["result"] for name, run in runs_of(experiment).items()}
+
+
 def runs_of(experiment: str) -> dict[str, dict]:
     """Return all stored runs of an experiment by name."""
     return {path.stem: json.loads(path.read_text()) for path in sorted((FOLDER / experiment).glob("*.json"))}

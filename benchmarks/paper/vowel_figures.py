@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.figures import STYLE, plt
-from benchmarks.paper.storage import FIGURES
+from benchmarks.figures import plt
+from benchmarks.paper import drawing
 from benchmarks.paper.tables import spread, table
 from benchmarks.paper.vowels import DROPPED, KINDS, TARGETS, TRIED, chosen
 
@@ -144,18 +144,20 @@ def tuning_cells(tried: list[dict], kind: str, key: tuple, bold: bool) -> list[s
 
 def draw(results: dict[str, dict]) -> None:
     """Draw the figure."""
-    FIGURES.mkdir(parents=True, exist_ok=True)
-    with plt.rc_context(STYLE):
-        figure, panels = plt.subplots(1, 2, figsize=(9, 4.2))
-        accuracies(panels[0], results)
-        differences(panels[1], results)
-        for axes in panels:
-            axes.set_xticks([100 * part for part in DROPPED])
-            axes.set_xlim(-6, 76)
-            axes.set_xlabel("points dropped, %")
-        figure.tight_layout()
-        figure.savefig(FIGURES / "paper_vowels.png", metadata={"Software": None})
-        plt.close(figure)
+    drawing.draw({"paper_vowels": lambda: comparison(results)})
+
+
+def comparison(results: dict[str, dict]):
+    """Accuracies of both models, and their differences."""
+    figure, panels = plt.subplots(1, 2, figsize=(9, 4.2))
+    accuracies(panels[0], results)
+    differences(panels[1], results)
+    for axes in panels:
+        axes.set_xticks([100 * part for part in DROPPED])
+        axes.set_xlim(-6, 76)
+        axes.set_xlabel("points dropped, %")
+    figure.tight_layout()
+    return figure
 
 
 def accuracies(axes: Any, results: dict[str, dict]) -> None:
