@@ -11,7 +11,6 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 
 from node_jax import hints, tree
@@ -30,7 +29,7 @@ from node_jax.types import PyTree, is_count
 
 ADJOINTS = (Checkpointed, Backsolve, Interpolated, Reversible, Direct, Forward)
 # frames between the line of a user and ours: tracing, methods of modules, checks of annotations
-OURS = (*(str(Path(path).parent) for path in (__file__, jax.__file__, eqx.__file__, jaxtyping.__file__)), "<@beartype")
+OURS = (*(str(Path(path).parent) for path in (__file__, jax.__file__, eqx.__file__)), "<@beartype")
 TIMES = ("t", "_t", "time", "tau")  # what people call the time of a field
 
 

@@ -208,7 +208,7 @@ def _is_emitted(jaxpr: Any) -> bool:
     return tried() and all(map(_known, equations(jaxpr)))
 
 
-def equations(jaxpr: Any) -> Iterator:
+def equations(jaxpr: Any) -> Iterator[Any]:
     """Yield all equations, of nested computations too; of those for several platforms only what a CPU runs."""
     chosen_by_platform = set()
     for eqn in low(jaxpr).eqns:

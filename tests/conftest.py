@@ -26,9 +26,9 @@ def understood(flags):
 if "XLA_FLAGS" not in os.environ:  # workers inherit it
     os.environ["XLA_FLAGS"] = next(filter(understood, (LAZY, QUICK)), "")
 
+import annotations
 import jax
 import pytest
-from jaxtyping import install_import_hook
 
 # what is traced lives long: to look through it again and again takes a twentieth of the time
 gc.set_threshold(200_000, 50, 1000)
@@ -41,7 +41,7 @@ jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(__file__).parent
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 jax.config.update("jax_numpy_rank_promotion", "raise")
-install_import_hook("node_jax", "beartype.beartype")
+annotations.check("node_jax")
 
 
 @pytest.fixture

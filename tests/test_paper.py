@@ -71,6 +71,7 @@ def test_likelihood_is_measured_against_the_entropy(monkeypatch):
 @pytest.mark.parametrize("kind", ["ODE-Net", "ResNet"])
 def test_images_are_classified(kind, monkeypatch):
     monkeypatch.setattr(images, "BATCH", 16)
+    monkeypatch.setattr(images, "BLOCKS", 1)
     every = nj.datasets.digits()
     some = nj.datasets.Images(every.x[:32], every.labels[:32])
     result = images.run_one(images.Images(some, some), kind, 4, 0, 1, kind)
