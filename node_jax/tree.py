@@ -22,6 +22,11 @@ def real_dtype(*trees: PyTree) -> jnp.dtype:
 
 def promoted(a: Any, b: Any) -> jnp.dtype:
     """Return the wider of two dtypes."""
+    return _promoted(a, b, jax.config.jax_enable_x64)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@functools.lru_cache(maxsize=256)
+def _promoted(a: Any, b: Any, x64: bool) -> jnp.dtype:
     with promoting():
         return jnp.promote_types(a, b)
 

@@ -31,6 +31,13 @@ def derive() -> None:
     pages.write("derivations")
 
 
+def regularize() -> None:
+    """Digits with each regularizer and weight."""
+    cheaper.cheaper()
+    cheaper_figures.draw_cheaper()
+    pages.write("cheaper")
+
+
 def spheres() -> None:
     """Nested spheres, plain and augmented."""
     cheaper.spheres()
@@ -55,7 +62,7 @@ def speakers(file: str) -> None:
 
 COMMANDS = {
     "derivations": derive, "digits": images.digits, "matching": flows.matching, "likelihood": flows.likelihood,
-    "events": point_process, "latent": latent.run, "cheaper": cheaper.cheaper, "spheres": spheres,
+    "events": point_process, "latent": latent.run, "cheaper": regularize, "spheres": spheres,
 }  # fmt: skip
 WITH_DATA = {"images": images.mnist, "accuracy": accuracy.accuracy, "vowels": speakers}
 

@@ -37,6 +37,8 @@ def pareto():
     axes.axvline(half, color="0.6", linestyle="--", linewidth=1)
     axes.axhline(100 * statistics.mean(x["test"]["accuracy"] for x in plain) - 0.5, color="0.6", linestyle="--",
                  linewidth=1)  # fmt: skip
+    axes.set_xticks(ticks := (32, 36, 40, 45, 50, 56, 64), [f"{x}" for x in ticks])
+    axes.set_xticks([], minor=True)
     axes.set_xlabel("evaluations of a solve (dashed: half of those without a regularizer)")
     axes.set_ylabel("test accuracy, % (dashed: 0.5 below)")
     axes.legend(fontsize=8)

@@ -4,6 +4,7 @@ from benchmarks import markers
 from benchmarks.paper import event_figures, storage, tables, vowel_figures
 
 PAGES = {  # of each page the experiments it shows, and what makes tables of their results
+    "cheaper": {"cheaper": tables.cheaper},
     "derivations": {"derivations": tables.derivations},
     "point-process": {"events": event_figures.tables_of},
     "spheres": {"spheres": tables.spheres},

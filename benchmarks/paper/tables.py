@@ -1,5 +1,6 @@
 """Tables of the experiments: functions of all stored results of one, by name, that return Markdown by name."""
 
+import math
 import statistics
 from collections.abc import Callable
 
@@ -59,17 +60,26 @@ def derivations(found: dict[str, dict]) -> dict[str, str]:
     }
 
 
+def known(value: float | None) -> bool:
+    """Whether there is such a number of a model."""
+    return value is not None and math.isfinite(value)
+
+
 def latent(results: dict[str, dict]) -> dict[str, str]:
     """Return the table of the spirals."""
     rows = []
     for (noise, points, model), some in grouped(results, "noise", "points", "model").items():
+        paper = TABLE_2["latent" if model == "latent" else "rnn"][points] if noise == 0.1 else ""
+        others = (
+            f"{mean(some, lambda x, name=name: x[name]):.3f}" if known(some[0][name]) else ""
+            for name in ("each_time", "standardized", "noisy", "inside")
+        )
         rows.append([
-            f"{noise}", f"{points}", model, f"{len(some)}", spread(some, lambda x: x["beyond"], ".3f"),
-            f"{TABLE_2.get(model, {}).get(points, '')}", *(f"{mean(some, lambda x, n=n: x[n]):.3f}" for n in (
-                "standardized", "noisy", "inside")), f"{mean(some, lambda x: x['seconds']):.0f}",
+            f"{noise}", f"{points}", model, f"{len(some)}", spread(some, lambda x: x["beyond"], ".3f"), f"{paper}",
+            *others, f"{mean(some, lambda x: x['seconds']):.0f}",
         ])  # fmt: skip
-    head = ["noise", "points", "model", "seeds", "error beyond", "paper", "standardized", "noisy target", "inside",
-            "processor seconds"]  # fmt: skip
+    head = ["noise", "points", "model", "seeds", "error beyond", "paper", "a prediction for each time", "standardized",
+            "noisy target", "inside", "processor seconds"]  # fmt: skip
     return {"spirals": table(head, rows, 3)}
 
 
