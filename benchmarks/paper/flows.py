@@ -154,7 +154,7 @@ def matching() -> None:
 # Maximum likelihood.
 
 DENSITIES = {"circles": nj.datasets.Circles(), "moons": nj.datasets.Moons()}
-UPDATES, POINTS = 4000, 512
+UPDATES, POINTS, RATE = 3000, 512, 5e-3
 PARTS = (0.05, 0.2, 0.4, 0.6, 0.8, 1.0)  # of the way from the base, for snapshots
 EXTENT, GRID = 3.0, 50  # of the plane on which a density is stored
 
@@ -184,13 +184,13 @@ class Matched(eqx.Module):
 
 def cnf(field, **options) -> nj.nn.CNF:
     """Return a continuous flow."""
-    return nj.nn.CNF(nj.NeuralODE(field, steps=nj.Adaptive(1e-5, 1e-5), max_steps=256), 2, **options)
+    return nj.nn.CNF(nj.NeuralODE(field, steps=nj.Adaptive(1e-4, 1e-4), max_steps=256), 2, **options)
 
 
 def models() -> dict:
     """Return a flow and its loss by name."""
     keys = jax.random.split(jax.random.key(0), 5)
-    squash = nj.nn.ConcatSquashField(2, (64, 64), key=keys[0])
+    squash = nj.nn.ConcatSquashField(2, (64, 64, 64), key=keys[0])
     return {
         "concat-squash": (cnf(squash), Likelihood),
         "planar field, 64 units": (cnf(nj.nn.PlanarField(2, 64, key=keys[1])), Likelihood),
@@ -221,7 +221,7 @@ def likely(name: str, kind: str, run: str) -> dict:
             marks.append([update.number, time.process_time() - begin - spent[0], value])
 
     fitted = nj.fit(
-        model, loss(density), jnp.zeros(1), optax.adam(optax.cosine_decay_schedule(3e-3, UPDATES)), updates=UPDATES,
+        model, loss(density), jnp.zeros(1), optax.adam(optax.cosine_decay_schedule(RATE, UPDATES)), updates=UPDATES,
         key=jax.random.key(3), callback=look, progress=run,
     )  # fmt: skip
     result = {
