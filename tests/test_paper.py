@@ -39,6 +39,7 @@ def test_derivations_hold(monkeypatch):
 @pytest.mark.parametrize("model", latent.MODELS)
 def test_series_are_predicted_beyond_their_window(model, monkeypatch):
     monkeypatch.setattr(latent, "RATES", (1e-2,))
+    monkeypatch.setattr(latent, "STARTS", 1)
     result = latent.run_one(10, 0.1, 0, model, updates=2)
     assert np.isfinite(result["beyond"])
     assert np.isfinite(result["inside"]) == (model == "latent")
