@@ -17,7 +17,7 @@ import node_jax as nj
 from benchmarks import problems, timing
 from benchmarks.peers import Task, node_jax
 
-HINTS = {"no hint": 0.0, "order=mu": 1.0}
+HINTS = {"no hint": 0.0, "expected_cost=mu": 1.0}
 TWO = "--xla_force_host_platform_device_count=2 --xla_cpu_multi_thread_eigen=false"  # one core each
 
 
@@ -38,7 +38,7 @@ def schedule() -> dict:
         steps = nj.Adaptive(rtol=1e-6, atol=1e-6)
 
         def one(z, mu):
-            return nj.odesolve(problems.van_der_pol, z, 0.0, 20.0, mu, steps=steps, order=hint * mu)
+            return nj.odesolve(problems.van_der_pol, z, 0.0, 20.0, mu, steps=steps, expected_cost=hint * mu)
 
         return jax.jit(jax.vmap(one))(z, mu).stats
 

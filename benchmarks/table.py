@@ -62,11 +62,12 @@ def ensembles(groups: dict) -> str:
     lines += ["| solves | us for each | temporary bytes for each |", "| ---: | ---: | ---: |"]
     growth = group["extra"]["growth"].items()
     lines += [f"| {int(n):,} | {x['us']:.2f} | {x['temporary_bytes']:.0f} |" for n, x in growth]
-    lost = {name: f"{100 * idle[name]:.1f} %" for name in ("no hint", "order=mu")}
+    lost = {name: f"{100 * idle[name]:.1f} %" for name in ("no hint", "expected_cost=mu")}
     lines += [
         "",
         f"Of the 4,096 oscillators (trials of one solve, deciles: {', '.join(map(str, idle['trials, deciles']))})"
-        f" {lost['no hint']} of all trials passed in idle lanes, with `order=mu` {lost['order=mu']}. Two devices of one"
+        f" {lost['no hint']} of all trials passed in idle lanes, with `expected_cost=mu`"
+        f" {lost['expected_cost=mu']}. Two devices of one"
         f" core each solved 8,192 of them {devices['speedup']:.2f} times as fast as one; the half that takes longer is"
         f" solved {devices['at_most']:.2f} times as fast as all of them, alone on one.",
     ]

@@ -246,6 +246,6 @@ def _lanes_last(x: jax.Array, dims: Sequence, own: Sequence[bool]) -> jax.Array:
 
 def _levels_first(x: jax.Array, own: Sequence[bool]) -> jax.Array:
     """Invert that for a value that has the axes of all levels."""
-    x = x.transpose(tree.lanes_first(x.shape, sum(own)))
-    lanes, others = iter(range(sum(own))), iter(range(sum(own), len(own)))
-    return x.transpose(*(next(lanes if yes else others) for yes in own), *range(len(own), x.ndim))
+    lanes = sum(own)
+    last, others = iter(reversed(range(x.ndim - lanes, x.ndim))), iter(range(len(own) - lanes))
+    return x.transpose(*(next(last if yes else others) for yes in own), *range(len(own) - lanes, x.ndim - lanes))

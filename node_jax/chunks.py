@@ -16,7 +16,7 @@ from node_jax import tree
 from node_jax.adjoints.boundary import Cotangents
 from node_jax.ensemble import Plan, merged, merged_leaf, on_cpu, restored
 from node_jax.integrate import Each, integrate
-from node_jax.linear import Call, Recording, lanes_first
+from node_jax.linear import Call, Recording
 from node_jax.ordered import Ordered, repeated
 from node_jax.problem import Outcome
 from node_jax.types import PyTree
@@ -47,9 +47,7 @@ class Chunks(NamedTuple):
         """Push tangents through every chunk."""
         ensemble, outcome = self._ordered(residuals)
         masks = tree.picked(self.call.masks, self.moving)
-        dots = [
-            self._merged(x.transpose(tree.lanes_last(x.shape, sum(m))), m) for x, m in zip(dots, masks, strict=True)
-        ]
+        dots = [self._merged(x, mask) for x, mask in zip(dots, masks, strict=True)]
         own = [mask[0] for mask in tree.picked(ensemble.each.masks, self.moving)]
 
         def chunk(_, c):
@@ -84,8 +82,7 @@ class Chunks(NamedTuple):
         pulled = tree.replaced(own, own, self._restored(ensemble.joined(rows)))
         pulled = tree.replaced(pulled, shared, total)
         masks = tree.picked(self.call.masks, self.moving)
-        summed = [tree.sum_missing(g, m) if yes else g for g, m, yes in zip(pulled, masks, own, strict=True)]
-        return [lanes_first(g, mask) for g, mask in zip(summed, masks, strict=True)]
+        return [tree.sum_missing(g, m) if yes else g for g, m, yes in zip(pulled, masks, own, strict=True)]
 
     def within(self, moving: Sequence[bool]) -> "Chunks":
         """Let leaves move in an outer derivative."""
@@ -121,7 +118,7 @@ class Chunks(NamedTuple):
         call = self.call._replace(problem=problem, lanes=part.lanes, masks=masks)
 
         def taken(*some):
-            leaves = list(map(lanes_first, tree.replaced(part.leaves, moving, some), masks))
+            leaves = tree.replaced(part.leaves, moving, some)
             outcome = call.outcome(leaves, self.solve(call, leaves), Recording.NEVER)
             return jax.tree.leaves(self._moved(outcome))
 

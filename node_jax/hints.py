@@ -31,6 +31,7 @@ KEYWORDS = {
     **dict.fromkeys(("adjoint_method", "adjoint_rtol", "adjoint_atol", "adjoint_params", "sensealg"), _ADJOINTS),
     **dict.fromkeys(("tcrit", "tstops", "jump_ts", "d_discontinuities"), "steps=nj.Adaptive(breakpoints=...)"),
     **dict.fromkeys(("events", "event", "event_fn", "callback"), "there are no events yet"),
+    "order": "expected_cost",
     "options": f"{_TOLERANCES}, with its other arguments",
 }
 

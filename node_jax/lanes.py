@@ -18,7 +18,7 @@ from node_jax.checks import checked, standard, without_order
 from node_jax.chunks import Chunks
 from node_jax.ensemble import lowered_for, plan, width_of
 from node_jax.fused import equations
-from node_jax.integrate import integrate
+from node_jax.integrate import Each, integrate
 from node_jax.linear import (
     Asked,
     Call,
@@ -26,7 +26,6 @@ from node_jax.linear import (
     Guard,
     Recording,
     Steps,
-    each_of,
     each_of_shapes,
     recorder_of,
     shapes_of,
@@ -73,7 +72,7 @@ def _lowering(fn: Callable, cpu: bool) -> Callable:
 
 @standard
 def _run(*leaves, problem, adjoint, recording, lanes, masks):
-    each = each_of(problem, leaves, masks, lanes)
+    each = Each(problem, leaves, masks, lanes)
     if recording is not Recording.NEVER:
         outcome, history = integrate(each, recorder_of(each, adjoint, recording))
         return jax.tree.leaves((outcome, history.closed()))
@@ -105,7 +104,7 @@ def _batch(args, dims, *, lanes, masks, recording, **params):
     params["recording"] = recording
 
     def batched(n, *args):
-        args = [x if d is None else jnp.moveaxis(x, d, 0) for x, d in zip(args, dims, strict=True)]
+        args = [x if d is None else jnp.moveaxis(x, d, -1) for x, d in zip(args, dims, strict=True)]
         outs = solve_p.bind(*args, lanes=(n, *lanes), masks=masks, **params)
         own = _has_lanes(args, masks, (n, *lanes), **params)
         return outs, [x.ndim - 1 if has else None for x, has in zip(outs, own, strict=True)]
@@ -199,8 +198,9 @@ def _with_own(steps: Steps, residuals: Sequence, dots: list) -> tuple[Steps, lis
     call, count = steps.call, len(steps.moving)
 
     def own(x, mask):
-        apart = jnp.expand_dims(x, [k for k, has in enumerate(mask) if not has])
-        return jnp.broadcast_to(apart, (*call.lanes, *x.shape[sum(mask) :]))
+        shape = x.shape[: x.ndim - sum(mask)]
+        apart = jnp.expand_dims(x, [len(shape) + len(mask) - 1 - k for k, has in enumerate(mask) if not has])
+        return jnp.broadcast_to(apart, (*shape, *reversed(call.lanes)))
 
     leaves = residuals[:count]
     small = [moves and x.size <= SHARED for moves, x in zip(steps.moving, leaves, strict=True)]
@@ -304,7 +304,7 @@ def _operations(leaves, *, problem, adjoint, recording, lanes, masks) -> set[str
     """Return the names of what the field is made of, for `checkify`."""
 
     def slopes(leaves):
-        each = each_of(problem, leaves, masks, lanes)
+        each = Each(problem, leaves, masks, lanes)
         return each(lambda inputs, _: problem.field(inputs.z0, inputs.t0, inputs.theta))()
 
     return {eqn.primitive.name for eqn in equations(jax.make_jaxpr(slopes)(leaves).jaxpr)}

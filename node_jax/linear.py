@@ -21,19 +21,9 @@ from node_jax.problem import Outcome, Problem
 from node_jax.types import Stats
 
 
-def each_of(problem: Problem, leaves: Sequence, masks, lanes) -> Each:
-    """Bring the lane axes of every leaf to its end, where the engine has them."""
-    counts = [sum(mask) for mask in masks]
-    moved = [x.transpose(tree.lanes_last(x.shape, n)) for x, n in zip(leaves, counts, strict=True)]
-    return Each(problem, moved, masks, lanes)
-
-
 def each_of_shapes(problem: Problem, leaves: Sequence, masks, lanes) -> Each:
-    """Return `each_of` with shapes for leaves."""
-    shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in leaves]
-    return Each(
-        problem, jax.eval_shape(lambda leaves: each_of(problem, leaves, masks, lanes).leaves, shapes), masks, lanes
-    )
+    """Return the engine with shapes for leaves."""
+    return Each(problem, [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in leaves], masks, lanes)
 
 
 class Recording(enum.Enum):
@@ -80,7 +70,7 @@ class Call(NamedTuple):
 
     def each(self, leaves) -> Each:
         """Return the engine with these leaves."""
-        return each_of(self.problem, leaves, self.masks, self.lanes)
+        return Each(self.problem, leaves, self.masks, self.lanes)
 
     def each_of_shapes(self, leaves) -> Each:
         """Return the engine with the shapes of these leaves."""
@@ -155,10 +145,8 @@ class Call(NamedTuple):
     def again(self, leaves, outcome: Outcome, solve: Callable) -> tuple["Call", list, Outcome, Any]:
         """Solve once more, with history: return the call, its leaves, the outcome and the history."""
         each = repeated(self.each(leaves), outcome)
-        more = [lanes_first(x, mask) for x, mask in zip(each.leaves, each.masks, strict=True)][len(leaves) :]
-        leaves, masks = [*leaves, *more], (*self.masks, *each.masks[len(leaves) :])
-        call = self._replace(problem=each.problem, masks=masks)
-        return call, leaves, *call.open(leaves, solve(call, leaves))
+        call = self._replace(problem=each.problem, masks=tuple(each.masks))
+        return call, list(each.leaves), *call.open(each.leaves, solve(call, each.leaves))
 
 
 class Steps(NamedTuple):
@@ -217,8 +205,7 @@ class Steps(NamedTuple):
         moving, shifted = self.longer(len(leaves))
         bar = Cotangents(*jax.tree.unflatten(structure, filled(bars[: len(wanted)], wanted)))
         pulled = call.adjoint.backward(call.each(leaves), outcome, history, bar, moving, shifted)
-        some = zip(tree.picked(pulled, moving), tree.picked(call.masks, moving), strict=True)
-        return self._spoiled(history, [lanes_first(x, mask) for x, mask in some])
+        return self._spoiled(history, tree.picked(pulled, moving))
 
     def within(self, moving: Sequence[bool]) -> "Steps":
         """Let more of the leaves, which are the first arguments, move in an outer derivative."""
@@ -314,19 +301,10 @@ class Asked(NamedTuple):
 def _used(counts: jax.Array, spoilt: jax.Array, g: jax.Array | None, mask: Sequence[bool]) -> jax.Array | None:
     if g is None:
         return None
-
-    def own(lanes):
-        some = lanes_first(tree.any_missing(lanes, mask), mask)
-        return jnp.expand_dims(some, range(some.ndim, g.ndim))
-
-    return jnp.where(own(spoilt), jnp.full_like(g, jnp.nan), jnp.where(own(counts), g, jnp.zeros_like(g)))
+    own = functools.partial(tree.any_missing, mask=mask)
+    return tree.where(own(spoilt), jnp.full_like(g, jnp.nan), tree.where(own(counts), g, jnp.zeros_like(g)))
 
 
 def filled(bars: Sequence, like: Sequence) -> list:
     """Put zeros in the place of bars that are None."""
     return [jnp.zeros_like(x) if bar is None else bar for bar, x in zip(bars, like, strict=True)]
-
-
-def lanes_first(x: jax.Array, mask: Sequence[bool]) -> jax.Array:
-    """Bring the lane axes of a leaf back to its front."""
-    return x.transpose(tree.lanes_first(x.shape, sum(mask)))

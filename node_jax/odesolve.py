@@ -64,7 +64,7 @@ def odesolve(
     max_steps: int | None = 4096,
     throw: bool = True,
     lane_width: int | float | None = None,
-    order: Any = None,
+    expected_cost: Any = None,
 ) -> Solution:
     """Solve `dz/dt = f(z, t, theta)` from `z(t0) = z0` to `t1`.
 
@@ -95,8 +95,8 @@ def odesolve(
             done: a batch of solves of different lengths costs what its steps cost. Default: on a CPU 64 for small
             states, fewer for large ones, 256 for fields that multiply matrices; all on other platforms.
             `math.inf`: all together.
-        order: expected cost of this solve, a real scalar in any unit, each lane its own: those that wait are taken
-            longest first. Default: in their order.
+        expected_cost: what this solve is expected to cost, a real scalar in any unit, each lane its own: those that
+            wait are taken the most expensive first. Default: as they come.
 
     Returns:
         A `Solution`.
@@ -126,7 +126,7 @@ def odesolve(
     arguments.check_options(f, **options, lane_width=lane_width, throw=throw)
     arguments.warn_of_tolerances(steps, z0)
     solved = _watched if watching() else _solved
-    solution = solved(f, z0, t0, t1, theta, **options, lane_width=lane_width, order=order)
+    solution = solved(f, z0, t0, t1, theta, **options, lane_width=lane_width, expected_cost=expected_cost)
     if lanes.is_traced(solution):
         return solution
     arguments.warn_of_small_states(steps, z0, solution)
@@ -169,7 +169,7 @@ def _watched(*args, **options) -> Solution:
 
 
 def prepare(
-    f, z0, t0, t1, theta, *, method, steps, adjoint, save, max_steps, lane_width=None, order=None
+    f, z0, t0, t1, theta, *, method, steps, adjoint, save, max_steps, lane_width=None, expected_cost=None
 ) -> tuple[_Static, list]:
     """Separate what a compilation depends on from the values."""
     z0, theta = arguments.checked_state(z0), arguments.checked_theta(theta)
@@ -178,9 +178,9 @@ def prepare(
     steps, save = (_cast(part, ends, t0, t1) for part in (steps, save))
     steps = arguments.checked_tolerances(steps, z0)
 
-    order = None if order is None else _time("order", order, dtype)
+    cost = None if expected_cost is None else _time("expected_cost", expected_cost, dtype)
 
-    leaves, structure = jax.tree.flatten((f, theta, z0, t0, t1, steps, save, order))
+    leaves, structure = jax.tree.flatten((f, theta, z0, t0, t1, steps, save, cost))
     number_of_f = len(jax.tree.leaves(f))
     dynamic = [x if _is_value(x, i >= number_of_f) else None for i, x in enumerate(leaves)]
     fixed = tuple(None if d is not None else x for x, d in zip(leaves, dynamic, strict=True))
@@ -224,7 +224,7 @@ def problem_of(static: _Static, dynamic: list) -> tuple[Problem, list, PyTree]:
         max_steps, (*dynamic, limit) = max_steps.number, dynamic
         limit = jnp.asarray(limit)
     leaves = [x if d is None else d for x, d in zip(static.fixed, dynamic, strict=True)]
-    f, theta, z0, t0, t1, steps, save, order = jax.tree.unflatten(static.structure, leaves)
+    f, theta, z0, t0, t1, steps, save, cost = jax.tree.unflatten(static.structure, leaves)
     arrays, rigid = eqx.partition(f, eqx.is_array)
     numbers, other = eqx.partition(theta, eqx.is_array_like)
     values = (arrays, numbers)
@@ -236,12 +236,12 @@ def problem_of(static: _Static, dynamic: list) -> tuple[Problem, list, PyTree]:
         return call(theta[count:], z, t, jax.tree.unflatten(params_structure, theta[:count]))
 
     numbers = [jnp.asarray(p) for p in params + field.consts]
-    inputs = Inputs(z0, t0, t1, numbers, steps.aligned(t0, t1), save, order, limit)
+    inputs = Inputs(z0, t0, t1, numbers, steps.aligned(t0, t1), save, cost, limit)
     flat, structure = jax.tree.flatten(inputs)
     timed = field.used[len(jax.tree.leaves(z0))]
-    unflatten = functools.partial(_unflatten, structure)
     method = static.adjoint.scheme(static.method) if isinstance(static.adjoint, Reversible) else static.method
     known = {"lane_width": static.lane_width, "multiplies": field.multiplies, "room": field.room}
+    unflatten = functools.partial(jax.tree.unflatten, structure)
     problem = Problem(with_params, timed, method, max_steps, unflatten, **known)
     return problem, flat, theta
 
@@ -286,10 +286,6 @@ def _observed(fn: Callable, ts: jax.Array, start: tuple, zs: PyTree, written: ja
     zs = tree.where_rows(written, zs, jax.tree.map(lambda x, rows: jnp.broadcast_to(x, rows.shape), z0, zs))
     rows = jax.vmap(lambda z, t: fn(z, t, theta))(zs, jnp.where(written, ts, t0))
     return tree.where_rows(written, rows, tree.full_like(rows, jnp.nan))
-
-
-def _unflatten(structure, leaves):
-    return jax.tree.unflatten(structure, leaves)
 
 
 def _is_value(x: Any, numbers: bool) -> bool:

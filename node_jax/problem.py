@@ -24,7 +24,7 @@ class Inputs(NamedTuple):
     theta: PyTree  # a list of arrays in the solve of a user
     steps: Any
     save: Any
-    order: Any = None  # what a lane is expected to cost; None: not known
+    expected_cost: Any = None  # of a lane; None: not known
     limit: Any = None  # most trials of a lane; None: `max_steps` of the problem
 
     @property

@@ -233,10 +233,11 @@ def _places(each: Each) -> list[int]:
 
 def _order(each: Each) -> jax.Array | None:
     """Return the trajectories of each queue in the order in which they are loaded; None: as they are."""
-    hint = each.problem.unflatten(each.leaves).order
+    hint = each.problem.unflatten(each.leaves).expected_cost
     if hint is None:
         return None
-    return jnp.argsort(-each(lambda inputs, _: inputs.order)(), axis=-1, stable=True).astype(jnp.int32).reshape(-1)
+    costs = each(lambda inputs, _: inputs.expected_cost)()
+    return jnp.argsort(-costs, axis=-1, stable=True).astype(jnp.int32).reshape(-1)
 
 
 def _begun(each: Each, width: int) -> Progress:

@@ -44,8 +44,7 @@ class Taken(NamedTuple):
         bar = Cotangents(*jax.tree.unflatten(structure, filled(bars, wanted)))
         moving, shifted = self.before.longer(len(self.each.leaves))
         found = call.adjoint.backward(self.each, self.outcome, self.history, bar, moving, shifted)
-        some = zip(tree.picked(found, moving), tree.picked(call.masks, self.before.moving), strict=True)
-        return [_lanes_first(x, sum(mask), len(self.part.lanes)) for x, mask in some]
+        return tree.picked(found, moving)
 
     def steps(self) -> Steps:
         """Return the steps, whose residuals hold the history now."""
@@ -57,7 +56,7 @@ class Taken(NamedTuple):
     def residuals(self) -> Each:
         """Return their residuals."""
         count, outer = len(self.before.moving), len(self.part.lanes)
-        ends = [_lanes_first(x, len(self.before.call.lanes), outer) for x in self.each.leaves[count:]]
+        ends = self.each.leaves[count:]
         flat, closed = jax.tree.leaves(self.outcome), self.history.closed()
         has_lanes = [True] * (len(ends) + len(flat)) + closed.has_lanes()
         return self.part._replace(
@@ -68,19 +67,7 @@ class Taken(NamedTuple):
 
 def _whole(steps: Steps, part: Each) -> Each:
     """Return the engine of all lanes of a chunk: those of its entries and, within each, those of the call."""
-    call, outer = steps.call, [sum(mask) for mask in part.masks]
-    leaves = [_lanes_behind(x, sum(mask), n) for x, mask, n in zip(part.leaves, call.masks, outer, strict=False)]
+    call = steps.call
+    leaves = part.leaves[: len(call.masks)]
     masks = [(*own, *mask) for own, mask in zip(part.masks, call.masks, strict=False)]
     return Each(call.problem, leaves, masks, (*part.lanes, *call.lanes))
-
-
-def _lanes_behind(x: jax.Array, inner: int, outer: int) -> jax.Array:
-    """Bring so many axes from the front, the outermost first, behind the shape of a state and before outer lanes."""
-    end = x.ndim - outer
-    return x.transpose(*range(inner, end), *reversed(range(inner)), *range(end, x.ndim))
-
-
-def _lanes_first(x: jax.Array, inner: int, outer: int) -> jax.Array:
-    """Invert that."""
-    end = x.ndim - outer
-    return x.transpose(*reversed(range(end - inner, end)), *range(end - inner), *range(end, x.ndim))

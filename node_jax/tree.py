@@ -1,5 +1,6 @@
 """Pytree algebra: the only place with arithmetic inside `tree_map`."""
 
+import contextlib
 import functools
 import math
 from collections.abc import Sequence
@@ -48,9 +49,10 @@ def combine(z: PyTree, h: jax.Array, weights: Sequence, slopes: Sequence[PyTree]
 
     def leaf(x, *ks):
         dtype = promoted(x.dtype, jnp.float32)  # sums of 16 bits would lose most of the digits that there are
+        start, size = single(x), _scalar(h, dtype)
         terms = [lax.mul(_scalar(w, dtype), single(k)) for w, k in zip(used, ks, strict=True)]
-        moved = lax.mul(widened(_scalar(h, dtype), x.shape), functools.reduce(lax.add, terms))
-        return lax.convert_element_type(lax.add(single(x), moved), x.dtype)
+        moved = lax.mul(widened(size, x.shape), functools.reduce(lax.add, terms))
+        return lax.convert_element_type(lax.add(start, moved), x.dtype)
 
     return jax.tree.map(leaf, z, *kept)
 
@@ -107,7 +109,7 @@ def where_rows(condition: jax.Array, a: PyTree, b: PyTree) -> PyTree:
 
 def full_like(tree: PyTree, value: float) -> PyTree:
     """Return `tree` with every element replaced by `value`."""
-    with trusting():
+    with contextlib.nullcontext() if math.isfinite(value) else trusting():
         return jax.tree.map(lambda x: jnp.full_like(x, value), tree)
 
 
@@ -252,17 +254,6 @@ def unpack(packed: list[jax.Array], like: PyTree) -> PyTree:
     """Invert `pack`; `like` has the structure and dtypes of what was packed."""
     streams = {x.dtype: iter(x) for x in packed}
     return jax.tree.map(lambda x: next(streams[x.dtype]), like)
-
-
-def lanes_last(shape: Sequence[int], lanes: int) -> list[int]:
-    """Return the permutation that brings lane axes from the front (outermost first) to the end (outermost last)."""
-    return [*range(lanes, len(shape)), *reversed(range(lanes))]
-
-
-def lanes_first(shape: Sequence[int], lanes: int) -> list[int]:
-    """Return the inverse of `lanes_last`."""
-    rest = len(shape) - lanes
-    return [*reversed(range(rest, len(shape))), *range(rest)]
 
 
 def _missing(x: jax.Array, mask: Sequence[bool]) -> tuple[int, ...]:

@@ -171,7 +171,7 @@ def test_few_that_are_left_go_on_in_a_narrower_loop():
 def test_longest_first_loses_less():
     def idle(sign):
         def one(z0, mu):
-            return nj.odesolve(van_der_pol, z0, 0.0, 2.0, mu, lane_width=WIDTH, order=sign * mu)
+            return nj.odesolve(van_der_pol, z0, 0.0, 2.0, mu, lane_width=WIDTH, expected_cost=sign * mu)
 
         sol = jax.vmap(one)(STATES, MU)
         assert same(sol.z1, want.z1)

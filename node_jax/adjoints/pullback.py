@@ -66,7 +66,7 @@ def _behind(problem: Problem, inputs: Inputs, t: jax.Array, h: jax.Array, z1: Py
 def differentiable(inputs: Inputs) -> list[bool]:
     """Say for each leaf whether a step depends on it differentiably (times only where steps follow from them)."""
     exact = inputs.steps.exact_times
-    wanted = (False, exact, exact, True, exact, False, False, False)  # z0, t0, t1, theta, steps, save, order, limit
+    wanted = (False, exact, exact, True, exact, False, False, False)  # z0, t0, t1, theta, steps, save, cost, limit
     return [
         want and jnp.issubdtype(x.dtype, jnp.inexact)
         for want, part in zip(wanted, inputs, strict=True)
