@@ -39,7 +39,7 @@ class Each(NamedTuple):
     """Map a function of one lane over the lanes: `each(fn)(rest)` calls `fn(inputs, rest)`."""
 
     problem: Problem
-    leaves: Sequence[jax.Array]
+    leaves: Sequence[Any]  # arrays, or their shapes
     masks: Sequence[Sequence[bool]]
     lanes: Sequence[int]
     columns: Any = None  # of tables that these lanes write; None: each lane its own

@@ -21,7 +21,7 @@ STARTS = 3  # of the latent ODE
 UPDATES, BATCH = 20_000, 64  # of each start, and of each learning rate
 SHORTEST, LONGEST = 0.2, 1.2  # part of a series that the encoder reads in training; all of it where above 1
 WINDOW = 100  # times of the window
-LIKELIHOOD = 0.3  # standard deviation of the values in the model, as in torchdiffeq's example
+LIKELIHOOD = 0.6  # standard deviation of the values in the model
 SCALE = 5.0  # of the coordinates
 
 
