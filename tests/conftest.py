@@ -36,9 +36,9 @@ gc.set_threshold(200_000, 50, 1000)
 collect_ignore = ["caching.py", "sharded.py", "distributed.py", "next.py"]  # programs, which tests or `make` run
 
 jax.config.update("jax_enable_x64", True)
-# what was compiled once is read from disk by the next run, in a third of the time; `make clean` removes it
+# what took long to compile is read from disk by the next run, in a third of the time; `make clean` removes it
 jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(__file__).parent.parent / ".pytest_cache" / "jax"))
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.25)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 annotations.check("node_jax")
