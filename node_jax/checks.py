@@ -1,7 +1,4 @@
-"""What JAX's checks and effects know of a solve: a rule each, or a refusal by name.
-
-`jax.experimental.checkify` has no public way to register a rule; this is the only file that uses its private names.
-"""
+"""What JAX's checks and effects know of a solve: a rule each, or a refusal by name."""
 
 import contextlib
 import functools
@@ -10,14 +7,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.experimental.checkify import Error
-from jax.extend.core import Primitive
 
-try:
-    from jax._src.checkify import DivisionByZeroError, OOBError, check_nans, error_checks
-except ImportError:  # a version of JAX without these: `checkify` then looks at nothing inside a solve
-    DivisionByZeroError = OOBError = check_nans = None
-    error_checks = {}
+from node_jax.compat import DivisionByZeroError, Error, OOBError, Primitive, check_nans, error_checks
 
 _ORDERED = (
     "f, or its derivative, has an ordered effect ({}), but solves that step together have no order: pass ordered=False"

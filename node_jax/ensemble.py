@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from node_jax.fused import during
+from node_jax.backends.cpu import during
 from node_jax.integrate import Each
 from node_jax.problem import Problem
 from node_jax.types import PyTree

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import jax
 
-from node_jax.fused import plain, tried
+from node_jax.backends.cpu import plain, tried
 
 
 def or_plain(solve: Callable) -> Callable:

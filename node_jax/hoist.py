@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 import jax
 
 from node_jax import placement
+from node_jax.backends.cpu import room
 from node_jax.checks import refuse_effects
-from node_jax.fused import evaluated, low, multiplies, opened, room
+from node_jax.jaxprs import evaluated, low, multiplies, opened
 from node_jax.types import PyTree
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import jax
 
-from node_jax import fused
+from node_jax.backends import cpu
 
 PACKAGES = ("node-jax", "jax", "jaxlib", "equinox", "optax")
 
@@ -48,7 +48,7 @@ def info() -> Info:
         True
     """
     on_cpu = jax.default_backend() == "cpu"
-    off = fused.why_not() if on_cpu else f"for CPUs only, the default backend is {jax.default_backend()}"
+    off = cpu.why_not() if on_cpu else f"for CPUs only, the default backend is {jax.default_backend()}"
     return Info(
         {name: importlib.metadata.version(name) for name in PACKAGES},
         platform.python_version(),

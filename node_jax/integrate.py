@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from node_jax import tree
-from node_jax.fused import fused, is_emitted
+from node_jax import marks, tree
+from node_jax.backends.cpu import is_emitted
 from node_jax.problem import Outcome, Problem, Progress, at_stages, attempt, begin, outcome, restart, untried
 from node_jax.save import Trial
 from node_jax.types import RUNNING, PyTree, Status, Time
@@ -195,7 +195,7 @@ def integrate(each: Each, recorder: Recorder | None, used: Any = None) -> tuple[
         return _looped(each, recorder, start, history)
 
     carry = (begun() if each.lanes else (), used if used is None else used.cleared())
-    p, out, history = fused(whole, carry)
+    p, out, history = marks.whole(whole, carry)
     trials = p.accepted + p.rejected
     return concluded(each, p, out, jnp.max(trials, initial=0) - trials), history
 

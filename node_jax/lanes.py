@@ -1,24 +1,19 @@
-"""How `vmap`, `grad` and `jvp` reach the lane engine: one primitive whose batching rule adds a lane axis.
-
-Every name of JAX that is not stable API is used in this file, in `placement`, `fused` or `checks`.
-"""
+"""How `vmap`, `grad` and `jvp` reach the lane engine: one primitive whose batching rule adds a lane axis."""
 
 import functools
 from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
-from jax.core import ShapedArray
-from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir
 
 from node_jax import placement, queue, tree
 from node_jax.applied import Applied, Derivative, Mapped, keeps_states, one_entry
 from node_jax.checks import checked, standard, without_order
 from node_jax.chunks import Chunks
+from node_jax.compat import Primitive, ShapedArray, ad, batching, mlir
 from node_jax.ensemble import lowered_for, plan, width_of
-from node_jax.fused import equations
 from node_jax.integrate import Each, integrate
+from node_jax.jaxprs import equations
 from node_jax.linear import (
     Asked,
     Call,

@@ -1,7 +1,4 @@
-"""Where arrays lie: axes of `shard_map` over which they vary, axes of a mesh along which their types spread them.
-
-Every name of JAX that is not stable API is used in this file, in `lanes`, `fused` or `checks`.
-"""
+"""Where arrays lie: axes of `shard_map` over which they vary, axes of a mesh along which their types spread them."""
 
 import contextlib
 import math
@@ -11,9 +8,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.core import ShapedArray, Tracer
-from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, find_top_trace
-from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from node_jax.compat import AbstractMesh, ClosedJaxpr, Jaxpr, Literal, ShapedArray, Tracer, find_top_trace
 
 
 def is_tracer(x: Any) -> bool:

@@ -7,9 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from node_jax import tree
+from node_jax import marks, tree
 from node_jax.control import Control, Proposal, direction
-from node_jax.fused import apart
 from node_jax.methods.explicit import ExplicitRK
 from node_jax.save import Trial
 from node_jax.types import RUNNING, PyTree, Stats, Status, Time, VectorField
@@ -145,7 +144,7 @@ def at_stages(problem: Problem, inputs: Inputs, t: jax.Array) -> VectorField:
     That costs a kernel, which the products of matrices need in any case.
     """
     field = visible(problem.field, inputs.steps, t, inputs.sign)
-    return field if problem.multiplies else lambda z, time, theta: field(apart(z), time, theta)
+    return field if problem.multiplies else lambda z, time, theta: field(marks.once(z), time, theta)
 
 
 def _limit(problem: Problem, inputs: Inputs) -> Any:

@@ -12,9 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from node_jax import tree
+from node_jax import marks, tree
 from node_jax.ensemble import Plan, column, merged, put_column, restored
-from node_jax.fused import fused
 from node_jax.integrate import Each, Packing, advance, concluded
 from node_jax.problem import Outcome, Progress, begin
 from node_jax.types import RUNNING, PyTree, Status, Time
@@ -192,7 +191,7 @@ class Queue(NamedTuple):
             return lax.while_loop(lambda state: jnp.any(self.unserved(state)), self.served, state)
 
         def turn(state: State) -> State:
-            return self.march(fill(state) if whole else fused(fill, state))
+            return self.march(fill(state) if whole else marks.whole(fill, state))
 
         def unfinished(state: State) -> jax.Array:
             return jnp.any(self.running(state) | self.unserved(state))
@@ -200,7 +199,7 @@ class Queue(NamedTuple):
         def loop(state: State) -> State:
             return lax.while_loop(unfinished, turn, state)
 
-        return fused(loop, state) if whole else loop(state)
+        return marks.whole(loop, state) if whole else loop(state)
 
 
 def results(p: Progress, counts: PyTree, idle: jax.Array) -> tuple:

@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from node_jax import marks
+from node_jax.backends.cpu import tried
 from node_jax.checks import promoting, trusting
-from node_jax.fused import tried, widened
 from node_jax.types import PyTree
 
 
@@ -51,7 +52,7 @@ def combine(z: PyTree, h: jax.Array, weights: Sequence, slopes: Sequence[PyTree]
         dtype = promoted(x.dtype, jnp.float32)  # sums of 16 bits would lose most of the digits that there are
         start, size = single(x), _scalar(h, dtype)
         terms = [lax.mul(_scalar(w, dtype), single(k)) for w, k in zip(used, ks, strict=True)]
-        moved = lax.mul(widened(size, x.shape), functools.reduce(lax.add, terms))
+        moved = lax.mul(marks.spread(size, x.shape), functools.reduce(lax.add, terms))
         return lax.convert_element_type(lax.add(start, moved), x.dtype)
 
     return jax.tree.map(leaf, z, *kept)

@@ -131,7 +131,7 @@ def fault(nj, fn):
 
 def small_loops(nj):
     """Say whether small loops are one compiled function."""
-    if why := nj.fused.why_not():
+    if why := nj.backends.cpu.why_not():
         return f"small loops are not compiled as one: {why}"
     text = jax.jit(lambda z: end(nj, z0=z)).lower(1.0).compile().as_text()
     return "" if "xla_cpu_small_call" in text else "small loops are not compiled as one, though this jaxlib was tried"

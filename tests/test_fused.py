@@ -12,9 +12,10 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.scipy import special
 
 import node_jax as nj
-from node_jax import fused, tree
+from node_jax import tree
+from node_jax.backends import cpu
 
-NEW = fused.tried()
+NEW = cpu.tried()
 OURS = 'inlineable="false",xla_cpu_small_call="true"'
 STEPS = nj.Fixed(3)
 
@@ -84,15 +85,15 @@ def separately(monkeypatch):
 
 
 def test_of_a_newer_jaxlib_nothing_is_asked_and_one_warning_says_so(monkeypatch):
-    fused._warn_of_newer.cache_clear()
+    cpu._warn_of_newer.cache_clear()
     monkeypatch.setattr(jaxlib.version, "__version_info__", (99, 0, 0))
     with pytest.warns(UserWarning, match="was not tried with jaxlib") as caught:
-        assert [fused.tried(), fused.tried()] == [False, False]
+        assert [cpu.tried(), cpu.tried()] == [False, False]
     assert len(caught) == 1
     assert nj.info().compiled_loops.startswith("off: tried with jaxlib 0.10 to 0.12")
     monkeypatch.setenv("NODE_JAX_FUSED", "0")
-    fused._warn_of_newer.cache_clear()
-    assert not fused.tried()
+    cpu._warn_of_newer.cache_clear()
+    assert not cpu.tried()
     assert nj.info().compiled_loops == "off: NODE_JAX_FUSED=0 in the environment"
 
 
@@ -135,8 +136,8 @@ def test_other_operations_are_left_to_xla(f):
 
 def test_a_large_state_is_left_to_xla():
     f = solved(lambda z, t, theta: -theta * z)
-    assert OURS not in compiled(f, jnp.ones(fused.LARGEST + 1), THETA).as_text()
-    assert (OURS in compiled(f, jnp.ones(fused.LARGEST), THETA).as_text()) == NEW
+    assert OURS not in compiled(f, jnp.ones(cpu.LARGEST + 1), THETA).as_text()
+    assert (OURS in compiled(f, jnp.ones(cpu.LARGEST), THETA).as_text()) == NEW
 
 
 def test_sizes_count_as_they_are_after_all_transformations():
@@ -284,7 +285,7 @@ def test_a_small_solve_at_100_times_counts_as_cheap():
 
 @pytest.mark.skipif(not NEW, reason="a jaxlib that was not tried")
 def test_what_xla_refuses_to_compile_runs_kernel_by_kernel_with_a_warning(monkeypatch):
-    monkeypatch.setattr(fused, "_TAKEN", fused._TAKEN | {"sort"})  # it is not linked into such functions
+    monkeypatch.setattr(cpu, "_TAKEN", cpu._TAKEN | {"sort"})  # it is not linked into such functions
 
     def solve():
         return nj.odesolve(lambda z, t, p: -jnp.sort(z), jnp.ones(3), 0.0, 1.0).z1

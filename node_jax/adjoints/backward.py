@@ -6,13 +6,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from node_jax import tree
+from node_jax import marks, tree
 from node_jax.adjoints.boundary import Cotangents, crossing
 from node_jax.adjoints.pullback import Pullback, Retraced, differentiable
 from node_jax.adjoints.replay import Lane, Row, at_nodes, start_of
 from node_jax.adjoints.segments import go_back
 from node_jax.adjoints.slots import History, Slots
-from node_jax.fused import fused
 from node_jax.integrate import Each
 from node_jax.problem import Inputs, Outcome
 from node_jax.save import Trial
@@ -63,7 +62,7 @@ def back_over_steps(
 
     leaves_bar = tree.full_like(tree.picked(each.leaves, chosen), 0.0)
     carry = Backward(bar.z1, leaves_bar, unwind(each, outcome, bar, exact), lane.accepted)
-    carry = fused(lambda carry: go_back(each, history, lane, recorder, undo, carry), carry)
+    carry = marks.whole(lambda carry: go_back(each, history, lane, recorder, undo, carry), carry)
     return carry.z, of_leaves(each, chosen, carry, lane_ok, exact)
 
 

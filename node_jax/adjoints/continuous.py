@@ -9,10 +9,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from node_jax import tree
+from node_jax import marks, tree
 from node_jax.adjoints.boundary import crossing, unsupported
 from node_jax.control import Adaptive, Repeated
-from node_jax.fused import fused
 from node_jax.integrate import Each
 from node_jax.methods import ExplicitRK
 from node_jax.problem import Inputs, Problem, Progress, Window, attempt, begin, outcome, within
@@ -120,7 +119,7 @@ def sweep(
         return jnp.any(carry.progress.status == RUNNING)
 
     first = reverse(lambda inputs, _: begin(reverse.problem, inputs))()
-    p, theta_bar = fused(lambda carry: lax.while_loop(live, body, carry), Sweep(first, theta_bar))
+    p, theta_bar = marks.whole(lambda carry: lax.while_loop(live, body, carry), Sweep(first, theta_bar))
     ended = reverse(lambda inputs, p: outcome(reverse.problem, inputs, (p, (), p.rejected)))(p)
     lost = ~ended.ok
     spoiled = [

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from node_jax import tree
+from node_jax import marks, tree
 from node_jax.adjoints.boundary import cross
-from node_jax.fused import SHARES, apart
+from node_jax.compat import SHARES
 from node_jax.integrate import Each
 from node_jax.problem import Inputs, Problem, at_stages
 from node_jax.types import PyTree, Time
@@ -115,7 +115,7 @@ def _with_jacobian(each: Each, chosen: list[bool]) -> Problem:
             return at(ravel_pytree(point)[0], t, theta)
 
         def forth(point, t, theta):
-            flat = ravel_pytree((apart(point[0]), *point[1:]))[0]
+            flat = ravel_pytree((marks.once(point[0]), *point[1:]))[0]
             value, push = jax.linearize(lambda flat: at(flat, t, theta), flat)
             return value, [push(e) for e in jnp.eye(flat.size, dtype=flat.dtype)]
 

@@ -6,14 +6,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from node_jax import tree
+from node_jax import marks, tree
 from node_jax.adjoints.backward import lane_of, of_leaves, unwind, within_steps
 from node_jax.adjoints.boundary import Cotangents, moving_times, pull_crossing, pull_solve, unsupported
 from node_jax.adjoints.pullback import Retraced, Start, pullback_of_steps, retrace, times_of
 from node_jax.adjoints.replay import Row, at_nodes, recorder_of, start_of
 from node_jax.adjoints.segments import down_rows
 from node_jax.adjoints.slots import History, Slots
-from node_jax.fused import fused
 from node_jax.integrate import Each
 from node_jax.methods import Coupled, ExplicitRK, coupled
 from node_jax.problem import Inputs, Outcome, Problem, at_stages
@@ -184,7 +183,7 @@ def undo_all(each: Each, solved: tuple[Outcome, History], bar: Cotangents, lane_
     zero = tree.full_like(bar.z1, 0.0)
     saves_bar = unwind(each, outcome, bar, exact)
     carry = Undone(lane.z0, lane.z0, bar.z1, zero, leaves_bar, saves_bar, lane.accepted)
-    return fused(lambda carry: down_rows(history.n, Row(history.h, history.t, ()), undo, carry), carry)
+    return marks.whole(lambda carry: down_rows(history.n, Row(history.h, history.t, ()), undo, carry), carry)
 
 
 def _step_back(problem: Problem, inputs: Inputs, start: Start) -> Retraced:

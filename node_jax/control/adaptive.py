@@ -11,11 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from node_jax import tree
+from node_jax import marks, tree
 from node_jax.arraylike import points_of
 from node_jax.control.first_step import first_step
 from node_jax.control.records import Control, Proposal, Verdict, add_time, direction
-from node_jax.fused import apart
 from node_jax.types import Method, PyTree, Status, Step, Time, VectorField
 
 STALLED = 10_000  # weight of accepted steps in a row that ends a solve which leads nowhere
@@ -209,7 +208,7 @@ class Adaptive(eqx.Module):
         tolerance = tree.tolerances(z, z1, self.rtol, self.atol)
         ratio = self._estimate(step, tolerance).astype(dtype)
         # Apart, as is `accepted`: on a CPU each count of steps would take the step once more.
-        moved = apart(tree.largest(tree.divide(tree.subtract(z1, z), tolerance), dtype))
+        moved = marks.once(tree.largest(tree.divide(tree.subtract(z1, z), tolerance), dtype))
         good = ~jnp.isnan(ratio) & jnp.isfinite(moved)
         stalled, streak = control.counts >> 3, control.counts & 7
         digits = float(jnp.finfo(tree.real_dtype(z)).eps)
@@ -217,7 +216,7 @@ class Adaptive(eqx.Module):
         fits = ratio <= 1.0
         if self.force_min_step:
             fits |= control.size <= self.min_step
-        accepted = apart(good & fits)
+        accepted = marks.once(good & fits)
 
         # in single precision, which is vectorised on a CPU: a step size needs no more digits
         error = jnp.log(jnp.maximum(ratio, 1e-10).astype(jnp.float32)).astype(dtype)

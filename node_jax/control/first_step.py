@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from node_jax import tree
+from node_jax import marks, tree
+from node_jax.backends.cpu import LARGEST
 from node_jax.control.records import direction
-from node_jax.fused import LARGEST, apart
 from node_jax.types import PyTree
 
 
@@ -37,7 +37,7 @@ def first_step(
         """Return the norm of the part that chooses steps, in units of the tolerance; its squares do not overflow."""
         return norm(tree.bounded(tree.divide(part(z), tolerance))).astype(t0.dtype)
 
-    tolerance = apart(tolerance)
+    tolerance = marks.once(tolerance)
     d0, d1 = size_of(z0), size_of(slope)
     h0 = jnp.minimum(jnp.where((d0 < 1e-5) | (d1 < 1e-5), 1e-6, 0.01 * d0 / d1), span)
     h0 = jnp.where(h0 > 0, h0, float(jnp.finfo(t0.dtype).eps) * span)
@@ -60,7 +60,7 @@ def _nudge(tolerance: PyTree, z: PyTree) -> PyTree:
     """Return half to one and a half tolerances for each component, never two alike in a row."""
 
     def leaf(unit, x):
-        # a small solve on a CPU has no operations to spare (see `fused`): of few components these are constants
+        # a small solve on a CPU has no operations to spare (see `backends.cpu`): of few components these are constants
         xp, number = (np, np.arange(x.size)) if x.size <= LARGEST else (jnp, lax.iota(jnp.float32, x.size))
         tolerances = xp.reshape(0.5 + (0.618034 * number) % 1.0, x.shape).astype(unit.dtype)
         return (tolerances * unit).astype(x.dtype)

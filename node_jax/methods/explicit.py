@@ -6,8 +6,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from node_jax import tree
-from node_jax.fused import apart
+from node_jax import marks, tree
 from node_jax.types import PyTree, Step, VectorField
 
 
@@ -147,5 +146,5 @@ class ExplicitRK:
 def _evaluated(nodes, field, t, z, h, theta, slopes) -> tuple[PyTree, ...]:
     """Return `slopes` followed by one for each `(c, row of a)`, each computed once."""
     for c, a in nodes:
-        slopes += (apart(field(tree.combine(z, h, a, slopes), t + c * h, theta)),)
+        slopes += (marks.once(field(tree.combine(z, h, a, slopes), t + c * h, theta)),)
     return slopes

@@ -1,0 +1,1 @@
+"""What a platform makes of the marks that the engine sets."""

@@ -1,0 +1,68 @@
+"""What a traced computation consists of."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+
+from node_jax.compat import ClosedJaxpr, jaxpr_as_fun, pe
+
+PRODUCT = 8  # rows, columns and terms: with fewer of each, no library multiplies the matrices
+
+
+def opened(jaxpr: Any) -> Any:
+    """Return a computation that takes its constants as its first arguments: newer versions of JAX keep them in it."""
+    return jaxpr.replace(constvars=[], invars=[*jaxpr.constvars, *jaxpr.invars])
+
+
+def evaluated(jaxpr: Any, *args: Any) -> list:
+    """Return the results of a computation that holds no constants."""
+    return jaxpr_as_fun(ClosedJaxpr(jaxpr, ()))(*args)
+
+
+def low(jaxpr: Any) -> Any:
+    """Return a computation with what the newest JAX keeps whole, such as a search of a table, taken apart."""
+    return pe.lower_jaxpr2(jaxpr) if getattr(jaxpr, "is_high", False) else jaxpr  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def equations(jaxpr: Any) -> Iterator[Any]:
+    """Yield all equations, of nested computations too; of those for several platforms only what a CPU runs."""
+    chosen_by_platform = set()
+    for eqn in low(jaxpr).eqns:
+        yield eqn
+        params = dict(eqn.params)
+        if eqn.primitive.name == "platform_index":
+            chosen_by_platform.add(eqn.outvars[0])
+        elif eqn.primitive.name == "cond" and eqn.invars[0] in chosen_by_platform:
+            params = {"cpu": _of_cpu(params)}
+        for part in jax.tree.leaves(list(params.values())):
+            inner = getattr(part, "jaxpr", part)
+            if hasattr(inner, "eqns"):
+                yield from equations(inner)
+
+
+def _of_cpu(params: dict) -> Any:
+    """Return the branch for the CPU of a choice by platform; None stands for all that are not named."""
+    branches = list(zip(params["branches_platforms"], params["branches"], strict=True))
+    named = [branch for platforms, branch in branches if platforms is not None and "cpu" in platforms]
+    return named[0] if named else next((branch for platforms, branch in branches if platforms is None), ())
+
+
+def multiplies(jaxpr: Any) -> bool:
+    """Whether large matrices are multiplied, or signals convolved, anywhere in a computation."""
+    return any(is_product(eqn) or eqn.primitive.name == "conv_general_dilated" for eqn in equations(jaxpr))
+
+
+def is_product(eqn: Any) -> bool:
+    """Whether an operation multiplies matrices that a library would."""
+    sizes = [x.aval.size for x in eqn.invars]
+    return eqn.primitive.name == "dot_general" and all(sizes) and max(_matrices(eqn)) >= PRODUCT
+
+
+def _matrices(eqn: Any) -> tuple[int, int, int]:
+    """Return rows, terms and columns of a product as a library sees it: axes of one role are one."""
+    (contracted, _), (batch, _) = eqn.params["dimension_numbers"]
+    left, right = (x.aval for x in eqn.invars)
+    terms, lanes = (math.prod(left.shape[i] for i in axes) for axes in (contracted, batch))
+    return left.size // (terms * lanes), terms, right.size // (terms * lanes)

@@ -1,0 +1,125 @@
+"""Marks for a back end, which change no value: what is run as a whole, computed once, spread over an array.
+
+Without a back end that gives them a meaning they have none (see `backends`).
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.sharding import NamedSharding, PartitionSpec
+
+from node_jax.checks import without_order
+from node_jax.compat import Primitive, ad, batching, mlir
+from node_jax.jaxprs import evaluated, low, opened
+
+
+def whole(fn: Callable, carry: Any) -> Any:
+    """Return `fn(carry)`, which a back end may compute by one function.
+
+    That may write over `carry`; what else it needs it closes over.
+    """
+    if jax.config.jax_disable_jit:  # pyright: ignore[reportAttributeAccessIssue]
+        return fn(carry)
+    closed, shape = jax.make_jaxpr(jax.jit(fn), return_shape=True)(carry)
+    consts, leaves = closed.consts, jax.tree.leaves(carry)
+    flat = whole_p.bind(*consts, *leaves, jaxpr=opened(closed.jaxpr), constants=len(consts))
+    return jax.tree.unflatten(jax.tree.structure(shape), flat)
+
+
+def plain(*args, jaxpr, constants):
+    """Return the results of a whole."""
+    return evaluated(jaxpr, *args)
+
+
+def _batch_whole(args, dims, *, jaxpr, constants):
+    def fn(carry):
+        return jax.vmap(functools.partial(plain, jaxpr=jaxpr, constants=constants), dims)(*args[:constants], *carry)
+
+    outs = whole(fn, args[constants:])
+    return outs, [0] * len(outs)
+
+
+def _jvp_whole(primals, tangents, **params):
+    """Differentiate the plain loop: nothing that is differentiated once more is run often."""
+    return jax.jvp(functools.partial(plain, **params), tuple(primals), tuple(map(ad.instantiate_zeros, tangents)))
+
+
+def _without_high(*args, jaxpr, constants):
+    return whole_p.bind(*args, jaxpr=low(jaxpr), constants=constants)
+
+
+def _lower(primitive: Primitive, fn: Callable) -> None:
+    lowered = mlir.lower_fun(fn, multiple_results=primitive.multiple_results)
+    mlir.register_lowering(primitive, without_order(lowered))
+
+
+whole_p = Primitive("whole")
+whole_p.multiple_results = True
+whole_p.to_lojax = _without_high
+whole_p.def_impl(lambda *args, **params: jax.jit(functools.partial(plain, **params))(*args))
+whole_p.def_abstract_eval(lambda *_, jaxpr, constants: [x.aval for x in jaxpr.outvars])
+_lower(whole_p, plain)
+batching.primitive_batchers[whole_p] = _batch_whole
+ad.primitive_jvps[whole_p] = _jvp_whole
+
+
+def once(values: Any) -> Any:
+    """Return the values, computed once: not anew in each of the kernels that read them."""
+    return jax.tree.map(once_p.bind, values)
+
+
+def _batch_once(args, dims):
+    """Bring lanes to the end: a call has the layout of its axes, and kernels are vectorised over the last of them."""
+    (x,), (dim,) = args, dims
+    return once_p.bind(jnp.moveaxis(x, dim, -1)), x.ndim - 1
+
+
+def _transpose_once(bar, _):
+    return [bar if type(bar) is ad.Zero else once_p.bind(bar)]
+
+
+once_p = Primitive("once")
+once_p.def_impl(lambda x: x)
+once_p.def_abstract_eval(lambda x: x)
+_lower(once_p, lambda x: x)
+batching.primitive_batchers[once_p] = _batch_once
+ad.deflinear2(once_p, _transpose_once)
+
+
+def spread(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Return an array of this shape with the scalar `x` everywhere.
+
+    `vmap` would put its axis in front of those of `shape`, and transpose all that this is multiplied by; lanes stay
+    last. XLA takes such transposes away in a program for one device, and not in one for several.
+    """
+    return spread_p.bind(x, shape=shape) if shape else x
+
+
+def _spread(x, *, shape):
+    return lax.broadcast_in_dim(x, (*shape, *x.shape), range(len(shape), len(shape) + x.ndim))
+
+
+def _spread_type(x, *, shape):
+    spec = PartitionSpec(*[None] * len(shape), *x.sharding.spec)
+    return x.update(shape=(*shape, *x.shape), sharding=NamedSharding(x.sharding.mesh, spec))
+
+
+def _batch_spread(args, dims, *, shape):
+    (x,), (dim,) = args, dims
+    return spread_p.bind(jnp.moveaxis(x, dim, -1), shape=shape), len(shape) + x.ndim - 1
+
+
+def _transpose_spread(bar, _, *, shape):
+    return [bar if type(bar) is ad.Zero else jnp.sum(bar, range(len(shape)))]
+
+
+spread_p = Primitive("spread")
+spread_p.def_impl(_spread)
+spread_p.def_abstract_eval(_spread_type)
+mlir.register_lowering(spread_p, mlir.lower_fun(_spread, multiple_results=False))
+batching.primitive_batchers[spread_p] = _batch_spread
+ad.deflinear2(spread_p, _transpose_spread)
