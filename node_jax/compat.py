@@ -8,7 +8,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Primitive, find_top_tra
 from jax.interpreters import ad, batching, mlir
 from jax.interpreters import partial_eval as pe
 from jax.sharding import AbstractMesh
-from jaxlib import version as jaxlib_version
+from jaxlib import version as xla_version
 
 try:
     from jax._src.checkify import DivisionByZeroError, OOBError, check_nans, error_checks
@@ -36,9 +36,9 @@ __all__ = [
     "check_nans",
     "error_checks",
     "find_top_trace",
-    "jaxlib_version",
     "jaxpr_as_fun",
     "mlir",
     "pe",
     "set_xla_metadata",
+    "xla_version",
 ]

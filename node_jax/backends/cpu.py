@@ -19,7 +19,7 @@ from jax import lax
 
 from node_jax import marks
 from node_jax.checks import without_order
-from node_jax.compat import Primitive, jaxlib_version, mlir, set_xla_metadata
+from node_jax.compat import Primitive, mlir, set_xla_metadata, xla_version
 from node_jax.jaxprs import equations, is_product
 from node_jax.marks import once_p, whole_p
 
@@ -103,7 +103,7 @@ def is_emitted(fn: Callable, *args: Any) -> bool:
 def tried() -> bool:
     """Whether this is a jaxlib that was tried, and the environment does not switch off what it is asked for."""
     off = why_not()
-    if off and jaxlib_version.__version_info__[:2] > TRIED[1] and os.environ.get("NODE_JAX_FUSED") != "0":
+    if off and xla_version.__version_info__[:2] > TRIED[1] and os.environ.get("NODE_JAX_FUSED") != "0":
         _warn_of_newer()
     return not off
 
@@ -128,19 +128,19 @@ def why_not() -> str:
     if _refused.get():
         return "XLA refused it"
     first, last = TRIED
-    found = jaxlib_version.__version_info__[:2]
+    found = xla_version.__version_info__[:2]
     if os.environ.get("NODE_JAX_FUSED") == "0":
         return "NODE_JAX_FUSED=0 in the environment"
     if first <= found <= last:
         return ""
     versions = " to ".join(".".join(map(str, x)) for x in TRIED)
-    return f"tried with jaxlib {versions}, this is {jaxlib_version.__version__}"
+    return f"tried with jaxlib {versions}, this is {xla_version.__version__}"
 
 
 @functools.cache
 def _warn_of_newer() -> None:
     warnings.warn(
-        f"node_jax was not tried with jaxlib {jaxlib_version.__version__}: small loops on a CPU run kernel by kernel,"
+        f"node_jax was not tried with jaxlib {xla_version.__version__}: small loops on a CPU run kernel by kernel,"
         " several times slower; NODE_JAX_FUSED=0 in the environment hides this warning",
         stacklevel=2,
     )
