@@ -1,7 +1,6 @@
 """What a traced computation consists of."""
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -26,11 +25,11 @@ def low(jaxpr: Any) -> Any:
     return pe.lower_jaxpr2(jaxpr) if getattr(jaxpr, "is_high", False) else jaxpr  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def equations(jaxpr: Any) -> Iterator[Any]:
-    """Yield all equations, of nested computations too; of those for several platforms only what a CPU runs."""
-    chosen_by_platform = set()
+def equations(jaxpr: Any) -> list:
+    """Return all equations, of nested computations too; of those for several platforms only what a CPU runs."""
+    found, chosen_by_platform = [], set()
     for eqn in low(jaxpr).eqns:
-        yield eqn
+        found.append(eqn)
         params = dict(eqn.params)
         if eqn.primitive.name == "platform_index":
             chosen_by_platform.add(eqn.outvars[0])
@@ -39,7 +38,8 @@ def equations(jaxpr: Any) -> Iterator[Any]:
         for part in jax.tree.leaves(list(params.values())):
             inner = getattr(part, "jaxpr", part)
             if hasattr(inner, "eqns"):
-                yield from equations(inner)
+                found += equations(inner)
+    return found
 
 
 def _of_cpu(params: dict) -> Any:

@@ -120,6 +120,6 @@ def _transpose_spread(bar, _, *, shape):
 spread_p = Primitive("spread")
 spread_p.def_impl(_spread)
 spread_p.def_abstract_eval(_spread_type)
-mlir.register_lowering(spread_p, mlir.lower_fun(_spread, multiple_results=False))
+_lower(spread_p, _spread)
 batching.primitive_batchers[spread_p] = _batch_spread
 ad.deflinear2(spread_p, _transpose_spread)

@@ -10,8 +10,10 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from beartype.roar import BeartypeCallHintParamViolation
 
 import node_jax
+from node_jax import tree
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -22,6 +24,11 @@ def run(*command, **options):
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, **options)
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     return done.stdout
+
+
+def test_annotations_are_checked():
+    with pytest.raises(BeartypeCallHintParamViolation, match="three"):
+        tree.buffer(0.0, "three")
 
 
 def test_version_equals_the_installed_metadata():

@@ -160,15 +160,8 @@ def likelihood(results: dict[str, dict]) -> dict[str, str]:
         near = [seconds for _, seconds, nats in x["marks"] if nats < x["entropy"] + 0.1]
         rows.append([density, kind, f"{x['nats']:.3f}", f"{x['entropy']:.3f}", f"{x['nats'] - x['entropy']:+.3f}",
                      f"{near[0]:.0f}" if near else "not reached", f"{x['seconds']:.0f}"])  # fmt: skip
-    head = [
-        "density",
-        "model",
-        "nats",
-        "entropy",
-        "above the entropy",
-        "processor seconds to 0.1 nats above",
-        "of the run",
-    ]
+    head = ["density", "model", "nats", "entropy", "above the entropy", "processor seconds to 0.1 nats above",
+            "of the run"]  # fmt: skip
     return {"likelihood": table(head, rows, 2)}
 
 

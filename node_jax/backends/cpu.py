@@ -147,12 +147,12 @@ def _warn_of_newer() -> None:
 
 
 def _is_emitted(jaxpr: Any) -> bool:
-    return tried() and all(map(_known, list(equations(jaxpr))))
+    return tried() and all(map(_known, equations(jaxpr)))
 
 
 def room(jaxpr: Any) -> int:
     """Return for how many lanes a loop around this computation of one would be one function."""
-    eqns = list(equations(jaxpr))
+    eqns = equations(jaxpr)
     if not (tried() and all(map(_known, eqns))):
         return 0
     arrays = [x for eqn in eqns if eqn.primitive.name in _COMPUTING for x in (*eqn.invars, *eqn.outvars)]

@@ -166,10 +166,11 @@ def _leaves(tree):
 
 def test_shrinking_keeps_the_fault_and_drops_the_rest(faulty):
     faulty(off)
-    s, draw = small(lanes=(3,), tree="vector", save="at", wrapper="checkpoint")
+    s, draw = small(lanes=(3,), tree="vector", home="module", save="at", wrapper="checkpoint")
     found = [f for f in checks.check(s, draw) if f.key == "p.k"]
     smaller, _, finding = shrinking.shrink(s, draw, found[0])
-    assert (smaller.lanes, smaller.tree, smaller.save, smaller.wrapper) == ((), "scalar", "end", "plain")
+    kept = (smaller.lanes, smaller.tree, smaller.home, smaller.save, smaller.wrapper)
+    assert kept == ((), "scalar", "theta", "end", "plain")
     assert (finding.check, finding.key) == ("derivative", "p.k")
 
 
