@@ -23,7 +23,7 @@ from jax.experimental.ode import odeint
 import node_jax as nj
 from benchmarks import problems, stored, timing
 from benchmarks.peers import gradient, over_lanes
-from node_jax.adjoints.slots import buffers
+from node_jax.adjoints.parts.history import buffers
 
 TOLERANCES = [10.0**-k for k in range(3, 11)]
 LENGTHS = (100, 1_000, 10_000, 100_000)

@@ -29,7 +29,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     jax.config.update("jax_enable_x64", True)
     try:
-        demo = importlib.import_module("node_jax.demo")  # only here: matplotlib is an optional dependency
+        demo = importlib.import_module(
+            "node_jax.studies.hare_lynx.demo"
+        )  # only here: matplotlib is an optional dependency
     except ModuleNotFoundError as error:
         print(f'The demo needs {error.name}: pip install "node-jax[demo]"', file=sys.stderr)
         return 2

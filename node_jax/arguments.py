@@ -21,7 +21,7 @@ from node_jax.adjoints.forward import Forward
 from node_jax.adjoints.interpolated import Interpolated
 from node_jax.adjoints.reversible import Reversible
 from node_jax.control import Adaptive, Fixed, Grid
-from node_jax.hoist import Hoisted, hoist
+from node_jax.field import Hoisted, hoist
 from node_jax.methods import ExplicitRK
 from node_jax.save import Dense, SaveAt, SaveEnd, SaveSteps
 from node_jax.times import narrowed

@@ -9,15 +9,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from node_jax import tree
+from node_jax import norms, tree
 from node_jax.adjoints.backsolve import Backsolve, way_back
-from node_jax.adjoints.boundary import Cotangents
 from node_jax.adjoints.checkpointed import Checkpointed
 from node_jax.adjoints.interpolated import Interpolated
+from node_jax.adjoints.parts.boundary import Cotangents
 from node_jax.adjoints.reversible import Reversible, undo_all
 from node_jax.control import Adaptive
-from node_jax.integrate import Each, integrate
-from node_jax.lanes import is_traced
+from node_jax.engine.each import Each
+from node_jax.engine.lockstep import integrate
+from node_jax.lanes.primitive import is_traced
 from node_jax.methods import tsit5
 from node_jax.odesolve import odesolve, prepare, problem_of
 from node_jax.save import SaveEnd
@@ -265,7 +266,7 @@ def _reference(method, steps, k: int) -> tuple:
 
 def _gap(got: PyTree, want: PyTree) -> float:
     """Norm of the difference over the norm; infinite if it is not a number."""
-    difference, size = (tree.rms(x) for x in (tree.subtract(got, want), want))
+    difference, size = (norms.rms(x) for x in (tree.subtract(got, want), want))
     gap = float(difference / jnp.maximum(size, 1e-30))
     return gap if np.isfinite(gap) else np.inf
 

@@ -9,16 +9,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from node_jax import arguments, lanes, placement, tree
+from node_jax import arguments, placement, tree
 from node_jax.adjoints.checkpointed import Checkpointed
 from node_jax.adjoints.reversible import Reversible
 from node_jax.checks import find_lost, lanes_in_front, standard, trusting, watching
 from node_jax.control import Adaptive, Fixed, Grid
+from node_jax.engine.lane import Inputs, Problem
 from node_jax.fallback import or_plain
 from node_jax.hints import refuses_by_name
+from node_jax.lanes import primitive as lanes
 from node_jax.methods import ExplicitRK, tsit5
 from node_jax.outside import reads
-from node_jax.problem import Inputs, Problem
 from node_jax.save import Dense, SaveAt, SaveEnd, SaveSteps
 from node_jax.solution import InputError, Solution, SolveError
 from node_jax.times import blur, time_dtype

@@ -10,9 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from node_jax import hints, lanes, tree
+from node_jax import hints, tree
 from node_jax.checks import standard, trusting
-from node_jax.interpolate import horner
+from node_jax.lanes import primitive as lanes
+from node_jax.methods.polynomial import horner
 from node_jax.save import Interpolant
 from node_jax.times import between, blur, rounding
 from node_jax.types import PyTree, Stats, Status

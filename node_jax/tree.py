@@ -11,7 +11,6 @@ import jax.numpy as jnp
 from jax import lax
 
 from node_jax import marks
-from node_jax.backends.cpu import tried
 from node_jax.checks import promoting, trusting
 from node_jax.types import PyTree
 
@@ -156,24 +155,6 @@ def buffer(like: PyTree, n: int, value: float = 0.0) -> PyTree:
     return jax.tree.map(lambda x: jnp.full((n, *x.shape), value, x.dtype), like)
 
 
-def lift(fn, masks: Sequence[Sequence[bool]], lanes: Sequence[int]):
-    """Map `fn(leaves, rest)` of one lane over every lane axis.
-
-    Leaf `i` of `leaves` has at its end the axes that `masks[i]` names, `rest` and the result have all of them there,
-    the outermost last. Nothing is repeated over an axis that it does not depend on, and the same component of all
-    lanes is contiguous.
-    """
-    for k in reversed(range(len(lanes))):
-        axes = [-1 if mask[k] else None for mask in masks]
-        fn = jax.vmap(fn, in_axes=(axes, -1), out_axes=-1, axis_size=lanes[k])
-    return fn
-
-
-def take_lanes(x: jax.Array, i: jax.Array) -> jax.Array:
-    """Return entries `i`, shape `(*kept, n)`, of the last axis of `x`, shape `(*shape, *kept, m)`."""
-    return jnp.take_along_axis(x, i.reshape(*[1] * (x.ndim - i.ndim), *i.shape), axis=-1)
-
-
 def picked(leaves: Sequence, chosen: Sequence[bool]) -> list:
     """Return the entries that are chosen."""
     return [x for x, yes in zip(leaves, chosen, strict=True) if yes]
@@ -185,146 +166,9 @@ def replaced(leaves: Sequence, chosen: Sequence[bool], some: Sequence) -> list:
     return [next(new) if yes else x for x, yes in zip(leaves, chosen, strict=True)]
 
 
-def table(row: PyTree, lanes: Sequence[int], n: int) -> PyTree:
-    """Return `n` equal rows for each lane, shape `(n, elements, lanes)`: what `write_rows` can fill in place."""
-    count = math.prod(lanes)
-
-    def leaf(x):
-        size = x.size // max(count, 1)
-        return jnp.broadcast_to(x.reshape(size, count), (n, size, count))
-
-    return jax.tree.map(leaf, row)
-
-
-def write_rows(rows: PyTree, values: PyTree, i: jax.Array, columns: jax.Array | None = None) -> PyTree:
-    """Write values of shape `(m, *shape, *lanes)` at rows `i` to `i + m - 1`, of each lane its own `i`.
-
-    `columns` are those of the lanes; default: all, in their order. One scatter with a window, in the layout that XLA
-    keeps in place; a vmapped update would transpose the buffer.
-    """
-
-    def leaf(table, x):
-        _, size, total = table.shape
-        count = total if columns is None else columns.size
-        window = x.reshape(x.shape[0], size, count)
-        if columns is None and count == 1:
-            return lax.dynamic_update_slice_in_dim(table, window, i.reshape(()), axis=0)
-        at = jnp.stack([i.reshape(-1), jnp.arange(count, dtype=i.dtype) if columns is None else columns], axis=1)
-        return lax.platform_dependent(table, window, at, cpu=_write_in_turn if tried() else _scatter, default=_scatter)
-
-    return jax.tree.map(leaf, rows, values)
-
-
-def _scatter(table: jax.Array, window: jax.Array, at: jax.Array) -> jax.Array:
-    """Write the columns of the window at rows and columns `at`, shape `(columns, 2)`."""
-    numbers = lax.ScatterDimensionNumbers((0, 1), (2,), (0, 2))
-    return lax.scatter(table, at, window, numbers, unique_indices=True, mode="promise_in_bounds")
-
-
-def _write_in_turn(table: jax.Array, window: jax.Array, at: jax.Array) -> jax.Array:
-    """Do the same one column after the other: a loop that a CPU runs as one function, which it does with no scatter."""
-
-    def write(k, table):
-        column = lax.dynamic_slice_in_dim(window, k, 1, axis=2)
-        return lax.dynamic_update_slice(table, column, (at[k, 0], jnp.zeros_like(at[k, 0]), at[k, 1]))
-
-    return lax.fori_loop(0, at.shape[0], write, table)
-
-
-def write_row(rows: PyTree, value: PyTree, i: jax.Array) -> PyTree:
-    """Write values of shape `(*shape, *lanes)` at row `i` of `(n, *shape, *lanes)`, of each lane its own `i`."""
-    tables = jax.tree.map(lambda x: x.reshape(x.shape[0], -1, i.size), rows)
-    tables = write_rows(tables, jax.tree.map(lambda x: x[None], value), i)
-    return jax.tree.map(lambda table, x: table.reshape(x.shape), tables, rows)
-
-
-def read_table(rows: PyTree, like: PyTree, n: int) -> PyTree:
-    """Return the first `n` rows of a table as `(n, *shape, *lanes)`, with `like` of shape `(*shape, *lanes)`."""
-    return jax.tree.map(lambda table, x: table[:n].reshape(n, *x.shape), rows, like)
-
-
-def pack(tree: PyTree) -> list[jax.Array]:
-    """Stack the scalar leaves of each dtype, in the order in which the dtypes appear."""
-    groups: dict = {}
-    for x in jax.tree.leaves(tree):
-        groups.setdefault(x.dtype, []).append(x)
-    return [jnp.stack(group) for group in groups.values()]
-
-
-def unpack(packed: list[jax.Array], like: PyTree) -> PyTree:
-    """Invert `pack`; `like` has the structure and dtypes of what was packed."""
-    streams = {x.dtype: iter(x) for x in packed}
-    return jax.tree.map(lambda x: next(streams[x.dtype]), like)
-
-
-def _missing(x: jax.Array, mask: Sequence[bool]) -> tuple[int, ...]:
-    return tuple(x.ndim - 1 - k for k, mapped in enumerate(mask) if not mapped)
-
-
-def sum_missing(x: jax.Array, mask: Sequence[bool]) -> jax.Array:
-    """Bring a cotangent with all lanes at its end to the lane axes of an input with this mask, adding up the others."""
-    return jnp.sum(x, axis=_missing(x, mask))
-
-
-def any_missing(x: jax.Array, mask: Sequence[bool]) -> jax.Array:
-    """Say for each entry of an input with this mask whether `x`, of the shape of the lanes, holds for any lane."""
-    return jnp.any(x, axis=_missing(x, mask))
-
-
-def largest(z: PyTree, dtype: jnp.dtype) -> jax.Array:
-    """Largest modulus over all elements; NaN if any is NaN, zero for an empty tree."""
-    parts = [jnp.max(jnp.abs(x)).astype(dtype) for x in jax.tree.leaves(z) if x.size]
-    return jax.tree.reduce(jnp.maximum, parts, jnp.zeros((), dtype))
-
-
-def rms(z: PyTree) -> jax.Array:
-    """Root mean square over all elements of all leaves: the default error norm.
-
-    Args:
-        z: pytree of real or complex arrays.
-
-    Returns:
-        Real scalar; zero for a tree without elements.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> float(rms((jnp.array([3.0, 4.0]), jnp.array(0.0), jnp.zeros(0))))  # sqrt(25 / 3)
-        2.88675...
-    """
-    leaves = [single(x) for x in jax.tree.leaves(z) if x.size]
-    dtype = real_dtype(z)
-    total = sum((jnp.sum((x * jnp.conj(x)).real).astype(dtype) for x in leaves), jnp.zeros((), dtype))
-    return jnp.sqrt(total / max(1, sum(x.size for x in leaves)))
-
-
-def tolerances(z0: PyTree, z1: PyTree, rtol: PyTree, atol: PyTree) -> PyTree:
-    """Return `atol + rtol max(|z0|, |z1|)` for each component, in a real dtype of at least 32 bits."""
-
-    def leaf(x, y, r, a):
-        real = jnp.finfo(x.dtype)
-        wide = promoted(real.dtype, jnp.float32)
-        r = jnp.maximum(r, 4 * float(real.eps)).astype(wide)  # no step changes a state by less
-        scale = a.astype(wide) + r * jnp.maximum(jnp.abs(x), jnp.abs(y)).astype(wide)
-        return scale + float(jnp.finfo(wide).tiny)  # no error at all is fine even without a tolerance
-
-    return jax.tree.map(leaf, z0, z1, spread(rtol, z0), spread(atol, z0))
-
-
 def divide(a: PyTree, b: PyTree) -> PyTree:
     """Return `a / b` in the wider dtype of both."""
     return jax.tree.map(_divided, a, b)
-
-
-def bounded(z: PyTree) -> PyTree:
-    """Limit the elements of real or complex leaves to what can be squared and added up."""
-
-    def leaf(x):
-        most = math.sqrt(float(jnp.finfo(x.dtype).max) / (4 * max(1, x.size)))
-        if jnp.iscomplexobj(x):
-            return lax.complex(jnp.clip(x.real, -most, most), jnp.clip(x.imag, -most, most))
-        return jnp.clip(x, -most, most)
-
-    return jax.tree.map(leaf, z)
 
 
 def _divided(x, y):

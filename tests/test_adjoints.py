@@ -12,7 +12,7 @@ from jax.flatten_util import ravel_pytree
 from replays import combined, gap, nodes
 
 import node_jax as nj
-from node_jax.adjoints.slots import buffers
+from node_jax.adjoints.parts.history import buffers
 from node_jax.methods import coupled
 
 TIGHT = nj.Adaptive(rtol=1e-10, atol=1e-10)

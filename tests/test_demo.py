@@ -11,7 +11,7 @@ import pytest
 
 import node_jax as nj
 from node_jax import __main__ as command_line
-from node_jax import demo, plotting, populations
+from node_jax.studies.hare_lynx import demo, plotting, populations
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 from replays import gap, nodes, read, replay
 
 import node_jax as nj
-from node_jax.adjoints.slots import Slots, count_slots
+from node_jax.adjoints.parts.history import Slots, count_slots
 
 LOOSE = nj.Adaptive(rtol=1e-4, atol=1e-6)
 TIGHT = nj.Adaptive(rtol=1e-12, atol=1e-12)

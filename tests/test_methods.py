@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from node_jax.interpolate import at_fraction
 from node_jax.methods import METHODS, ExplicitRK, heun
+from node_jax.methods.polynomial import at_fraction
 
 each_method = pytest.mark.parametrize("method", METHODS, ids=str)
 each_first_same_as_last = pytest.mark.parametrize("method", [m for m in METHODS if m.first_same_as_last], ids=str)

@@ -17,7 +17,7 @@ import pytest
 from jax.experimental import checkify, io_callback
 
 import node_jax as nj
-from node_jax import lanes
+from node_jax.lanes import primitive as lanes
 
 
 @contextlib.contextmanager

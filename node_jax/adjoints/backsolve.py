@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from node_jax import tree
-from node_jax.adjoints.boundary import Cotangents, pull_crossing, pull_solve, unsupported
-from node_jax.adjoints.continuous import (
+from node_jax.adjoints.parts.boundary import Cotangents, pull_crossing, pull_solve, unsupported
+from node_jax.adjoints.parts.continuous import (
     Points,
     Sweep,
     between_nodes,
@@ -20,11 +20,11 @@ from node_jax.adjoints.continuous import (
     steps_back,
     sweep,
 )
-from node_jax.adjoints.observations import Observations, at_time, observed
+from node_jax.adjoints.parts.observations import Observations, at_time, observed
 from node_jax.control import Adaptive, direction
-from node_jax.integrate import Each
+from node_jax.engine.each import Each
+from node_jax.engine.lane import Inputs, Outcome, Problem, Progress, Window, next_to, restart, window
 from node_jax.methods import ExplicitRK, tsit5
-from node_jax.problem import Inputs, Outcome, Problem, Progress, Window, next_to, restart, window
 from node_jax.save import SaveEnd, Trial
 from node_jax.types import PyTree, Stats
 
@@ -104,7 +104,7 @@ def way_back(adjoint: Backsolve, each: Each, outcome: Outcome, bar: Cotangents, 
     z, t = each(_last_known)((outcome, seen))
     a = each(_first_cotangent)((bar, seen, t))
     reverse = _reversed(adjoint, each, (z, a), t, seen)
-    method, lands = reverse.problem.method, reverse.problem.unflatten(reverse.leaves).steps.breakpoints is not None
+    method, lands = reverse.problem.method, reverse.inputs.steps.breakpoints is not None
 
     def land(carry: Sweep, landed: jax.Array) -> Sweep:
         after, theta_bar = carry
@@ -175,7 +175,7 @@ def _jump(problem: Problem, inputs: Inputs, p: Progress, landed: jax.Array, seen
 
 def _reversed(adjoint: Backsolve, each: Each, start: tuple, t: jax.Array, seen: Observations | None) -> Each:
     """Return the engine of the augmented system, from `t` to `t0`."""
-    problem, inputs = each.problem, each.problem.unflatten(each.leaves)
+    problem, inputs = each.problem, each.inputs
     steps = steps_back(each, adjoint.steps)
     own = getattr(inputs.steps, "breakpoints", None)
     lands = (own is not None and own.size) or seen is not None

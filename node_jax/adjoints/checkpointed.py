@@ -6,13 +6,13 @@ only, without error estimates or controller, and transposes each.
 
 import equinox as eqx
 
-from node_jax.adjoints.backward import back_over_steps, within_steps
-from node_jax.adjoints.boundary import Cotangents, moving_times, pull_solve
-from node_jax.adjoints.pullback import pullback_of_steps
-from node_jax.adjoints.replay import recorder_of, replay
-from node_jax.adjoints.slots import History, Slots, stored_bytes
-from node_jax.integrate import Each
-from node_jax.problem import Outcome
+from node_jax.adjoints.parts.backward import back_over_steps, within_steps
+from node_jax.adjoints.parts.boundary import Cotangents, moving_times, pull_solve
+from node_jax.adjoints.parts.history import History, Slots, stored_bytes
+from node_jax.adjoints.parts.pullback import pullback_of_steps
+from node_jax.adjoints.parts.replay import recorder_of, replay
+from node_jax.engine.each import Each
+from node_jax.engine.lane import Outcome
 from node_jax.types import PyTree, is_count
 
 
@@ -67,7 +67,7 @@ class Checkpointed(eqx.Module):
         `shifted` says which times move in this or in an outer derivative.
         """
         each, chosen = within_steps(each, moving, shifted)
-        exact = each.problem.unflatten(each.leaves).steps.exact_times
+        exact = each.inputs.steps.exact_times
 
         def between(each, bar, lane_ok):
             pullback, recorder = pullback_of_steps(each, chosen), self.recorder(each)

@@ -7,14 +7,14 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from node_jax import tree
-from node_jax.adjoints.boundary import arrive, crossing, depart, moving_times, reached, with_donors
-from node_jax.adjoints.pullback import Start, retrace
-from node_jax.adjoints.replay import Lane, Row, at_nodes, recorder_of, retake
-from node_jax.adjoints.slots import History, Slots
-from node_jax.integrate import Each
-from node_jax.interpolate import at_fraction, whole
-from node_jax.problem import Inputs, Outcome
+from node_jax import axes, tree
+from node_jax.adjoints.parts.boundary import arrive, crossing, depart, moving_times, reached, with_donors
+from node_jax.adjoints.parts.history import History, Slots
+from node_jax.adjoints.parts.pullback import Start, retrace
+from node_jax.adjoints.parts.replay import Lane, Row, at_nodes, recorder_of, retake
+from node_jax.engine.each import Each
+from node_jax.engine.lane import Inputs, Outcome
+from node_jax.methods.polynomial import at_fraction, whole
 from node_jax.types import PyTree, Time
 
 BLOCK = 16  # steps that are skipped, or taken, together
@@ -54,7 +54,7 @@ class Direct(eqx.Module):
         each = _held(each, used)
         every = [True] * len(each.leaves)
         each, moves = crossing(each, every)[0], moving_times(each, every)
-        inputs = each.problem.unflatten(each.leaves)
+        inputs = each.inputs
         save, inside = inputs.save, at_nodes(each)
         limit = inputs.steps.trials(each.problem.max_steps)
         z, out, starts, ends = _take(each, inside, outcome, history, moves, limit)
@@ -72,7 +72,7 @@ def _held(each: Each, alive: jax.Array) -> Each:
     each = with_donors(each, alive)
     pairs = zip(each.leaves, each.masks, strict=True)
     return each._replace(
-        leaves=[tree.where(tree.any_missing(alive, mask), x, lax.stop_gradient(x)) for x, mask in pairs]
+        leaves=[tree.where(axes.any_missing(alive, mask), x, lax.stop_gradient(x)) for x, mask in pairs]
     )
 
 
@@ -86,7 +86,7 @@ class _Carry(NamedTuple):
 def _take(each: Each, inside: Each, outcome: Outcome, history: History, moves: Inputs, limit: int) -> tuple:
     """Take all steps; return the last state, what was saved, and where each step started and ended."""
     problem, method = each.problem, each.problem.method
-    save = problem.unflatten(each.leaves).save
+    save = each.inputs.save
     z0, t0 = each(lambda inputs, _: (depart(problem, inputs, moves), lax.stop_gradient(inputs.t0)))()
     accepted = outcome.stats.accepted
     lane = Lane(z0, t0, accepted)

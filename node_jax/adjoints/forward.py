@@ -2,11 +2,11 @@
 
 import equinox as eqx
 
-from node_jax.adjoints.boundary import unsupported
-from node_jax.adjoints.replay import recorder_of, replay
-from node_jax.adjoints.slots import History, Slots
-from node_jax.integrate import Each
-from node_jax.problem import Outcome
+from node_jax.adjoints.parts.boundary import unsupported
+from node_jax.adjoints.parts.history import History, Slots
+from node_jax.adjoints.parts.replay import recorder_of, replay
+from node_jax.engine.each import Each
+from node_jax.engine.lane import Outcome
 
 
 class Forward(eqx.Module):

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from node_jax import tree
-from node_jax.adjoints.backward import back_over_steps
-from node_jax.adjoints.boundary import Cotangents, pull_crossing, pull_solve, unsupported
-from node_jax.adjoints.continuous import (
+from node_jax.adjoints.parts.backward import back_over_steps
+from node_jax.adjoints.parts.boundary import Cotangents, pull_crossing, pull_solve, unsupported
+from node_jax.adjoints.parts.continuous import (
     Points,
     between_nodes,
     check_steps,
@@ -19,14 +19,14 @@ from node_jax.adjoints.continuous import (
     steps_back,
     sweep,
 )
-from node_jax.adjoints.pullback import Pullback, Retraced, Start, pullback_of_steps, retrace
-from node_jax.adjoints.replay import recorder_of
-from node_jax.adjoints.slots import History, Slots, stored_bytes
+from node_jax.adjoints.parts.history import History, Slots, stored_bytes
+from node_jax.adjoints.parts.pullback import Pullback, Retraced, Start, pullback_of_steps, retrace
+from node_jax.adjoints.parts.replay import recorder_of
 from node_jax.control import Adaptive
-from node_jax.integrate import Each
-from node_jax.interpolate import at_fraction, coefficients, horner
+from node_jax.engine.each import Each
+from node_jax.engine.lane import Inputs, Outcome, Window, window, within
 from node_jax.methods import ExplicitRK, tsit5
-from node_jax.problem import Inputs, Outcome, Window, window, within
+from node_jax.methods.polynomial import at_fraction, coefficients, horner
 from node_jax.save import SaveEnd, Trial
 from node_jax.types import PyTree, VectorField, is_count
 
@@ -141,7 +141,7 @@ def _usable(method: ExplicitRK) -> bool:
 def _pullback(adjoint: Interpolated, each: Each, chosen: list[bool]) -> Pullback:
     """Pull the end of a step back by the adjoint equation, what was read from its polynomial by `jax.vjp`."""
     problem = each.problem
-    reads = problem.unflatten(each.leaves).save.wants_slopes
+    reads = each.inputs.save.wants_slopes
     discrete = pullback_of_steps(each, chosen)
 
     def pullback(start: Start):
@@ -171,7 +171,7 @@ def _pullback(adjoint: Interpolated, each: Each, chosen: list[bool]) -> Pullback
 
 def _sweep(adjoint: Interpolated, each: Each, chosen: list[bool], segment: Segment, a1: PyTree) -> tuple[list, PyTree]:
     """Integrate the adjoint over one step of every lane; return the cotangents of leaves and of the first state."""
-    problem, inputs = each.problem, each.problem.unflatten(each.leaves)
+    problem, inputs = each.problem, each.inputs
     method = adjoint.method or (problem.method if _usable(problem.method) else tsit5)
     whole = jnp.where(segment.h == 0, 1.0, jnp.abs(segment.h))
     steps = dataclasses.replace(steps_back(each, adjoint.steps), first_step=whole, breakpoints=None)

@@ -7,15 +7,16 @@ import jax
 import jax.numpy as jnp
 
 from node_jax import marks, tree
-from node_jax.adjoints.backward import lane_of, of_leaves, unwind, within_steps
-from node_jax.adjoints.boundary import Cotangents, moving_times, pull_crossing, pull_solve, unsupported
-from node_jax.adjoints.pullback import Retraced, Start, pullback_of_steps, retrace, times_of
-from node_jax.adjoints.replay import Row, at_nodes, recorder_of, start_of
-from node_jax.adjoints.segments import down_rows
-from node_jax.adjoints.slots import History, Slots
-from node_jax.integrate import Each
+from node_jax.adjoints.parts.backward import lane_of, of_leaves, unwind, within_steps
+from node_jax.adjoints.parts.boundary import Cotangents, moving_times, pull_crossing, pull_solve, unsupported
+from node_jax.adjoints.parts.history import History, Slots
+from node_jax.adjoints.parts.pullback import Retraced, Start, pullback_of_steps, retrace, times_of
+from node_jax.adjoints.parts.replay import Row, at_nodes, recorder_of, start_of
+from node_jax.adjoints.parts.segments import down_rows
+from node_jax.engine.each import Each
+from node_jax.engine.lane import Inputs, Outcome, Problem, at_stages
+from node_jax.engine.loops import write_row
 from node_jax.methods import Coupled, ExplicitRK, coupled
-from node_jax.problem import Inputs, Outcome, Problem, at_stages
 from node_jax.save import Trial
 from node_jax.types import PyTree, Time, is_count
 
@@ -66,7 +67,7 @@ class Reversible(eqx.Module):
 
     def recorder(self, each: Each) -> "Pairs":
         """Return what writes the history of a solve."""
-        inputs = each.problem.unflatten(each.leaves)
+        inputs = each.inputs
         if inputs.save.wants_slopes and each.problem.method.c_dense:
             raise ValueError(f"adjoint={self!r} does not support save={inputs.save!r} with {each.problem.method!r}")
         timed = not inputs.steps.exact_times and (each.problem.timed or inputs.save.wants_slopes)
@@ -83,7 +84,7 @@ class Reversible(eqx.Module):
     def backward(self, each: Each, outcome: Outcome, history: History, bar: Cotangents, moving, shifted) -> list:
         """Return cotangents of the leaves that are `moving` (one bool for each leaf), None for the others."""
         each, chosen = within_steps(each, moving, shifted)
-        exact = each.problem.unflatten(each.leaves).steps.exact_times
+        exact = each.inputs.steps.exact_times
 
         def between(each, bar, lane_ok):
             carry = undo_all(each, (outcome, history), bar, lane_ok, chosen)
@@ -121,7 +122,7 @@ class Pairs(NamedTuple):
         high = tree.put(history.t.high, t.high, history.n) if self.timed else None
         spare = self.rows(self.restart, self.sizes.limit)
         row = jnp.where(trial.accepted, trial.index // (self.restart or self.sizes.limit), spare)
-        pairs = tree.write_row(history.z, (trial.z1, memory.z), row)
+        pairs = write_row(history.z, (trial.z1, memory.z), row)
         return after._replace(t=Time(high, None), z=pairs)
 
 
@@ -142,7 +143,7 @@ def undo_all(each: Each, solved: tuple[Outcome, History], bar: Cotangents, lane_
     problem, (outcome, history) = each.problem, solved
     method: Any = problem.method  # a `Coupled`
     inside, lane = at_nodes(each), lane_of(each, outcome, lane_ok)
-    saved, exact = problem.unflatten(each.leaves).save, problem.unflatten(each.leaves).steps.exact_times
+    saved, exact = each.inputs.save, problem.unflatten(each.leaves).steps.exact_times
     uncrossed = each._replace(problem=problem._replace(crosses=False))
     forth, back = (pullback_of_steps(uncrossed, chosen, step) for step in (retrace, _step_back))
     stretch = method.restart or jnp.iinfo(jnp.int32).max

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from node_jax import marks, tree
+from node_jax import marks, norms, tree
 from node_jax.arraylike import points_of
 from node_jax.control.first_step import first_step
 from node_jax.control.records import Control, Proposal, Verdict, add_time, direction
@@ -72,7 +72,7 @@ class Adaptive(eqx.Module):
     max_factor: float = eqx.field(static=True, default=10.0)
     force_min_step: bool = eqx.field(static=True, default=False)
     stay_stable: bool = eqx.field(static=True, default=True)
-    norm: Callable = eqx.field(static=True, default=tree.rms)
+    norm: Callable = eqx.field(static=True, default=norms.rms)
     controlled: Callable | None = eqx.field(static=True, default=None)
 
     def __check_init__(self):
@@ -147,7 +147,7 @@ class Adaptive(eqx.Module):
         else:
             slope = memory if method.first_same_as_last else field(z0, t0, theta)
             seen = self.part(z0)
-            tolerance = tree.tolerances(seen, seen, self.rtol, self.atol)
+            tolerance = norms.tolerances(seen, seen, self.rtol, self.atol)
             size, tangent, rests = first_step(
                 lambda z, t: field(z, t, theta), self.norm, self.part, tolerance, method.error_order, z0, slope, t0, t1
             )
@@ -165,7 +165,7 @@ class Adaptive(eqx.Module):
 
     def _resolving(self, order: int) -> jax.Array:
         """Return the step, in units of the time in which a tangent changes, that gives it to the relative tolerance."""
-        rtol = tree.largest(self.rtol, jnp.dtype(jnp.float32))
+        rtol = norms.largest(self.rtol, jnp.dtype(jnp.float32))
         return jnp.minimum(1.0, (math.factorial(order) * rtol) ** (1.0 / order))
 
     def _least(self, t0: jax.Array, t1: jax.Array) -> jax.Array:
@@ -205,10 +205,10 @@ class Adaptive(eqx.Module):
         """Accept a trial whose error is within the tolerance, and choose the next step size."""
         dtype, eps = t0.dtype, float(jnp.finfo(t0.dtype).eps)
         z, z1 = self.part(z), self.part(step.z1)
-        tolerance = tree.tolerances(z, z1, self.rtol, self.atol)
+        tolerance = norms.tolerances(z, z1, self.rtol, self.atol)
         ratio = self._estimate(step, tolerance).astype(dtype)
         # Apart, as is `accepted`: on a CPU each count of steps would take the step once more.
-        moved = marks.once(tree.largest(tree.divide(tree.subtract(z1, z), tolerance), dtype))
+        moved = marks.once(norms.largest(tree.divide(tree.subtract(z1, z), tolerance), dtype))
         good = ~jnp.isnan(ratio) & jnp.isfinite(moved)
         stalled, streak = control.counts >> 3, control.counts & 7
         digits = float(jnp.finfo(tree.real_dtype(z)).eps)

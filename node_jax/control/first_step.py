@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from node_jax import marks, tree
-from node_jax.backends.cpu import LARGEST
+from node_jax import marks, norms, tree
 from node_jax.control.records import direction
 from node_jax.types import PyTree
+
+FEW = 1024  # components: of so many what is the same in every solve is a constant
 
 
 def first_step(
@@ -35,7 +36,7 @@ def first_step(
 
     def size_of(z: PyTree) -> jax.Array:
         """Return the norm of the part that chooses steps, in units of the tolerance; its squares do not overflow."""
-        return norm(tree.bounded(tree.divide(part(z), tolerance))).astype(t0.dtype)
+        return norm(norms.bounded(tree.divide(part(z), tolerance))).astype(t0.dtype)
 
     tolerance = marks.once(tolerance)
     d0, d1 = size_of(z0), size_of(slope)
@@ -60,8 +61,8 @@ def _nudge(tolerance: PyTree, z: PyTree) -> PyTree:
     """Return half to one and a half tolerances for each component, never two alike in a row."""
 
     def leaf(unit, x):
-        # a small solve on a CPU has no operations to spare (see `backends.cpu`): of few components these are constants
-        xp, number = (np, np.arange(x.size)) if x.size <= LARGEST else (jnp, lax.iota(jnp.float32, x.size))
+        # a small solve has no operations to spare
+        xp, number = (np, np.arange(x.size)) if x.size <= FEW else (jnp, lax.iota(jnp.float32, x.size))
         tolerances = xp.reshape(0.5 + (0.618034 * number) % 1.0, x.shape).astype(unit.dtype)
         return (tolerances * unit).astype(x.dtype)
 

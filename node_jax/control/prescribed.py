@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from node_jax import tree
+from node_jax import norms
 from node_jax.arraylike import times_of
 from node_jax.control.records import Control, Proposal, Verdict, direction
 from node_jax.times import from_end_to_end, misplaced
@@ -51,7 +51,7 @@ class _Prescribed(eqx.Module):
         return Time(end, jnp.zeros_like(end))
 
     def judge(self, method, step, z, t, proposal, control, t0, t1):
-        good = jnp.isfinite(tree.largest(step.z1, t0.dtype))
+        good = jnp.isfinite(norms.largest(step.z1, t0.dtype))
         limited = method.at_limit(step.slopes)
         return Verdict(good, limited, jnp.array(False), control, jnp.where(good, Status.SUCCESS, Status.NON_FINITE))
 

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from node_jax import tree
+from node_jax import norms, tree
 from node_jax.control.adaptive import Adaptive
 from node_jax.control.records import Control, Proposal, Verdict
 from node_jax.types import Method, PyTree, Status, Step, Time
@@ -40,7 +40,7 @@ class Repeated(Adaptive):
     ) -> Verdict:
         """Accept every finite trial; the first that is not has no end, or should not have been accepted."""
         verdict = super().judge(method, step, z, t, proposal, control, t0, t1)
-        good = jnp.isfinite(tree.largest(step.z1, t0.dtype)) & jnp.isfinite(proposal.h)
+        good = jnp.isfinite(norms.largest(step.z1, t0.dtype)) & jnp.isfinite(proposal.h)
         return verdict._replace(accepted=good, failure=jnp.where(good, Status.SUCCESS, Status.NON_FINITE))
 
 

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from node_jax import tree
+from node_jax import norms, tree
 from node_jax.arguments import checked_state
 from node_jax.control import Adaptive
 from node_jax.save import SaveAt
@@ -203,7 +203,7 @@ class _Norm(NamedTuple):
     norm: Callable
 
     def __call__(self, part: tuple[PyTree, dict]) -> jax.Array:
-        return jnp.sqrt(0.5 * (self.norm(part[0]) ** 2 + tree.rms(part[1]) ** 2))
+        return jnp.sqrt(0.5 * (self.norm(part[0]) ** 2 + norms.rms(part[1]) ** 2))
 
 
 def watching(steps: Any, watched: bool) -> Any:
@@ -215,7 +215,7 @@ def watching(steps: Any, watched: bool) -> Any:
         return dataclasses.replace(steps, controlled=part)
     lists = (jnp.asarray(x) if isinstance(x, list) else x for x in (steps.rtol, steps.atol))
     rtol, atol = ((value, _least(value)) for value in lists)
-    norm = steps.norm if steps.norm is tree.rms else _Norm(steps.norm)
+    norm = steps.norm if steps.norm is norms.rms else _Norm(steps.norm)
     return dataclasses.replace(steps, rtol=rtol, atol=atol, norm=norm, controlled=part)
 
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from node_jax.lanes import is_traced
+from node_jax.lanes.primitive import is_traced
 from node_jax.nn.encoders import GRUEncoder
 from node_jax.nn.frozen import Frozen
 from node_jax.nn.mlp import MLPField

@@ -1,5 +1,7 @@
 """Save the end of a solve only; and what every save works on."""
 
+import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import equinox as eqx
@@ -38,9 +40,25 @@ def no_bar(inputs, trial: Trial) -> StepBar:
     return jax.tree.map(jnp.zeros_like, StepBar(trial.t.high, trial.h, trial.z, trial.z1, trial.slopes))
 
 
+def table(row: PyTree, lanes: Sequence[int], n: int) -> PyTree:
+    """Return `n` equal rows for each lane, shape `(n, elements, lanes)`: what `write_rows` can fill in place."""
+    count = math.prod(lanes)
+
+    def leaf(x):
+        size = x.size // max(count, 1)
+        return jnp.broadcast_to(x.reshape(size, count), (n, size, count))
+
+    return jax.tree.map(leaf, row)
+
+
+def read_table(rows: PyTree, like: PyTree, n: int) -> PyTree:
+    """Return the first `n` rows of a table as `(n, *shape, *lanes)`, with `like` of shape `(*shape, *lanes)`."""
+    return jax.tree.map(lambda table, x: table[:n].reshape(n, *x.shape), rows, like)
+
+
 def blank_rows(each, row: PyTree, n: int) -> PyTree:
     """Return `n` rows for each lane, with one more that takes what need not be kept."""
-    return tree.table(row, each.lanes, n + 1)
+    return table(row, each.lanes, n + 1)
 
 
 def finished_rows(each, rows: PyTree, after: PyTree, n: int, count: jax.Array) -> PyTree:
@@ -48,7 +66,7 @@ def finished_rows(each, rows: PyTree, after: PyTree, n: int, count: jax.Array) -
 
     A trial may have written it that was rejected, or a lane whose time had not come.
     """
-    return tree.read_table(each.write(rows, jax.tree.map(lambda x: x[None], after), count), after, n)
+    return read_table(each.write(rows, jax.tree.map(lambda x: x[None], after), count), after, n)
 
 
 class NoCounts:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from node_jax import tree
-from node_jax.interpolate import coefficients, whole
+from node_jax.methods.polynomial import coefficients, whole
 from node_jax.save.ends import NoCounts, StepBar, Trial, blank_rows, finished_rows, no_bar
 from node_jax.types import PyTree, is_count
 

@@ -11,7 +11,7 @@ from jax import lax
 
 from node_jax import tree
 from node_jax.arraylike import times_of
-from node_jax.interpolate import at_fraction, whole
+from node_jax.methods.polynomial import at_fraction, whole
 from node_jax.save.ends import StepBar, Trial, blank_rows, finished_rows, no_bar
 from node_jax.times import between, misplaced, rounding, within_ends
 from node_jax.types import PyTree

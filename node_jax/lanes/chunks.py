@@ -12,13 +12,14 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from node_jax import tree
-from node_jax.adjoints.boundary import Cotangents
-from node_jax.ensemble import Plan, merged, merged_leaf, on_cpu, restored
-from node_jax.integrate import Each, integrate
-from node_jax.linear import Call, Recording
-from node_jax.ordered import Ordered, repeated
-from node_jax.problem import Outcome
+from node_jax import axes, tree
+from node_jax.adjoints.parts.boundary import Cotangents
+from node_jax.engine.each import Each
+from node_jax.engine.ensemble import Plan, merged, merged_leaf, on_cpu, restored
+from node_jax.engine.lane import Outcome
+from node_jax.engine.lockstep import integrate
+from node_jax.lanes.linear import Call, Recording
+from node_jax.lanes.ordered import Ordered, repeated
 from node_jax.types import PyTree
 
 
@@ -82,7 +83,7 @@ class Chunks(NamedTuple):
         pulled = tree.replaced(own, own, self._restored(ensemble.joined(rows)))
         pulled = tree.replaced(pulled, shared, total)
         masks = tree.picked(self.call.masks, self.moving)
-        return [tree.sum_missing(g, m) if yes else g for g, m, yes in zip(pulled, masks, own, strict=True)]
+        return [axes.sum_missing(g, m) if yes else g for g, m, yes in zip(pulled, masks, own, strict=True)]
 
     def within(self, moving: Sequence[bool]) -> "Chunks":
         """Let leaves move in an outer derivative."""

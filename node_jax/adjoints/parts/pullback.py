@@ -10,10 +10,10 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from node_jax import marks, tree
-from node_jax.adjoints.boundary import cross
+from node_jax.adjoints.parts.boundary import cross
 from node_jax.compat import SHARES
-from node_jax.integrate import Each
-from node_jax.problem import Inputs, Problem, at_stages
+from node_jax.engine.each import Each
+from node_jax.engine.lane import Inputs, Problem, at_stages
 from node_jax.types import PyTree, Time
 
 # Up to this many components of state and parameters of one of several lanes, the Jacobian of the field is found by
@@ -97,7 +97,7 @@ def pullback_of_steps(each: Each, chosen: list[bool], step: Callable = retrace) 
 
 def _with_jacobian(each: Each, chosen: list[bool]) -> Problem:
     """Return the problem with a field whose pullback is a product with its Jacobian, found column by column."""
-    problem, inputs = each.problem, each.problem.unflatten(each.leaves)
+    problem, inputs = each.problem, each.inputs
     moving = _moving_theta(problem, chosen)
     timed = _moves_in_time(problem, inputs)
 

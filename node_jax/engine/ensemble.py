@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from node_jax.backends.cpu import during
-from node_jax.integrate import Each
-from node_jax.problem import Problem
+from node_jax.engine.each import Each
+from node_jax.engine.lane import Problem
 from node_jax.types import PyTree
 
 NARROW, WIDE = 64, 256  # most lanes that step together on a CPU, in a loop that is one function and in others: measured
@@ -67,7 +67,7 @@ def plan(each: Each, limit: int | float, outer: int | None = None) -> Plan | Non
     size = math.prod(each.lanes)
     if size <= limit:
         return None
-    inputs, axes = each.problem.unflatten(range(len(each.leaves))), range(len(each.lanes))
+    inputs, axes = each.places, range(len(each.lanes))
 
     def entry(i):
         own = math.prod(n for n, has in zip(each.lanes, each.masks[i], strict=True) if has)

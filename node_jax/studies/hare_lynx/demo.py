@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from node_jax import plotting
-from node_jax import populations as pop
+from node_jax.studies.hare_lynx import plotting
+from node_jax.studies.hare_lynx import populations as pop
 from node_jax.train import Fit
 
 _YEARS = np.linspace(0.0, 20.0, 241)  # since 1900, by months

@@ -6,11 +6,12 @@ from typing import Any, NamedTuple
 import jax
 
 from node_jax import tree
-from node_jax.adjoints.boundary import Cotangents
-from node_jax.integrate import Each, integrate
-from node_jax.linear import Recording, Steps, filled
-from node_jax.ordered import repeated
-from node_jax.problem import Outcome
+from node_jax.adjoints.parts.boundary import Cotangents
+from node_jax.engine.each import Each
+from node_jax.engine.lane import Outcome
+from node_jax.engine.lockstep import integrate
+from node_jax.lanes.linear import Recording, Steps, filled
+from node_jax.lanes.ordered import repeated
 from node_jax.types import PyTree
 
 

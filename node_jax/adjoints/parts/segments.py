@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from node_jax import tree
-from node_jax.adjoints.replay import Lane, Row, retake
-from node_jax.adjoints.slots import History, Slots, buffers
-from node_jax.integrate import Each
+from node_jax.adjoints.parts.history import History, Slots, buffers
+from node_jax.adjoints.parts.replay import Lane, Row, retake
+from node_jax.engine.each import Each
 from node_jax.types import PyTree
 
 

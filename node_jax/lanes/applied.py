@@ -11,13 +11,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from node_jax import tree
-from node_jax.adjoints.boundary import unsupported
-from node_jax.ensemble import Plan, merged, merged_leaf, plan, restored
-from node_jax.integrate import Each
-from node_jax.linear import Recording, Steps
-from node_jax.ordered import Ordered
-from node_jax.taken import Taken, unused
+from node_jax import axes, tree
+from node_jax.adjoints.parts.boundary import unsupported
+from node_jax.engine.each import Each
+from node_jax.engine.ensemble import Plan, merged, merged_leaf, plan, restored
+from node_jax.lanes.linear import Recording, Steps
+from node_jax.lanes.ordered import Ordered
+from node_jax.lanes.taken import Taken, unused
 
 
 class Mapped(NamedTuple):
@@ -217,17 +217,17 @@ class Nest(NamedTuple):
         leaves = len(self.steps.call.masks)
         stats = self.steps.outcome([*one[:leaves], *range(leaves, self.count)]).stats
         counts = [stats.accepted, stats.rejected]
-        total = tree.lift(lambda some, _: jnp.max(some[0] + some[1]), [each.masks[i] for i in counts], each.lanes)
+        total = axes.lift(lambda some, _: jnp.max(some[0] + some[1]), [each.masks[i] for i in counts], each.lanes)
         return total([each.leaves[i] for i in counts], ())
 
 
 def _applied(part: Each, fn: Callable, some: Sequence) -> list:
     """Apply a function to the entries of a chunk; to one alone without `vmap`, which would map its loops."""
     if part.lanes[0] > 1:
-        return tree.lift(fn, part.masks, part.lanes)(part.leaves, some)
+        return axes.lift(fn, part.masks, part.lanes)(part.leaves, some)
     leaves = [x[..., 0] if mask[0] else x for x, mask in zip(part.leaves, part.masks, strict=True)]
     masks = [mask[1:] for mask in part.masks]
-    outs = tree.lift(fn, masks, part.lanes[1:])(leaves, jax.tree.map(lambda x: x[..., 0], some))
+    outs = axes.lift(fn, masks, part.lanes[1:])(leaves, jax.tree.map(lambda x: x[..., 0], some))
     return [x[..., None] for x in outs]
 
 

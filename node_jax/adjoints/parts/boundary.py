@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from node_jax import tree
-from node_jax.integrate import Each
+from node_jax import axes, tree
+from node_jax.engine.each import Each
+from node_jax.engine.lane import Inputs, Outcome, Problem, visible
 from node_jax.methods import rk4
-from node_jax.problem import Inputs, Outcome, Problem, visible
 from node_jax.types import PyTree
 
 
@@ -73,7 +73,7 @@ def _donate(leaf: jax.Array, mask, counts: jax.Array) -> jax.Array:
     """Replace the entries of a leaf that only idle lanes use by one that another lane uses."""
     if not any(mask):
         return leaf
-    used = tree.any_missing(counts, mask)
+    used = axes.any_missing(counts, mask)
     flat = leaf.reshape((*leaf.shape[: leaf.ndim - used.ndim], used.size))
     donor = jnp.expand_dims(flat[..., jnp.argmax(used.reshape(-1))], [*range(flat.ndim - 1, leaf.ndim)])
     return tree.where(used, leaf, jnp.broadcast_to(donor, leaf.shape))
@@ -81,7 +81,7 @@ def _donate(leaf: jax.Array, mask, counts: jax.Array) -> jax.Array:
 
 def moving_times(each: Each, shifted) -> Inputs:
     """Say which times move against the nodes: none where the nodes follow them."""
-    exact = each.problem.unflatten(each.leaves).steps.exact_times
+    exact = each.inputs.steps.exact_times
     return each.problem.unflatten([False] * len(each.leaves) if exact else shifted)
 
 
@@ -137,7 +137,7 @@ def arrive(
 
 def crossing(each: Each, moving: Sequence[bool]) -> tuple[Each, list[bool]]:
     """Let steps know if breakpoints move; say also which leaves are such breakpoints."""
-    at = getattr(each.problem.unflatten(range(len(moving))).steps, "breakpoints", None)
+    at = getattr(each.places.steps, "breakpoints", None)
     points = [i == at and moves for i, moves in enumerate(moving)]
     return each._replace(problem=each.problem._replace(crosses=any(points))), points
 
@@ -240,8 +240,8 @@ def _total(each: Each, ends: list, looped: list, moving, lane: Contribution) -> 
         g = next(late) if moves else None
         if g is not None:
             g = g if more is None else g + more.astype(g.dtype)
-            g = tree.where(tree.any_missing(counts, mask), g, jnp.zeros_like(g))
-            g = tree.where(tree.any_missing(lane.poison, mask), jnp.full_like(g, jnp.nan), g)
+            g = tree.where(axes.any_missing(counts, mask), g, jnp.zeros_like(g))
+            g = tree.where(axes.any_missing(lane.poison, mask), jnp.full_like(g, jnp.nan), g)
         result.append(g)
     return result
 

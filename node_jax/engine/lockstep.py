@@ -5,21 +5,19 @@ whether any lane is live, and a lane that is done changes nothing.
 """
 
 import functools
-import math
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from collections.abc import Callable
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from node_jax import marks, tree
-from node_jax.backends.cpu import is_emitted
-from node_jax.problem import Outcome, Problem, Progress, at_stages, attempt, begin, outcome, restart, untried
+from node_jax.engine.each import Each
+from node_jax.engine.lane import Outcome, Progress, at_stages, attempt, begin, outcome, restart, untried
+from node_jax.engine.loops import Packing, until
 from node_jax.save import Trial
 from node_jax.types import RUNNING, PyTree, Status, Time
-
-FEW = 64  # lanes: below, one array for several numbers is faster
 
 
 @runtime_checkable
@@ -33,35 +31,6 @@ class Recorder(Protocol):
     def write(self, history: Any, t: Time, z: PyTree, trial: Trial, rounds: jax.Array, memory: PyTree = ()) -> Any:
         """Record the accepted steps of one trial that started at `(t, z)` and left the method with this memory."""
         ...
-
-
-class Each(NamedTuple):
-    """Map a function of one lane over the lanes: `each(fn)(rest)` calls `fn(inputs, rest)`."""
-
-    problem: Problem
-    leaves: Sequence[Any]  # arrays, or their shapes
-    masks: Sequence[Sequence[bool]]
-    lanes: Sequence[int]
-    columns: Any = None  # of tables that these lanes write; None: each lane its own
-
-    def __call__(self, fn):
-        """Lift `fn(inputs, rest)`."""
-        lifted = tree.lift(lambda leaves, rest: fn(self.problem.unflatten(leaves), rest), self.masks, self.lanes)
-        return lambda rest=(): lifted(list(self.leaves), rest)
-
-    def emitted(self, p: Progress) -> bool:
-        """Whether a loop around the field of all lanes would be one function on a CPU."""
-        if self.problem.room is not None:
-            return self.problem.room >= math.prod(self.lanes)
-        return is_emitted(self(lambda inputs, p: self.problem.field(p.z, p.t.high, inputs.theta)), p)
-
-    def put(self, chosen: Sequence[bool], some: Sequence) -> "Each":
-        """Put `some` in the place of the leaves that are chosen."""
-        return self._replace(leaves=tree.replaced(self.leaves, chosen, some))
-
-    def write(self, rows: PyTree, values: PyTree, i: jax.Array) -> PyTree:
-        """Write values of shape `(m, *shape, *lanes)` at rows `i` of a table, of each lane its own `i`."""
-        return tree.write_rows(rows, values, i, self.columns)
 
 
 def extend(each: Each):
@@ -90,7 +59,7 @@ def advance(each: Each) -> Callable:
 
     def step(p: Progress, out: PyTree) -> tuple[Progress, PyTree]:
         after, (trial, landed) = each(lambda inputs, p: attempt(each.problem, inputs, p))(p)
-        out, _ = each.problem.unflatten(each.leaves).save.record(each, each.problem.method, extend(each), out, trial)
+        out, _ = each.inputs.save.record(each, each.problem.method, extend(each), out, trial)
         return restarted(each, after, landed), out
 
     return step
@@ -104,59 +73,9 @@ def restarted(each: Each, p: Progress, landed: jax.Array) -> Progress:
     return lax.cond(jnp.any(landed), again, lambda rest: rest[0], (p, landed))
 
 
-class Packing(NamedTuple):
-    """How the progress of all lanes travels through a loop: as it is, or with one array for all numbers of a dtype.
-
-    On a CPU every array of a carry costs a kernel. With hundreds of lanes of a network two threads share the kernels of
-    a turn, and lose more by that than they gain: saving at times took twice as long with an array for each number. A
-    loop that is one function is faster as it is (a turn of `Fixed` 71 ns against 86, that of 256 lanes a fifth less),
-    except with a few lanes, where arrays are short.
-    """
-
-    like: Progress
-    packs: bool
-
-    @classmethod
-    def of(cls, each: Each, p: Progress) -> "Packing":
-        """Choose for these lanes, by their field."""
-        few = 1 < math.prod(each.lanes) < FEW
-        return cls(p, few or not each.emitted(p))
-
-    def closed(self, p: Progress) -> PyTree:
-        """Pack what each lane has one number of."""
-        return (tree.pack(p._replace(z=(), memory=())), p.z, p.memory) if self.packs else p
-
-    def opened(self, packed: PyTree) -> Progress:
-        """Invert `closed`."""
-        if not self.packs:
-            return packed
-        scalars, z, memory = packed
-        return tree.unpack(scalars, self.like._replace(z=(), memory=()))._replace(z=z, memory=memory)
-
-
-def _until(counts: Callable, try_step: Callable, packing: Packing, packed: PyTree, last: PyTree) -> tuple:
-    """Repeat the trials of a single lane until one counts or the lane ends; the last trial travels along.
-
-    A recorder then sees accepted steps only. And buffers stay out of the innermost loop, where it is not one function:
-    XLA on a CPU runs a loop body one kernel after the other, without a thread pool, only if all its arrays are small
-    (0.6 us a step against 1.6).
-    """
-
-    def live(carry):
-        packed, _, done = carry
-        return ~done & (packing.opened(packed).status == RUNNING)
-
-    def body(carry):
-        after, (trial, landed) = try_step(packing.opened(carry[0]))
-        return packing.closed(after), (trial, landed), counts(trial) | landed
-
-    packed, last, _ = lax.while_loop(live, body, (packed, last, jnp.array(False)))
-    return packed, last
-
-
 def _turn(each: Each, recorder: Recorder | None, packing: Packing) -> Callable:
     """Return the body of the loop; with a single lane that writes anything down, its last trial travels along."""
-    problem, save = each.problem, each.problem.unflatten(each.leaves).save
+    problem, save = each.problem, each.inputs.save
     try_step = each(lambda inputs, p: attempt(problem, inputs, p))
 
     def counts(out, trial):
@@ -166,7 +85,7 @@ def _turn(each: Each, recorder: Recorder | None, packing: Packing) -> Callable:
         packed, last, out, history = carry
         before = packing.opened(packed)
         if last:
-            packed, last = _until(functools.partial(counts, out), try_step, packing, packed, last)
+            packed, last = until(functools.partial(counts, out), try_step, packing, packed, last)
             trial, landed = last
         else:
             after, (trial, landed) = try_step(before)
@@ -203,11 +122,11 @@ def integrate(each: Each, recorder: Recorder | None, used: Any = None) -> tuple[
 def _looped(each: Each, recorder: Recorder | None, start: Progress, history: Any) -> tuple[Progress, PyTree, Any]:
     """Run every lane from its start; return progress, what was saved, and the history."""
     problem = each.problem
-    shape = problem.unflatten(each.leaves)
+    shape = each.inputs
     out = shape.save.blank(each, problem.method, start.z, start.status == Status.SUCCESS)
     if history is None:
         history = () if recorder is None else recorder.blank(start.z, start.t.high)
-    packing = Packing.of(each, start)
+    packing = Packing.of(each.lanes, start, each.emitted(start))
     turn = _turn(each, recorder, packing)
 
     def live(carry):
@@ -226,6 +145,6 @@ def _looped(each: Each, recorder: Recorder | None, start: Progress, history: Any
 
 def concluded(each: Each, p: Progress, out: PyTree, idle: jax.Array) -> Outcome:
     """Sum up all lanes."""
-    save = each.problem.unflatten(each.leaves).save
+    save = each.inputs.save
     out = save.finish(each, out, p.z, p.accepted, p.status == Status.SUCCESS)
     return each(lambda inputs, rest: outcome(each.problem, inputs, rest))((p, out, idle))

@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from node_jax import marks, tree
-from node_jax.adjoints.boundary import crossing, unsupported
+from node_jax import axes, marks, tree
+from node_jax.adjoints.parts.boundary import crossing, unsupported
 from node_jax.control import Adaptive, Repeated
-from node_jax.integrate import Each
+from node_jax.engine.each import Each
+from node_jax.engine.lane import Inputs, Problem, Progress, Window, attempt, begin, outcome, within
 from node_jax.methods import ExplicitRK
-from node_jax.problem import Inputs, Problem, Progress, Window, attempt, begin, outcome, within
 from node_jax.save import SaveSteps
 from node_jax.types import RUNNING, PyTree, VectorField
 
@@ -30,7 +30,7 @@ def check_steps(adjoint: eqx.Module, steps: Adaptive | None) -> None:
 
 def steps_back(each: Each, steps: Adaptive | None) -> Adaptive:
     """Return the steps for the way back: those asked for, else those of the forward solve if they are adaptive."""
-    inputs = each.problem.unflatten(each.leaves)
+    inputs = each.inputs
     if steps is None and isinstance(inputs.steps, Adaptive):
         return inputs.steps.chosen() if isinstance(inputs.steps, Repeated) else inputs.steps
     return jax.tree.map(lambda x: jnp.asarray(x, inputs.t0.dtype), steps or Adaptive())
@@ -38,7 +38,7 @@ def steps_back(each: Each, steps: Adaptive | None) -> Adaptive:
 
 def refuse_moving_nodes(adjoint, each: Each, moves: Inputs) -> None:
     """Refuse outputs at the ends of steps that follow the times, which a continuous adjoint takes for constants."""
-    inputs = each.problem.unflatten(each.leaves)
+    inputs = each.inputs
     if (
         isinstance(inputs.save, SaveSteps)
         and inputs.steps.exact_times
@@ -60,7 +60,7 @@ def engine(each: Each, field: VectorField, method: ExplicitRK, inputs: Inputs) -
 def between_nodes(each: Each, moving: Sequence[bool]) -> tuple[Each, list[bool]]:
     """Say which leaves move between the nodes, parameters and breakpoints; let the steps know of the latter."""
     each, breakpoints = crossing(each, moving)
-    theta = set(each.problem.unflatten(range(len(moving))).theta)
+    theta = set(each.places.theta)
     return each, [yes and (i in theta or point) for i, (yes, point) in enumerate(zip(moving, breakpoints, strict=True))]
 
 
@@ -123,7 +123,7 @@ def sweep(
     ended = reverse(lambda inputs, p: outcome(reverse.problem, inputs, (p, (), p.rejected)))(p)
     lost = ~ended.ok
     spoiled = [
-        tree.where(tree.any_missing(lost, mask), jnp.full_like(g, jnp.nan), g)
+        tree.where(axes.any_missing(lost, mask), jnp.full_like(g, jnp.nan), g)
         for mask, g in zip(tree.picked(each.masks, chosen), theta_bar, strict=True)
     ]
     return ended, spoiled

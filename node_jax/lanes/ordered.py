@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from node_jax import tree
+from node_jax import axes
 from node_jax.control import Repeated
-from node_jax.integrate import Each
-from node_jax.problem import Inputs, Outcome
+from node_jax.engine.each import Each
+from node_jax.engine.lane import Inputs, Outcome
 from node_jax.types import PyTree
 
 
@@ -36,7 +36,7 @@ class Ordered(NamedTuple):
         at = lax.dynamic_slice_in_dim(self.order, self._start(c), self.width, axis=-1)
 
         def take(x, yes=True):
-            return tree.take_lanes(x, at) if yes else x
+            return axes.take_lanes(x, at) if yes else x
 
         return jax.tree.map(take, values) if own is None else list(map(take, values, own))
 
@@ -57,7 +57,7 @@ class Ordered(NamedTuple):
 
         def leaf(x):
             flat = jnp.moveaxis(x, 0, -2).reshape(*x.shape[1:-1], size)
-            return tree.take_lanes(flat, place)
+            return axes.take_lanes(flat, place)
 
         return jax.tree.map(leaf, rows)
 
@@ -70,7 +70,7 @@ def repeated(each: Each, outcome: Outcome) -> Each:
 
     Their ends are one leaf more, which comes last.
     """
-    inputs = each.problem.unflatten(each.leaves)
+    inputs = each.inputs
     ends = each(lambda inputs, outcome: inputs.save.ends(outcome.out))(outcome)
     if ends is None or inputs.steps.exact_times:
         return each

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 
 from node_jax import tree
-from node_jax.adjoints.boundary import Cotangents
-from node_jax.integrate import Each
-from node_jax.interpolate import coefficients, whole
-from node_jax.problem import Inputs, Outcome, Problem, visible
+from node_jax.adjoints.parts.boundary import Cotangents
+from node_jax.engine.each import Each
+from node_jax.engine.lane import Inputs, Outcome, Problem, visible
+from node_jax.methods.polynomial import coefficients, whole
 from node_jax.save import Interpolant, SaveAt, SaveEnd, SaveSteps
 from node_jax.times import between
 from node_jax.types import PyTree
@@ -30,7 +30,7 @@ class Observations(NamedTuple):
 
 def observed(each: Each, outcome: Outcome, bar: Cotangents, chosen: Sequence[bool]) -> tuple[Observations | None, list]:
     """Return what was saved as observations, and what of its cotangents goes to the leaves directly."""
-    save, theta_bar = each.problem.unflatten(each.leaves).save, tree.full_like(tree.picked(each.leaves, chosen), 0.0)
+    save, theta_bar = each.inputs.save, tree.full_like(tree.picked(each.leaves, chosen), 0.0)
     if isinstance(save, SaveEnd) or (isinstance(save, SaveAt) and not save.ts.shape[0]):
         return None, theta_bar
     if isinstance(save, SaveAt):

@@ -6,15 +6,18 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 
-from node_jax import placement, queue, tree
-from node_jax.applied import Applied, Derivative, Mapped, keeps_states, one_entry
+from node_jax import placement, tree
 from node_jax.checks import checked, standard, without_order
-from node_jax.chunks import Chunks
 from node_jax.compat import Primitive, ShapedArray, ad, batching, mlir
-from node_jax.ensemble import lowered_for, plan, width_of
-from node_jax.integrate import Each, integrate
+from node_jax.engine import queue
+from node_jax.engine.each import Each
+from node_jax.engine.ensemble import lowered_for, plan, width_of
+from node_jax.engine.lane import Outcome, Problem
+from node_jax.engine.lockstep import integrate
 from node_jax.jaxprs import equations
-from node_jax.linear import (
+from node_jax.lanes.applied import Applied, Derivative, Mapped, keeps_states, one_entry
+from node_jax.lanes.chunks import Chunks
+from node_jax.lanes.linear import (
     Asked,
     Call,
     Gate,
@@ -25,7 +28,6 @@ from node_jax.linear import (
     recorder_of,
     shapes_of,
 )
-from node_jax.problem import Outcome, Problem
 from node_jax.types import PyTree
 
 solve_p = Primitive("odesolve")

@@ -6,14 +6,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from node_jax import marks, tree
-from node_jax.adjoints.boundary import Cotangents, crossing
-from node_jax.adjoints.pullback import Pullback, Retraced, differentiable
-from node_jax.adjoints.replay import Lane, Row, at_nodes, start_of
-from node_jax.adjoints.segments import go_back
-from node_jax.adjoints.slots import History, Slots
-from node_jax.integrate import Each
-from node_jax.problem import Inputs, Outcome
+from node_jax import axes, marks, tree
+from node_jax.adjoints.parts.boundary import Cotangents, crossing
+from node_jax.adjoints.parts.history import History, Slots
+from node_jax.adjoints.parts.pullback import Pullback, Retraced, differentiable
+from node_jax.adjoints.parts.replay import Lane, Row, at_nodes, start_of
+from node_jax.adjoints.parts.segments import go_back
+from node_jax.engine.each import Each
+from node_jax.engine.lane import Inputs, Outcome
 from node_jax.save import Trial
 from node_jax.types import PyTree
 
@@ -21,7 +21,7 @@ from node_jax.types import PyTree
 def within_steps(each: Each, moving: Sequence[bool], shifted: Sequence[bool]) -> tuple[Each, list[bool]]:
     """Say which leaves that move are part of a recorded step; let the steps know if breakpoints are."""
     each, points = crossing(each, shifted)
-    parts = differentiable(each.problem.unflatten(each.leaves))
+    parts = differentiable(each.inputs)
     return each, [yes and (part or point) for yes, part, point in zip(moving, parts, points, strict=True)]
 
 
@@ -47,7 +47,7 @@ def back_over_steps(
     """Return the cotangent of the first node and, leaf by leaf, that of the steps; `exact`: of the times too."""
     problem, (outcome, history) = each.problem, solved
     inside, lane = at_nodes(each), lane_of(each, outcome, lane_ok)
-    saved = problem.unflatten(each.leaves).save
+    saved = each.inputs.save
 
     def undo(i, row: Row, carry: Backward) -> Backward:
         active, start = start_of(lane, i, row)
@@ -85,7 +85,7 @@ def of_leaves(each: Each, chosen: Sequence[bool], carry: Any, lane_ok: jax.Array
     """Return the cotangents of the leaves at the end of the way back, None where there are none."""
     summed = tree.where(jnp.any(lane_ok), carry.leaves, tree.full_like(carry.leaves, 0.0))
     looped = tree.replaced([None] * len(chosen), chosen, summed)
-    at = each.problem.unflatten(range(len(chosen))).save
+    at = each.places.save
     if exact and hasattr(at, "ts"):
-        looped[at.ts] = tree.sum_missing(carry.save.ts, each.masks[at.ts])
+        looped[at.ts] = axes.sum_missing(carry.save.ts, each.masks[at.ts])
     return looped

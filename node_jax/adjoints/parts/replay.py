@@ -7,11 +7,11 @@ import jax.numpy as jnp
 from jax import lax
 
 from node_jax import tree
-from node_jax.adjoints.boundary import arrive, crossing, depart, moving_times, reached
-from node_jax.adjoints.pullback import Start, retrace
-from node_jax.adjoints.slots import History, Slots
-from node_jax.integrate import Each
-from node_jax.problem import Inputs, Outcome
+from node_jax.adjoints.parts.boundary import arrive, crossing, depart, moving_times, reached
+from node_jax.adjoints.parts.history import History, Slots
+from node_jax.adjoints.parts.pullback import Start, retrace
+from node_jax.engine.each import Each
+from node_jax.engine.lane import Inputs, Outcome
 from node_jax.save import Trial
 from node_jax.types import PyTree, Time
 
@@ -64,7 +64,7 @@ def _end(inputs: Inputs, rest: tuple[jax.Array, Time, jax.Array]) -> Time:
 
 def recorder_of(adjoint, each: Each, memory: int | None = 0, checkpoints=None, states: bool = False) -> Slots:
     """Return what writes the history of a solve: step sizes, and states if wanted."""
-    problem, inputs = each.problem, each.problem.unflatten(each.leaves)
+    problem, inputs = each.problem, each.inputs
     limit = inputs.steps.trials(problem.max_steps)
     if limit is None:
         raise ValueError(
@@ -83,7 +83,7 @@ def replay(each: Each, outcome: Outcome, history: History, recorder: Slots, shif
     each, recorder = crossing(each, shifted)[0], recorder.of(history)
     problem, method = each.problem, each.problem.method
     moves = moving_times(each, shifted)
-    inputs = problem.unflatten(each.leaves)
+    inputs = each.inputs
     save = inputs.save
     z0, t0 = each(lambda inputs, _: (depart(problem, inputs, moves), inputs.t0))()
     inside = at_nodes(each)
@@ -111,8 +111,8 @@ def replay(each: Each, outcome: Outcome, history: History, recorder: Slots, shif
 
 def at_nodes(each: Each) -> Each:
     """Hold the output times fixed, where steps are constants of the derivative."""
-    inputs = each.problem.unflatten(each.leaves)
+    inputs = each.inputs
     if inputs.steps.exact_times or not hasattr(inputs.save, "ts"):
         return each
-    i = each.problem.unflatten(range(len(each.leaves))).save.ts
+    i = each.places.save.ts
     return each._replace(leaves=[lax.stop_gradient(x) if i == k else x for k, x in enumerate(each.leaves)])

@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from node_jax import tree
-from node_jax.adjoints.boundary import Cotangents, unsupported
-from node_jax.ensemble import memory, width_of
-from node_jax.integrate import Each
-from node_jax.ordered import repeated
-from node_jax.problem import Outcome, Problem
+from node_jax import axes, tree
+from node_jax.adjoints.parts.boundary import Cotangents, unsupported
+from node_jax.engine.each import Each
+from node_jax.engine.ensemble import memory, width_of
+from node_jax.engine.lane import Outcome, Problem
+from node_jax.lanes.ordered import repeated
 from node_jax.types import Stats
 
 
@@ -41,7 +41,7 @@ def recorder_of(each: Each, adjoint, recording: Recording):
 
 def shapes_of(each: Each, recorder):
     """Return the shapes of what `integrate` returns, without tracing the field."""
-    save = each.problem.unflatten(each.leaves).save
+    save = each.inputs.save
 
     def all_lanes(leaves):
         some = each._replace(leaves=leaves)
@@ -115,7 +115,7 @@ class Call(NamedTuple):
         if width < math.inf or problem.lane_width is not None:
             return width
         each = self.each_of_shapes(leaves)
-        inputs = problem.unflatten(each.leaves)
+        inputs = each.inputs
         limit = inputs.steps.trials(problem.max_steps)
         if limit is None:
             return width
@@ -301,7 +301,7 @@ class Asked(NamedTuple):
 def _used(counts: jax.Array, spoilt: jax.Array, g: jax.Array | None, mask: Sequence[bool]) -> jax.Array | None:
     if g is None:
         return None
-    own = functools.partial(tree.any_missing, mask=mask)
+    own = functools.partial(axes.any_missing, mask=mask)
     return tree.where(own(spoilt), jnp.full_like(g, jnp.nan), tree.where(own(counts), g, jnp.zeros_like(g)))
 
 

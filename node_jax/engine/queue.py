@@ -13,9 +13,11 @@ import jax.numpy as jnp
 from jax import lax
 
 from node_jax import marks, tree
-from node_jax.ensemble import Plan, column, merged, put_column, restored
-from node_jax.integrate import Each, Packing, advance, concluded
-from node_jax.problem import Outcome, Progress, begin
+from node_jax.engine.each import Each
+from node_jax.engine.ensemble import Plan, column, merged, put_column, restored
+from node_jax.engine.lane import Outcome, Progress, begin
+from node_jax.engine.lockstep import advance, concluded
+from node_jax.engine.loops import Packing
 from node_jax.types import RUNNING, PyTree, Status, Time
 
 
@@ -155,8 +157,8 @@ class Queue(NamedTuple):
     def march(self, state: State) -> State:
         """Try steps until a lane is free, or none is on its way."""
         now = self.together(state.lanes)
-        save, step = now.problem.unflatten(now.leaves).save, advance(now)
-        packing = Packing.of(now, state.lanes.p)
+        save, step = now.inputs.save, advance(now)
+        packing = Packing.of(now.lanes, state.lanes.p, now.emitted(state.lanes.p))
 
         def opened(carry) -> State:
             packed, counts, tables, turn = carry
@@ -215,7 +217,7 @@ def solve(each: Each, plan: Plan) -> Outcome:
 
 def run(each: Each, width: int) -> tuple[Progress, PyTree, jax.Array]:
     """Solve an ensemble whose first lane axis is queued; return progress, what was saved, and idle trials."""
-    save = each.problem.unflatten(each.leaves).save
+    save = each.inputs.save
     p = _begun(each, width)
     tables, counts = save.parts(save.blank(each, each.problem.method, p.z, p.status == Status.SUCCESS))
     queue = Queue.of(each, width, p, counts)
@@ -226,13 +228,13 @@ def run(each: Each, width: int) -> tuple[Progress, PyTree, jax.Array]:
 
 def _places(each: Each) -> list[int]:
     """Return which leaves are the time and the components of the state at which a solve starts."""
-    inputs: Any = each.problem.unflatten(range(len(each.leaves)))
+    inputs: Any = each.places
     return [inputs.t0, *jax.tree.leaves(inputs.z0)]
 
 
 def _order(each: Each) -> jax.Array | None:
     """Return the trajectories of each queue in the order in which they are loaded; None: as they are."""
-    hint = each.problem.unflatten(each.leaves).expected_cost
+    hint = each.inputs.expected_cost
     if hint is None:
         return None
     costs = each(lambda inputs, _: inputs.expected_cost)()

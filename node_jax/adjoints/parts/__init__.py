@@ -1,0 +1,1 @@
+"""What adjoints are made of."""

@@ -1,0 +1,1 @@
+"""The engine: what one lane does, and how many lanes do it together."""

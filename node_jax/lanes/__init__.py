@@ -1,0 +1,1 @@
+"""How transformations of JAX reach the engine."""

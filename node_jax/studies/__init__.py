@@ -1,0 +1,1 @@
+"""Complete studies with data that comes with the package."""
