@@ -1,5 +1,6 @@
 """What is wrong with the arguments of a solve, said by name and value."""
 
+import functools
 import inspect
 import math
 import sys
@@ -14,20 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from node_jax import hints, tree
-from node_jax.adjoints.backsolve import Backsolve
-from node_jax.adjoints.checkpointed import Checkpointed
-from node_jax.adjoints.direct import Direct
-from node_jax.adjoints.forward import Forward
-from node_jax.adjoints.interpolated import Interpolated
-from node_jax.adjoints.reversible import Reversible
-from node_jax.control import Adaptive, Fixed, Grid
+from node_jax.control import Adaptive
 from node_jax.field import Hoisted, hoist
-from node_jax.methods import ExplicitRK
-from node_jax.save import Dense, SaveAt, SaveEnd, SaveSteps
+from node_jax.methods import Coupled
+from node_jax.protocols import Adjoint, Method, Save, Steps
 from node_jax.times import narrowed
 from node_jax.types import PyTree, is_count
 
-ADJOINTS = (Checkpointed, Backsolve, Interpolated, Reversible, Direct, Forward)
 # frames between the line of a user and ours: tracing, methods of modules, checks of annotations
 OURS = (*(str(Path(path).parent) for path in (__file__, jax.__file__, eqx.__file__)), "<@beartype")
 TIMES = ("t", "_t", "time", "tau")  # what people call the time of a field
@@ -37,10 +31,11 @@ def check_options(f, method, steps, save, adjoint, max_steps, lane_width, throw)
     """Refuse options of a wrong type, and those that do not go together."""
     if not callable(f):
         raise TypeError(f"f must be callable as f(z, t, theta), got {f!r}")
-    _check_records(method, steps, save, adjoint)
-    if isinstance(steps, Adaptive) and not method.has_error:
+    _check_records(method=method, steps=steps, save=save, adjoint=adjoint)
+    adjoint.scheme(method)  # refuses methods that it cannot use
+    if not (method.has_error or steps.exact_times):
         raise ValueError(f"method={method!r} has no error estimate: use steps=Fixed(n), or a method such as tsit5")
-    if save.wants_slopes and not method.dense:
+    if save.reads_dense and not method.degree:
         raise ValueError(f"method={method!r} has no dense output: use save=SaveEnd() or SaveSteps(n)")
     if max_steps is not None and not is_count(max_steps):
         raise ValueError(f"max_steps must be a positive integer or None, got {max_steps!r}")
@@ -50,17 +45,53 @@ def check_options(f, method, steps, save, adjoint, max_steps, lane_width, throw)
         raise TypeError(f"throw must be True or False, got {throw!r}")
 
 
-def _check_records(method, steps, save, adjoint) -> None:
-    if type(method) is not ExplicitRK:  # a `Coupled` comes with adjoint=Reversible() only
-        said = hints.method_named(method)
-        raise TypeError(f"method must be an ExplicitRK record such as node_jax.tsit5, got {method!r}{said}")
-    if not isinstance(steps, (Adaptive, Fixed, Grid)):
-        raise TypeError(f"steps must be Adaptive(...), Fixed(n) or Grid(ts), got {steps!r}")
-    if not isinstance(save, (SaveEnd, SaveAt, SaveSteps, Dense)):
-        raise TypeError(f"save must be SaveEnd(), SaveAt(ts), SaveSteps(n) or Dense(n), got {save!r}")
-    if not isinstance(adjoint, ADJOINTS):
-        names = ", ".join(f"{adjoint.__name__}()" for adjoint in ADJOINTS)
-        raise TypeError(f"adjoint must be one of {names}, got {adjoint!r}")
+# what an option must have, and what to say of one that has nothing of it
+_PARTS = {
+    "method": (Method, "a method such as node_jax.tsit5"),
+    "steps": (Steps, "Adaptive(...), Fixed(n) or Grid(ts)"),
+    "save": (Save, "SaveEnd(), SaveAt(ts), SaveSteps(n) or Dense(n)"),
+    "adjoint": (
+        Adjoint,
+        "one of Checkpointed(), Backsolve(), Interpolated(), Reversible(), Direct(), Forward()",
+    ),
+}
+
+
+def _check_records(**parts: Any) -> None:
+    """Refuse options that lack a member of what they stand for, by its name."""
+    for name, part in parts.items():
+        protocol, known = _PARTS[name]
+        lacking = members(protocol) if isinstance(part, type) else missing(type(part), protocol)
+        if not lacking:
+            continue
+        if len(lacking) > len(members(protocol)) // 2:
+            said = hints.method_named(part) if name == "method" else ""
+            raise TypeError(f"{name} must be {known}, got {part!r}{said}")
+        raise TypeError(f"{name}={part!r} lacks {', '.join(lacking)} of node_jax.protocols.{protocol.__name__}")
+    method = parts["method"]
+    if isinstance(method, Coupled):
+        raise TypeError(f"method must be a method such as node_jax.tsit5, got {method!r}: pass adjoint=Reversible()")
+    _check_hashable(method)
+
+
+@functools.cache
+def missing(kind: type, protocol: Any) -> tuple[str, ...]:
+    """Return the members of a protocol that a type does not have; its fields are members too."""
+    fields = {name for base in kind.__mro__ for name in getattr(base, "__annotations__", ())}
+    return tuple(name for name in members(protocol) if not hasattr(kind, name) and name not in fields)
+
+
+@functools.cache
+def members(protocol: Any) -> tuple[str, ...]:
+    """Return the names of what a protocol asks for."""
+    return tuple(name for name in vars(protocol) if not name.startswith("_"))
+
+
+def _check_hashable(method: Any) -> None:
+    try:
+        hash(method)
+    except TypeError as error:
+        raise TypeError(f"method={method!r} must be hashable, such as a frozen dataclass of numbers: {error}") from None
 
 
 def checked_theta(theta: PyTree) -> PyTree:

@@ -5,23 +5,16 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-
-def lift(fn, masks: Sequence[Sequence[bool]], lanes: Sequence[int]):
-    """Map `fn(leaves, rest)` of one lane over every lane axis.
-
-    Leaf `i` of `leaves` has at its end the axes that `masks[i]` names, `rest` and the result have all of them there,
-    the outermost last. Nothing is repeated over an axis that it does not depend on, and the same component of all
-    lanes is contiguous.
-    """
-    for k in reversed(range(len(lanes))):
-        axes = [-1 if mask[k] else None for mask in masks]
-        fn = jax.vmap(fn, in_axes=(axes, -1), out_axes=-1, axis_size=lanes[k])
-    return fn
+from node_jax.types import PyTree
 
 
-def take_lanes(x: jax.Array, i: jax.Array) -> jax.Array:
-    """Return entries `i`, shape `(*kept, n)`, of the last axis of `x`, shape `(*shape, *kept, m)`."""
-    return jnp.take_along_axis(x, i.reshape(*[1] * (x.ndim - i.ndim), *i.shape), axis=-1)
+def take_lanes(values: PyTree, i: jax.Array) -> PyTree:
+    """Return entries `i`, shape `(*kept, n)`, of the last axis of every leaf, shape `(*shape, *kept, m)`."""
+
+    def leaf(x):
+        return jnp.take_along_axis(x, i.reshape(*[1] * (x.ndim - i.ndim), *i.shape), axis=-1)
+
+    return jax.tree.map(leaf, values)
 
 
 def _missing(x: jax.Array, mask: Sequence[bool]) -> tuple[int, ...]:

@@ -10,17 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from node_jax import norms, tree
-from node_jax.adjoints.backsolve import Backsolve, way_back
 from node_jax.adjoints.checkpointed import Checkpointed
 from node_jax.adjoints.interpolated import Interpolated
-from node_jax.adjoints.parts.boundary import Cotangents
-from node_jax.adjoints.reversible import Reversible, undo_all
 from node_jax.control import Adaptive
 from node_jax.engine.each import Each
-from node_jax.engine.lockstep import integrate
-from node_jax.lanes.primitive import is_traced
 from node_jax.methods import tsit5
 from node_jax.odesolve import odesolve, prepare, problem_of
+from node_jax.placement import is_traced
 from node_jax.save import SaveEnd
 from node_jax.types import PyTree, VectorField
 
@@ -138,13 +134,14 @@ def check_gradient(
     error = _gap(problem.gradient(method, steps, adjoint), exact)
     ok = error + uncertainty <= accept
     needed = None
-    if not ok and isinstance(steps, Adaptive):
+    if not ok and steps.tighter(1.0) is not None:
         needed = problem.needed(method, steps, adjoint, exact, accept - uncertainty)
-    nfe, missed = int(sol.stats.accepted) * method.needed if isinstance(adjoint, Checkpointed) else None, None
-    if isinstance(adjoint, Backsolve | Reversible):
-        options = {"method": method, "steps": steps, "adjoint": adjoint, "save": SaveEnd(), "max_steps": max_steps}
-        found, nfe = _back_at_t0(*prepare(f, z0, t0, t1, theta, **options), cotangent)
-        nfe, missed = int(nfe), _gap(found, z0)
+    replayed, missed = adjoint.replayed(method), None
+    nfe = None if replayed is None else int(sol.stats.accepted) * replayed
+    options = {"method": method, "steps": steps, "adjoint": adjoint, "save": SaveEnd(), "max_steps": max_steps}
+    back = _back_at_t0(*prepare(f, z0, t0, t1, theta, **options), cotangent)
+    if back is not None:
+        nfe, missed = int(back[1]), _gap(back[0], z0)
     limited = None if int(sol.stats.limited) < 0 else int(sol.stats.limited) / max(1, int(sol.stats.accepted))
     unseen = None if int(sol.stats.unseen) < 0 else int(sol.stats.unseen) / max(1, int(sol.stats.accepted))
     counts = (int(sol.stats.nfe), nfe, missed, limited, unseen)
@@ -212,8 +209,7 @@ class _Problem(NamedTuple):
 
         parts = ((f, theta), (push_f, push_theta))
         limit = factor * self.max_steps
-        steps = steps.paired() if isinstance(steps, Adaptive) else steps
-        sol = odesolve(field, (z0, v0), self.t0, self.t1, parts, method=method, steps=steps, max_steps=limit)
+        sol = odesolve(field, (z0, v0), self.t0, self.t1, parts, method=method, steps=steps.paired(), max_steps=limit)
         return float(tree.dot(self.cotangent, sol.z1[1], tree.real_dtype(z0)))
 
     def difference(self, direction: PyTree, options: tuple) -> float:
@@ -235,9 +231,7 @@ class _Problem(NamedTuple):
         """Return the largest of ever smaller relative tolerances with which, and with the next, it is accepted."""
         smallest, fits = 4 * float(jnp.finfo(tree.real_dtype(self.z0)).eps), None
         for k in range(1, 9):
-            tighter, back = _tighter(steps, 10.0**-k), adjoint
-            if getattr(adjoint, "steps", None) is not None:
-                back = dataclasses.replace(adjoint, steps=_tighter(adjoint.steps, 10.0**-k))
+            tighter, back = steps.tighter(10.0**-k), adjoint.tighter(10.0**-k)
             rtol = float(np.max([np.max(x) for x in jax.tree.leaves(tighter.rtol)]))
             accepted = rtol >= smallest and _gap(self.gradient(method, tighter, back, 16), exact) <= accept
             if accepted and fits:
@@ -252,16 +246,11 @@ def _scale(x: jax.Array) -> jax.Array:
     return jnp.where(most > 0, jnp.maximum(jnp.abs(x), 1e-3 * most), 1.0)
 
 
-def _tighter(steps: Adaptive, factor: float) -> Adaptive:
-    scaled = jax.tree.map(lambda x: jnp.asarray(x) * factor, (steps.rtol, steps.atol))  # arrays: nobody typed these
-    return eqx.tree_at(lambda s: (s.rtol, s.atol), steps, scaled)
-
-
 def _reference(method, steps, k: int) -> tuple:
     """Return options at a tolerance smaller by `10**k`, with an adjoint that has an error control of its own."""
-    method = method if method.has_error and method.dense else tsit5
-    tight = _tighter(steps, 10.0**-k) if isinstance(steps, Adaptive) else Adaptive(10.0 ** (-6 - k), 10.0 ** (-8 - k))
-    return method, dataclasses.replace(tight, first_step=None), Interpolated(), 16
+    method = method if method.has_error and method.degree else tsit5
+    tight = steps if isinstance(steps, Adaptive) else Adaptive()
+    return method, dataclasses.replace(tight.tighter(10.0**-k), first_step=None), Interpolated(), 16
 
 
 def _gap(got: PyTree, want: PyTree) -> float:
@@ -272,14 +261,7 @@ def _gap(got: PyTree, want: PyTree) -> float:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _back_at_t0(static, values: list, cotangent: PyTree) -> tuple[PyTree, jax.Array]:
-    """Return the state at `t0` that the way back finds, and its field evaluations."""
+def _back_at_t0(static, values: list, cotangent: PyTree) -> tuple[PyTree, jax.Array] | None:
+    """Return the state at `t0` that the way back finds, and its field evaluations; None if it does not."""
     problem, leaves, _ = problem_of(static, values)
-    each, bar = Each(problem, leaves, [()] * len(leaves), ()), Cotangents(cotangent, ())
-    still = [False] * len(leaves)
-    if isinstance(static.adjoint, Backsolve):
-        back = way_back(static.adjoint, each, integrate(each, None)[0], bar, still)
-        return back.z0, back.stats.nfe
-    outcome, history = integrate(each, static.adjoint.recorder(each))
-    undone = undo_all(each, (outcome, history), bar, jnp.array(True), still)
-    return undone.y, 2 * problem.method.needed * outcome.stats.accepted
+    return static.adjoint.reconstruct(Each(problem, leaves, [()] * len(leaves), ()), cotangent)

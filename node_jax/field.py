@@ -8,18 +8,19 @@ import jax
 from node_jax import placement
 from node_jax.backends.cpu import room
 from node_jax.checks import refuse_effects
-from node_jax.jaxprs import evaluated, low, multiplies, opened
-from node_jax.types import PyTree
+from node_jax.compat import ClosedJaxpr, jaxpr_as_fun
+from node_jax.jaxprs import low, multiplies, opened
+from node_jax.types import PyTree, VectorField
 
 
 class Hoisted(NamedTuple):
-    """A traced function of `(consts, *args)`.
+    """A field that was traced once: `call(z, t, values)` takes a flat list of values and then of `consts`.
 
     With it come what it closed over, the shape of its result, the leaves it looks at, whether it multiplies matrices,
     and for how many lanes a loop around it would be one function on a CPU.
     """
 
-    call: Callable
+    call: VectorField
     consts: list
     shape: PyTree
     used: list[bool]
@@ -27,20 +28,20 @@ class Hoisted(NamedTuple):
     room: int
 
 
-def hoist(f: Callable, *examples: PyTree) -> Hoisted:
-    """Trace `f` once. Values of outer transformations that it closes over (of any type) become visible inputs."""
-    closed, shape = placement.traced(f, *examples)
+def hoist(f: Callable, z: PyTree, t: Any, values: PyTree) -> Hoisted:
+    """Trace `f(z, t, values)` once. Values of outer transformations that it closes over become visible inputs."""
+    closed, shape = placement.traced(f, z, t, values)
     _refuse_other_solves(low(closed.jaxpr))
     refuse_effects(closed.jaxpr.effects)
-    structure, jaxpr = jax.tree.structure(shape), opened(closed.jaxpr)
+    structure, count = jax.tree.structure(shape), len(jax.tree.leaves(values))
+    evaluate = jaxpr_as_fun(ClosedJaxpr(opened(closed.jaxpr), ()))
     read = {id(v) for eqn in closed.jaxpr.eqns for v in eqn.invars} | {id(v) for v in closed.jaxpr.outvars}
 
-    def hoisted(consts, *args):
-        flat = evaluated(jaxpr, *consts, *jax.tree.leaves(args))
-        return jax.tree.unflatten(structure, flat)
+    def call(z, t, flat):
+        return jax.tree.unflatten(structure, evaluate(*flat[count:], *jax.tree.leaves(z), t, *flat[:count]))
 
     used = [id(v) in read for v in closed.jaxpr.invars]
-    return Hoisted(hoisted, list(closed.consts), shape, used, multiplies(closed.jaxpr), room(closed.jaxpr))
+    return Hoisted(call, list(closed.consts), shape, used, multiplies(closed.jaxpr), room(closed.jaxpr))
 
 
 def _refuse_other_solves(jaxpr: Any) -> None:

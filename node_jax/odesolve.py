@@ -1,7 +1,6 @@
 """The door: checks, defaults and glue. The only module that knows all the others."""
 
 import functools
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -9,21 +8,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from node_jax import arguments, placement, tree
+from node_jax import arguments, placement
 from node_jax.adjoints.checkpointed import Checkpointed
-from node_jax.adjoints.reversible import Reversible
 from node_jax.checks import find_lost, lanes_in_front, standard, trusting, watching
-from node_jax.control import Adaptive, Fixed, Grid
-from node_jax.engine.lane import Inputs, Problem
+from node_jax.control import Adaptive
+from node_jax.engine import rows
+from node_jax.engine.lane import Problem
 from node_jax.fallback import or_plain
 from node_jax.hints import refuses_by_name
 from node_jax.lanes import primitive as lanes
-from node_jax.methods import ExplicitRK, tsit5
+from node_jax.methods import tsit5
 from node_jax.outside import reads
-from node_jax.save import Dense, SaveAt, SaveEnd, SaveSteps
+from node_jax.protocols import Adjoint, Method, Save, Steps
+from node_jax.save import SaveEnd
 from node_jax.solution import InputError, Solution, SolveError
 from node_jax.times import blur, time_dtype
-from node_jax.types import PyTree, Status, VectorField
+from node_jax.types import Inputs, PyTree, Status, VectorField
 
 
 class _Replaced(NamedTuple):
@@ -43,8 +43,8 @@ class _Static(NamedTuple):
 
     structure: Any
     fixed: tuple  # leaves that are not arrays
-    method: ExplicitRK
-    adjoint: Any
+    method: Method
+    adjoint: Adjoint
     max_steps: int | _Replaced | None
     lane_width: int | float | None
     outside: tuple = ()  # what the functions among them read
@@ -58,10 +58,10 @@ def odesolve(
     t1: Any,
     theta: PyTree = None,
     *,
-    method: ExplicitRK = tsit5,
-    steps: Adaptive | Fixed | Grid = Adaptive(),
-    adjoint: Any = Checkpointed(),
-    save: SaveEnd | SaveAt | SaveSteps | Dense = SaveEnd(),
+    method: Method = tsit5,
+    steps: Steps = Adaptive(),
+    adjoint: Adjoint = Checkpointed(),
+    save: Save = SaveEnd(),
     max_steps: int | None = 4096,
     throw: bool = True,
     lane_width: int | float | None = None,
@@ -86,8 +86,8 @@ def odesolve(
         theta: parameters: any pytree of arrays, Python numbers and functions. Numbers are traced as arrays, bools and
             integers too; functions are static. Text and other objects are refused: they go into static fields of a
             module, or into what `f` closes over.
-        method: an explicit Runge-Kutta method.
-        steps: `Adaptive(rtol, atol)`, `Fixed(n)` or `Grid(ts)`.
+        method: an explicit Runge-Kutta method, or one of your own (`node_jax.protocols.Method`).
+        steps: `Adaptive(rtol, atol)`, `Fixed(n)`, `Grid(ts)`, or a policy of your own.
         adjoint: how gradients are computed.
         save: what is written down besides `z1`.
         max_steps: most trials of one lane under `Adaptive`; None: no limit (and no reverse-mode gradient).
@@ -128,7 +128,7 @@ def odesolve(
     arguments.warn_of_tolerances(steps, z0)
     solved = _watched if watching() else _solved
     solution = solved(f, z0, t0, t1, theta, **options, lane_width=lane_width, expected_cost=expected_cost)
-    if lanes.is_traced(solution):
+    if placement.is_traced(solution):
         return solution
     arguments.warn_of_small_states(steps, z0, solution)
     if throw and not bool(jnp.all(solution.ok)):
@@ -161,7 +161,7 @@ def _watched(*args, **options) -> Solution:
     try:
         find_lost(solution.status == Status.NON_FINITE)
     except FloatingPointError as error:
-        where = "" if lanes.is_traced(solution) else f" at t = {jnp.asarray(solution.t_reached)[()]}"
+        where = "" if placement.is_traced(solution) else f" at t = {jnp.asarray(solution.t_reached)[()]}"
         raise FloatingPointError(
             f"a solve ended NON_FINITE{where}: a value of f, z0, theta or the times is NaN or infinite. Call f there by"
             " hand, still under jax_debug_nans, to find the operation; without the switch, sol.status says which lanes"
@@ -230,63 +230,29 @@ def problem_of(static: _Static, dynamic: list) -> tuple[Problem, list, PyTree]:
     numbers, other = eqx.partition(theta, eqx.is_array_like)
     values = (arrays, numbers)
     field = arguments.hoisted_field(z0, t0, values, (rigid, other))
-    params, params_structure = jax.tree.flatten(values)
-    count, call = len(params), field.call  # not the values themselves: the problem outlives them
-
-    def with_params(z, t, theta):
-        return call(theta[count:], z, t, jax.tree.unflatten(params_structure, theta[:count]))
-
-    numbers = [jnp.asarray(p) for p in params + field.consts]
+    numbers = [jnp.asarray(p) for p in jax.tree.leaves(values) + field.consts]
     inputs = Inputs(z0, t0, t1, numbers, steps.aligned(t0, t1), save, cost, limit)
     flat, structure = jax.tree.flatten(inputs)
     timed = field.used[len(jax.tree.leaves(z0))]
-    method = static.adjoint.scheme(static.method) if isinstance(static.adjoint, Reversible) else static.method
+    method = static.adjoint.scheme(static.method)
     known = {"lane_width": static.lane_width, "multiplies": field.multiplies, "room": field.room}
     unflatten = functools.partial(jax.tree.unflatten, structure)
-    problem = Problem(with_params, timed, method, max_steps, unflatten, **known)
+    problem = Problem(field.call, timed, method, max_steps, unflatten, **known)
     return problem, flat, theta
 
 
 def _solve(static: _Static, dynamic: list) -> Solution:
     problem, flat, theta = problem_of(static, dynamic)
-    save = problem.unflatten(flat).save
     outcome = standard(lanes.solve)(problem, static.adjoint, flat)
 
-    rows = save.rows(outcome.out)
-    ts, zs, interpolant = None, None, None
-    if isinstance(save, SaveAt):
-        ts, zs = save.ts, rows
-        if save.fn is not None:
-            inputs = problem.unflatten(flat)
-            written = standard(save.written)(outcome.out, 0, outcome.ok)
-            zs = _observed(save.fn, save.ts, (inputs.z0, inputs.t0, theta), zs, written)
-    elif isinstance(save, SaveSteps):
-        ts, zs = rows
-    elif isinstance(save, Dense):
-        interpolant = rows
+    inputs = problem.unflatten(flat)
+    written = standard(rows.written)(inputs, outcome.saved, outcome.stats.accepted, outcome.ok)
+    found = inputs.save.results(outcome.saved.rows, (inputs.z0, inputs.t0, theta), written)
     t_reached = jax.lax.stop_gradient(outcome.t_reached)
-    return Solution(outcome.z1, ts, zs, outcome.status, t_reached, outcome.stats, interpolant)
+    return Solution(outcome.z1, found.ts, found.zs, outcome.status, t_reached, outcome.stats, found.interpolant)
 
 
 _compiled = or_plain(_solve)
-
-
-def _observed(fn: Callable, ts: jax.Array, start: tuple, zs: PyTree, written: jax.Array) -> PyTree:
-    """Return `fn` of all rows, NaN in those that were not reached.
-
-    There it is given the start of the solve, and ones in the place of what is not finite: what it would make of NaN
-    would spoil the gradient of all that it depends on.
-    """
-    reached = jnp.any(written)
-
-    def finite(x):
-        return jnp.where(reached | jnp.isfinite(x), x, jnp.ones_like(x)) if eqx.is_inexact_array(x) else x
-
-    z0, t0, theta = jax.tree.map(finite, start)
-    z0 = jax.tree.map(lambda x: jnp.where(jnp.isfinite(x), x, jnp.ones_like(x)), z0)
-    zs = tree.where_rows(written, zs, jax.tree.map(lambda x, rows: jnp.broadcast_to(x, rows.shape), z0, zs))
-    rows = jax.vmap(lambda z, t: fn(z, t, theta))(zs, jnp.where(written, ts, t0))
-    return tree.where_rows(written, rows, tree.full_like(rows, jnp.nan))
 
 
 def _is_value(x: Any, numbers: bool) -> bool:
@@ -303,5 +269,5 @@ def _time(name: str, t: Any, dtype: jnp.dtype) -> jax.Array:
 def _cast(part: Any, ends: tuple, t0: jax.Array, t1: jax.Array) -> Any:
     """Cast the values of steps or save; times that came with fewer digits end where they do in those."""
     cast = jax.tree.map(lambda x: jnp.asarray(x, t0.dtype), part)
-    blurred = blur((part.ts, *ends), t0.dtype) if hasattr(part, "ts") else 0.0
+    blurred = blur((*(getattr(part, name) for name in part.times), *ends), t0.dtype)
     return cast.aligned(t0, t1, blurred) if blurred else cast

@@ -18,6 +18,11 @@ def is_tracer(x: Any) -> bool:
     return isinstance(x, Tracer)
 
 
+def is_traced(values: Any) -> bool:
+    """Whether any value of a pytree belongs to one."""
+    return any(map(is_tracer, jax.tree.leaves(values)))
+
+
 def outermost() -> bool:
     """Whether no transformation is going on; False, which costs a compilation, where JAX calls that otherwise."""
     return type(find_top_trace(())).__name__ == "EvalTrace"

@@ -12,8 +12,8 @@ import numpy as np
 
 from node_jax import hints, tree
 from node_jax.checks import standard, trusting
-from node_jax.lanes import primitive as lanes
 from node_jax.methods.polynomial import horner
+from node_jax.placement import is_traced
 from node_jax.save import Interpolant
 from node_jax.times import between, blur, rounding
 from node_jax.types import PyTree, Stats, Status
@@ -126,7 +126,7 @@ class Solution(eqx.Module):
 
     def __str__(self) -> str:
         """Summarise the outcome, over all lanes if there are several."""
-        if lanes.is_traced(self):
+        if is_traced(self):
             return f"Solution(status={self.status})"
         return f"Solution: {summary(self)}"
 

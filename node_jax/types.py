@@ -1,10 +1,11 @@
-"""Records and protocols that every other module shares."""
+"""Records that every other module shares."""
 
 import enum
 from collections.abc import Callable
-from typing import Any, NamedTuple, NoReturn, Protocol, runtime_checkable
+from typing import Any, NamedTuple, NoReturn
 
 import jax
+import jax.numpy as jnp
 
 from node_jax import hints
 
@@ -23,12 +24,21 @@ class Status(enum.IntEnum):
     CAPACITY = 5
 
 
+RUNNING = -1  # a lane that has neither succeeded nor failed yet
+
+
 def is_count(x: Any) -> bool:
     """Whether `x` is a positive integer (and not a bool)."""
     return isinstance(x, int) and not isinstance(x, bool) and x > 0
 
 
-RUNNING = -1  # a lane that has neither succeeded nor failed yet
+def direction(t0: jax.Array, t1: jax.Array) -> jax.Array:
+    """Return -1 where time runs backwards from `t0` to `t1`, else 1.
+
+    The direction is a fact of the solve. It is never read off the sign of a step, which may be zero.
+    """
+    one = t0.dtype.type(1)
+    return jnp.where(t1 < t0, -one, one)
 
 
 class Time(NamedTuple):
@@ -37,56 +47,104 @@ class Time(NamedTuple):
     high: Any
     low: Any
 
+    def plus(self, h: jax.Array) -> "Time":
+        """Return the time after `h` (Knuth's two-sum, then Dekker's renormalisation)."""
+        total = self.high + h
+        virtual = total - self.high
+        rounding = (self.high - (total - virtual)) + (h - virtual) + self.low
+        high = total + rounding
+        return Time(high, rounding - (high - total))
+
+
+class Inputs(NamedTuple):
+    """Everything a solve depends on by value; each leaf has its own lane axes at its end."""
+
+    z0: PyTree
+    t0: jax.Array
+    t1: jax.Array
+    theta: PyTree  # a list of arrays in the solve of a user
+    steps: Any
+    save: Any
+    expected_cost: Any = None  # of a lane; None: not known
+    limit: Any = None  # most trials of a lane; None: `max_steps` of the problem
+
+    @property
+    def sign(self) -> jax.Array:
+        """-1 where time runs backwards, else 1."""
+        return direction(self.t0, self.t1)
+
 
 class Step(NamedTuple):
-    """What one trial step of a method returns.
+    """What a method returns for one trial step.
 
-    `error` holds one or two embedded error estimates (none for a method without), `slopes` the stage slopes
-    that dense output needs, `memory` what the method wants to find at the next step.
+    Attributes:
+        z1: the state at the end.
+        error: one or two embedded error estimates, shaped like `z1`; none for a method without.
+        dense: states, of which the method makes its dense output: the slopes of the stages, for example.
+        memory: what the method wants to find at the next step if this one is accepted.
+        ok: whether there is a result: false, as where Newton's method does not converge, rejects the step and halves
+            its size. (A result that is not finite is another case: there may be a wall.)
+        work: field evaluations of the trial, int32, if the `evaluations` of the method are None.
+        retry: what the method wants to find if this step is rejected; None: what it found.
     """
 
     z1: PyTree
     error: tuple[PyTree, ...]
-    slopes: tuple[PyTree, ...]
+    dense: tuple[PyTree, ...]
     memory: PyTree
+    ok: Any = True
+    work: Any = None
+    retry: PyTree = None
 
 
-@runtime_checkable
-class Method(Protocol):
-    """The seam between the loop and a one-step method; all arrays are those of one lane."""
+class Trial(NamedTuple):
+    """An attempted step of one lane from `(t, z)` to `(end, z1)`; `index` counts its accepted steps before this one."""
 
-    order: int
+    accepted: jax.Array
+    index: jax.Array
+    t: Time
+    h: jax.Array
+    end: jax.Array
+    z: PyTree
+    z1: PyTree
+    dense: tuple[PyTree, ...]
 
-    @property
-    def first_same_as_last(self) -> bool:
-        """Whether `memory` is the slope at the start of the next step."""
-        ...
 
-    @property
-    def has_error(self) -> bool:
-        """Whether `step` returns an error estimate."""
-        ...
+class StepBar(NamedTuple):
+    """Cotangents that saved rows send into one step of one lane."""
 
-    @property
-    def error_order(self) -> int:
-        """Exponent `k` of the local error estimate, which behaves like `h**k`."""
-        ...
+    t: jax.Array
+    h: jax.Array
+    z: PyTree
+    z1: PyTree
+    dense: tuple[PyTree, ...]
 
-    def start(self, field: VectorField, t: jax.Array, z: PyTree, theta: PyTree) -> PyTree:
-        """Build the memory that the first step from `(t, z)` expects."""
-        ...
 
-    def step(self, field: VectorField, t: jax.Array, z: PyTree, h: jax.Array, theta: PyTree, memory: PyTree) -> Step:
-        """Try a step from `t` to `t + h`."""
-        ...
+class Proposal(NamedTuple):
+    """A step to try: its size, where it ends, whether that is `t1`, whether that is a breakpoint."""
 
-    def at_limit(self, slopes: tuple[PyTree, ...]) -> jax.Array:
-        """Whether a step with these slopes is as large as stability allows; false if it cannot tell."""
-        ...
+    h: jax.Array
+    end: Time
+    last: jax.Array
+    breaks: jax.Array
 
-    def advance(self, field: VectorField, t: jax.Array, z: PyTree, h: jax.Array, theta: PyTree) -> PyTree:
-        """Return `z1` of the same step and nothing else: what a replay for the gradient needs."""
-        ...
+
+class Verdict(NamedTuple):
+    """Whether a trial counts, what is to be counted of it, what to carry on, and a failure (else `SUCCESS`)."""
+
+    accepted: jax.Array
+    limited: jax.Array  # the step is at the limit of stability of the method
+    unseen: jax.Array  # the step moved the state by less than the tolerance
+    control: PyTree
+    failure: jax.Array
+
+
+class Results(NamedTuple):
+    """What a save contributes to a `Solution`; None for what it does not have."""
+
+    ts: Any = None
+    zs: PyTree = None
+    interpolant: Any = None
 
 
 class Stats(NamedTuple):

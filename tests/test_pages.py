@@ -47,9 +47,21 @@ def only_limited_steps_without_care_have_a_wrong_gradient(said):
     assert (limited[:2] > accepted[:2] / 5).all()
 
 
+def few_steps_are_enough(said):
+    assert numbers(said)[1] < 60
+
+
+def truncation_changes_the_gradient(said):
+    whole, long, short = numbers(said)
+    np.testing.assert_allclose(long, whole, rtol=1e-5)
+    assert abs(short - whole) > 0.01 * abs(whole)
+
+
 # what the text of a page says of what its example prints
 CLAIMS = {
     ("README", 0): network_learns_the_spiral,
+    ("extending", 0): few_steps_are_enough,
+    ("extending", 3): truncation_changes_the_gradient,
     ("gradients", 0): strategies_agree,
     ("gradients", 1): breakpoint_moves_three,
     ("gradients", 2): mask_keeps_the_gradient,

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from node_jax import tree
-from node_jax.adjoints.parts.boundary import Cotangents, pull_crossing, pull_solve, unsupported
+from node_jax.adjoints.defaults import AdjointDefaults
+from node_jax.adjoints.parts.boundary import Cotangents, Ends, Wanted
 from node_jax.adjoints.parts.continuous import (
     Points,
     Sweep,
@@ -19,17 +20,22 @@ from node_jax.adjoints.parts.continuous import (
     refuse_moving_nodes,
     steps_back,
     sweep,
+    tightened,
 )
 from node_jax.adjoints.parts.observations import Observations, at_time, observed
-from node_jax.control import Adaptive, direction
+from node_jax.adjoints.parts.transition import pull_crossing
+from node_jax.control import Adaptive
 from node_jax.engine.each import Each
-from node_jax.engine.lane import Inputs, Outcome, Problem, Progress, Window, next_to, restart, window
-from node_jax.methods import ExplicitRK, tsit5
-from node_jax.save import SaveEnd, Trial
-from node_jax.types import PyTree, Stats
+from node_jax.engine.lane import Outcome, Problem, Progress, restart
+from node_jax.engine.lockstep import integrate
+from node_jax.events import Window, has_breakpoints, next_to, window
+from node_jax.methods import tsit5
+from node_jax.protocols import Method
+from node_jax.save import SaveEnd
+from node_jax.types import Inputs, PyTree, Stats, Trial, direction
 
 
-class Backsolve(eqx.Module):
+class Backsolve(eqx.Module, AdjointDefaults):
     """Integrate the adjoint `da/dt = -a df/dz` backwards together with the state, in memory that no step adds to.
 
     At each output time the cotangent jumps and the state restarts from the one that was saved (Algorithm 2 of Chen et
@@ -55,10 +61,9 @@ class Backsolve(eqx.Module):
     """
 
     steps: Adaptive | None = eqx.field(static=True, default=None)
-    method: ExplicitRK | None = eqx.field(static=True, default=None)
+    method: Method | None = eqx.field(static=True, default=None)
 
     records = False
-    plain = False
     remedy = "use adjoint=Checkpointed() for forward mode and forward over reverse, Direct() for the rest"
 
     def __check_init__(self):
@@ -69,22 +74,26 @@ class Backsolve(eqx.Module):
         """Return the bytes kept along the steps: none."""
         return 0
 
-    def replay(self, each: Each, outcome: Outcome, history: tuple, shifted) -> tuple:
-        """Refuse."""
-        raise unsupported(self, "forward mode")
-
-    def backward(self, each: Each, outcome: Outcome, history: tuple, bar: Cotangents, moving, shifted) -> list:
-        """Return cotangents of the leaves that are `moving` (one bool for each leaf), None for the others."""
-        moves = each.problem.unflatten(shifted)
+    def backward(self, each: Each, outcome: Outcome, history: tuple, bar: Cotangents, wanted: Wanted) -> list:
+        """Solve backwards with the adjoint."""
+        moves = each.problem.unflatten(wanted.shifted)
         refuse_moving_nodes(self, each, moves)
+        ends, bar = Ends.of(each, outcome, bar, wanted.moving, moves)
+        late, bar = ends.pull_arrival(bar)
+        # a lane whose steps do not count has no way back
+        taken = jnp.where(ends.lane.steps, outcome.stats.accepted, 0)
+        counted = outcome._replace(stats=outcome.stats._replace(accepted=taken))
+        back = way_back(self, ends.each, counted, bar, wanted.moving)
+        return ends.total(late, back.theta_bar, ends.pull_departure(bar, back.z_bar))
 
-        def between(each, bar, lane_ok):
-            # a lane whose steps do not count has no way back
-            stats = outcome.stats._replace(accepted=jnp.where(lane_ok, outcome.stats.accepted, 0))
-            back = way_back(self, each, outcome._replace(stats=stats), bar, moving)
-            return back.z_bar, back.theta_bar
+    def reconstruct(self, each: Each, z1_bar: PyTree) -> tuple[PyTree, jax.Array]:
+        """Return the state at `t0` that the augmented solve ends with, and its field evaluations."""
+        back = way_back(self, each, integrate(each, None)[0], Cotangents(z1_bar, ()), [False] * len(each.leaves))
+        return back.z0, back.stats.nfe
 
-        return pull_solve(each, outcome, bar, moving, moves, between)
+    def tighter(self, factor: float) -> "Backsolve":
+        """Return the strategy with smaller tolerances for the way back."""
+        return tightened(self, factor)
 
 
 class WayBack(NamedTuple):
@@ -177,8 +186,7 @@ def _reversed(adjoint: Backsolve, each: Each, start: tuple, t: jax.Array, seen: 
     """Return the engine of the augmented system, from `t` to `t0`."""
     problem, inputs = each.problem, each.inputs
     steps = steps_back(each, adjoint.steps)
-    own = getattr(inputs.steps, "breakpoints", None)
-    lands = (own is not None and own.size) or seen is not None
+    lands = has_breakpoints(inputs.steps) or seen is not None
     times = each(lambda inputs, seen: _breakpoints(inputs, seen))(seen) if lands else None
     steps = dataclasses.replace(steps.paired(), breakpoints=times)
     method = adjoint.method or (problem.method if problem.method.has_error else tsit5)
@@ -186,8 +194,7 @@ def _reversed(adjoint: Backsolve, each: Each, start: tuple, t: jax.Array, seen: 
 
 
 def _breakpoints(inputs: Inputs, seen: Observations | None) -> jax.Array:
-    own = getattr(inputs.steps, "breakpoints", None)
-    parts = [x for x in (own, None if seen is None else seen.ts) if x is not None]
+    parts = [x for x in (inputs.steps.breakpoints, None if seen is None else seen.ts) if x is not None]
     return jnp.concatenate(parts)
 
 
@@ -202,12 +209,11 @@ class _Augmented(NamedTuple):
         return slope, tree.subtract(tree.full_like(a, 0.0), vjp(a)[0])
 
 
-def _stages(method: ExplicitRK, trial: Trial, seen: Window | None) -> Points:
-    """Return the stages of one step as points of a quadrature; those of a rejected one have no weight."""
-    used = [i for i, b in enumerate(method.b) if b != 0.0]
+def _stages(method: Method, trial: Trial, seen: Window | None) -> Points:
+    """Return the points of a quadrature along one step; those of a rejected one have no weight."""
     h = jnp.where(trial.accepted, trial.h, 0.0)
-    states = [tree.combine(trial.z, trial.h, method.a[i], trial.slopes) for i in used]
-    states = tree.where(trial.accepted, states, [trial.z] * len(used))
+    states, fractions, weights = method.quadrature(trial.z, trial.h, trial.dense)
+    states = tree.where(trial.accepted, states, [trial.z] * len(states))
     z, a = jax.tree.map(lambda *x: jnp.stack(x), *states)
-    times = jnp.stack([trial.t.high + method.c[i] * h for i in used])
-    return Points(z, a, times, jnp.stack([-method.b[i] * h for i in used]), seen)
+    times = jnp.stack([trial.t.high + x * h for x in fractions])
+    return Points(z, a, times, jnp.stack([-w * h for w in weights]), seen)

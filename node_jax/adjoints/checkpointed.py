@@ -6,17 +6,20 @@ only, without error estimates or controller, and transposes each.
 
 import equinox as eqx
 
-from node_jax.adjoints.parts.backward import back_over_steps, within_steps
-from node_jax.adjoints.parts.boundary import Cotangents, moving_times, pull_solve
-from node_jax.adjoints.parts.history import History, Slots, stored_bytes
+from node_jax.adjoints.defaults import AdjointDefaults
+from node_jax.adjoints.parts.backward import back_over_steps
+from node_jax.adjoints.parts.boundary import Cotangents, Ends, Wanted, moving_times
+from node_jax.adjoints.parts.history import History, Slots, recorder_of, stored_bytes
 from node_jax.adjoints.parts.pullback import pullback_of_steps
-from node_jax.adjoints.parts.replay import recorder_of, replay
+from node_jax.adjoints.parts.replay import replay
+from node_jax.adjoints.parts.transition import within_steps
 from node_jax.engine.each import Each
 from node_jax.engine.lane import Outcome
+from node_jax.protocols import Method
 from node_jax.types import PyTree, is_count
 
 
-class Checkpointed(eqx.Module):
+class Checkpointed(eqx.Module, AdjointDefaults):
     """Differentiate the steps that were taken, exactly, within a memory budget.
 
     States are kept at every `s`-th recorded step; `s` starts at 1 and doubles, dropping every second state, when the
@@ -42,8 +45,6 @@ class Checkpointed(eqx.Module):
     memory: int | None = eqx.field(static=True, default=None)
     checkpoints: int | None = eqx.field(static=True, default=None)
 
-    records = True  # the solve writes a history
-    plain = False  # its derivative is not plain JAX code
     remedy = "use adjoint=Direct()"  # for what it does not support
 
     def __check_init__(self):
@@ -61,20 +62,19 @@ class Checkpointed(eqx.Module):
         """Return the bytes kept along `limit` steps, of states of `state` bytes and step sizes of `sizes` in all."""
         return sizes + stored_bytes(self.memory, self.checkpoints, limit, state)
 
-    def backward(self, each: Each, outcome: Outcome, history: History, bar: Cotangents, moving, shifted) -> list:
-        """Return cotangents of the leaves that are `moving` (one bool for each leaf), None for the others.
+    def backward(self, each: Each, outcome: Outcome, history: History, bar: Cotangents, wanted: Wanted) -> list:
+        """Transpose the recorded steps, the last first."""
+        each, chosen = within_steps(each, wanted)
+        ends, bar = Ends.of(each, outcome, bar, wanted.moving, moving_times(each, wanted))
+        late, bar = ends.pull_arrival(bar)
+        pullback, exact = pullback_of_steps(ends.each, chosen), each.inputs.steps.exact_times
+        z_bar, along = back_over_steps(ends, history, bar, chosen, pullback, self.recorder(each), exact)
+        return ends.total(late, along, ends.pull_departure(bar, z_bar))
 
-        `shifted` says which times move in this or in an outer derivative.
-        """
-        each, chosen = within_steps(each, moving, shifted)
-        exact = each.inputs.steps.exact_times
-
-        def between(each, bar, lane_ok):
-            pullback, recorder = pullback_of_steps(each, chosen), self.recorder(each)
-            return back_over_steps(each, (outcome, history), bar, lane_ok, chosen, pullback, recorder, exact)
-
-        return pull_solve(each, outcome, bar, moving, moving_times(each, shifted), between)
-
-    def replay(self, each: Each, outcome: Outcome, history: History, shifted) -> tuple[PyTree, PyTree, PyTree]:
+    def replay(self, each: Each, outcome: Outcome, history: History, wanted: Wanted) -> tuple[PyTree, PyTree, PyTree]:
         """Return the state at `t1`, the saved rows and the checkpoints, differentiable in the inputs."""
-        return replay(each, outcome, history, self.recorder(each), shifted)
+        return replay(each, outcome, history, self.recorder(each), wanted)
+
+    def replayed(self, method: Method) -> int | None:
+        """Return the evaluations of a step that is taken again, those between checkpoints apart."""
+        return method.replay_evaluations

@@ -1,6 +1,6 @@
 """Derivatives of any order and any mode, by code that JAX differentiates itself."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -8,19 +8,20 @@ import jax.numpy as jnp
 from jax import lax
 
 from node_jax import axes, tree
-from node_jax.adjoints.parts.boundary import arrive, crossing, depart, moving_times, reached, with_donors
-from node_jax.adjoints.parts.history import History, Slots
-from node_jax.adjoints.parts.pullback import Start, retrace
-from node_jax.adjoints.parts.replay import Lane, Row, at_nodes, recorder_of, retake
+from node_jax.adjoints.defaults import AdjointDefaults
+from node_jax.adjoints.parts.boundary import Wanted, arrive, depart, moving_times, reached, unsupported, with_donors
+from node_jax.adjoints.parts.history import History
+from node_jax.adjoints.parts.transition import Lane, Row, Start, at_nodes, crossing, retake, retrace
+from node_jax.engine import rows
 from node_jax.engine.each import Each
-from node_jax.engine.lane import Inputs, Outcome
-from node_jax.methods.polynomial import at_fraction, whole
-from node_jax.types import PyTree, Time
+from node_jax.engine.lane import Outcome
+from node_jax.methods.polynomial import proper
+from node_jax.types import Inputs, PyTree, Time
 
 BLOCK = 16  # steps that are skipped, or taken, together
 
 
-class Direct(eqx.Module):
+class Direct(eqx.Module, AdjointDefaults):
     """Differentiate the steps that were taken plainly: reverse and forward mode, of any order.
 
     The steps are found first, then taken again by a bounded loop whose cost follows the steps taken, not `max_steps`.
@@ -35,43 +36,38 @@ class Direct(eqx.Module):
         True
     """
 
-    records = True
     plain = True
     remedy = ""  # nothing is missing
-
-    def recorder(self, each: Each) -> Slots:
-        """Return what writes the history of a solve: step sizes only."""
-        return recorder_of(self, each)
 
     def stored(self, limit: int, state: int, sizes: int) -> int:
         """Return the bytes kept along the steps: their sizes, and a state for each block."""
         return sizes + -(-limit // BLOCK) * state
 
-    def replay(self, each: Each, outcome: Outcome, history: History, shifted) -> tuple:
+    def replay(self, each: Each, outcome: Outcome, history: History, wanted: Wanted) -> tuple:
         """Return the state at `t1` and the saved rows, differentiable in the inputs."""
-        used = outcome.ok | ((outcome.stats.accepted > 0) & bool(jax.tree.leaves(outcome.out)))
+        used = outcome.ok | ((outcome.stats.accepted > 0) & bool(each.inputs.save.size))
         outcome = outcome._replace(stats=outcome.stats._replace(accepted=jnp.where(used, outcome.stats.accepted, 0)))
-        each = _held(each, used)
-        every = [True] * len(each.leaves)
-        each, moves = crossing(each, every)[0], moving_times(each, every)
-        inputs = each.inputs
-        save, inside = inputs.save, at_nodes(each)
-        limit = inputs.steps.trials(each.problem.max_steps)
-        z, out, starts, ends = _take(each, inside, outcome, history, moves, limit)
-        if save.takes_rounds:
-            rows = _read(inside, (outcome, z), history, starts, ends)
+        each, every = _held(each, used), (True,) * len(each.leaves)
+        each, moves = crossing(each, every)[0], moving_times(each, Wanted(every, every))
+        inside, save = at_nodes(each), each.inputs.save
+        if save.repeats and save.ts is None:
+            raise unsupported(self, f"save={save!r}, of which one step writes several rows")
+        limit = each.inputs.steps.trials(each.problem.max_steps)
+        z, saved, starts, ends = _take(each, inside, outcome, history, moves, limit)
+        if save.repeats:
+            states = _read(inside, (outcome, z), history, starts, ends)
         else:
-            rows = save.rows(save.finish(inside, out, z, outcome.stats.accepted, outcome.ok))
-        nodes = ((z, rows), reached(each, outcome))
-        z1, rows = each(lambda inputs, rest: arrive(each.problem, inputs, rest, moves))(nodes)
-        return z1, rows, ()
+            states = rows.finish(inside, saved, z).rows
+        nodes = ((z, states), reached(each, outcome))
+        arrived = each(lambda inputs, rest: arrive(each.problem, inputs, rest, moves))(nodes)
+        return arrived.z1, arrived.rows, ()
 
 
 def _held(each: Each, alive: jax.Array) -> Each:
     """Hold leaves fixed that only idle lanes use: what is computed for these may be NaN, in any derivative."""
     each = with_donors(each, alive)
     pairs = zip(each.leaves, each.masks, strict=True)
-    return each._replace(
+    return each.replace(
         leaves=[tree.where(axes.any_missing(alive, mask), x, lax.stop_gradient(x)) for x, mask in pairs]
     )
 
@@ -80,30 +76,29 @@ class _Carry(NamedTuple):
     t: Time
     z: PyTree
     index: jax.Array
-    out: PyTree
+    saved: Any
 
 
 def _take(each: Each, inside: Each, outcome: Outcome, history: History, moves: Inputs, limit: int) -> tuple:
     """Take all steps; return the last state, what was saved, and where each step started and ended."""
-    problem, method = each.problem, each.problem.method
-    save = each.inputs.save
+    problem, save = each.problem, each.inputs.save
     z0, t0 = each(lambda inputs, _: (depart(problem, inputs, moves), lax.stop_gradient(inputs.t0)))()
     accepted = outcome.stats.accepted
     lane = Lane(z0, t0, accepted)
 
     def body(carry: _Carry, step):
         i, h = step
-        t, z, index, out = carry
+        t, z, index, saved = carry
         start, trial, after, z1 = retake(each, lane, i, Row(h, t, z), index)
-        if not save.takes_rounds:
-            out, _ = save.record(inside, method, lambda trial, _: trial, out, trial)
-        kept = (start, after.high) if save.takes_rounds else None
-        return _Carry(after, z1, index + trial.accepted, out), kept
+        if not save.repeats:
+            saved, _ = rows.record(inside, saved, trial, lambda trial, _: trial)
+        kept = (start, after.high) if save.repeats else None
+        return _Carry(after, z1, index + trial.accepted, saved), kept
 
-    out = () if save.takes_rounds else save.blank(each, method, z0, outcome.still)
-    carry = _Carry(Time(t0, jnp.zeros_like(t0)), z0, jnp.zeros_like(accepted), out)
+    saved = () if save.repeats else rows.blank(each, z0, outcome.still)
+    carry = _Carry(Time(t0, jnp.zeros_like(t0)), z0, jnp.zeros_like(accepted), saved)
     carry, kept = _bounded(body, carry, history.n, limit, history.h)
-    return carry.z, carry.out, *(kept if kept is not None else (None, None))
+    return carry.z, carry.saved, *(kept if kept is not None else (None, None))
 
 
 def _bounded(body, carry, n: jax.Array, limit: int, h: PyTree):
@@ -138,7 +133,7 @@ def _read(inside: Each, ended: tuple[Outcome, PyTree], history: History, starts:
     """Interpolate the output times from the steps that they lie in; without one, all rows are the last state."""
     problem, last = inside.problem, history.n - 1
 
-    def rows(inputs, rest):
+    def read(inputs, rest):
         starts, ends, (outcome, z) = rest
         sign = inputs.sign
         taken = jnp.where(jnp.arange(ends.shape[0]) <= last, sign * ends, jnp.inf)
@@ -149,11 +144,11 @@ def _read(inside: Each, ended: tuple[Outcome, PyTree], history: History, starts:
             start = tree.row(starts, i)
             y = retrace(problem, inputs, start)
             left = jnp.where(written, (time - y.t) - start.t.low, 0.0)
-            h = whole(y.h)
-            return at_fraction(problem.method, start.z, h, y.slopes, left / h)
+            h = proper(y.h)
+            return problem.method.at(start.z, h, y.dense, left / h)
 
         others = jax.tree.map(lambda x: jnp.where(outcome.ok, x, jnp.nan), z)
-        written = jnp.arange(inputs.save.ts.shape[0]) < outcome.out.cursor
+        written = jnp.arange(inputs.save.size) < outcome.saved.cursor.count
         return tree.where_rows(written, jax.vmap(at)(inputs.save.ts, written), others)
 
-    return inside(rows)((starts, ends, ended))
+    return inside(read)((starts, ends, ended))

@@ -2,14 +2,15 @@
 
 import equinox as eqx
 
-from node_jax.adjoints.parts.boundary import unsupported
-from node_jax.adjoints.parts.history import History, Slots
-from node_jax.adjoints.parts.replay import recorder_of, replay
+from node_jax.adjoints.defaults import AdjointDefaults
+from node_jax.adjoints.parts.boundary import Wanted
+from node_jax.adjoints.parts.history import History
+from node_jax.adjoints.parts.replay import replay
 from node_jax.engine.each import Each
 from node_jax.engine.lane import Outcome
 
 
-class Forward(eqx.Module):
+class Forward(eqx.Module, AdjointDefaults):
     """Push tangents along the steps that were taken: `jax.jvp`, `jax.jacfwd`, forward over forward.
 
     The cost grows with the number of tangents, the memory does not grow with the number of steps (8 bytes a step and
@@ -27,22 +28,12 @@ class Forward(eqx.Module):
         True
     """
 
-    records = True
-    plain = False
     remedy = "use adjoint=Checkpointed(), or Direct() for reverse mode of higher order"
-
-    def recorder(self, each: Each) -> Slots:
-        """Return what writes the history of a solve: step sizes only."""
-        return recorder_of(self, each)
 
     def stored(self, limit: int, state: int, sizes: int) -> int:
         """Return the bytes kept along the steps: their sizes."""
         return sizes
 
-    def backward(self, each: Each, outcome: Outcome, history: History, bar, moving, shifted) -> list:
-        """Refuse."""
-        raise unsupported(self, "reverse mode")
-
-    def replay(self, each: Each, outcome: Outcome, history: History, shifted) -> tuple:
+    def replay(self, each: Each, outcome: Outcome, history: History, wanted: Wanted) -> tuple:
         """Return the state at `t1` and the saved rows, differentiable in the inputs."""
-        return replay(each, outcome, history, self.recorder(each), shifted)
+        return replay(each, outcome, history, self.recorder(each), wanted)

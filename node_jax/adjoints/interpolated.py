@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from node_jax import tree
+from node_jax.adjoints.defaults import AdjointDefaults
 from node_jax.adjoints.parts.backward import back_over_steps
-from node_jax.adjoints.parts.boundary import Cotangents, pull_crossing, pull_solve, unsupported
+from node_jax.adjoints.parts.boundary import Cotangents, Ends, Wanted
 from node_jax.adjoints.parts.continuous import (
     Points,
     between_nodes,
@@ -18,23 +19,23 @@ from node_jax.adjoints.parts.continuous import (
     refuse_moving_nodes,
     steps_back,
     sweep,
+    tightened,
 )
-from node_jax.adjoints.parts.history import History, Slots, stored_bytes
-from node_jax.adjoints.parts.pullback import Pullback, Retraced, Start, pullback_of_steps, retrace
-from node_jax.adjoints.parts.replay import recorder_of
+from node_jax.adjoints.parts.history import History, Slots, recorder_of, stored_bytes
+from node_jax.adjoints.parts.pullback import Pullback, pullback_of_steps
+from node_jax.adjoints.parts.transition import Retraced, Start, pull_crossing, retrace
 from node_jax.control import Adaptive
 from node_jax.engine.each import Each
-from node_jax.engine.lane import Inputs, Outcome, Window, window, within
-from node_jax.methods import ExplicitRK, tsit5
-from node_jax.methods.polynomial import at_fraction, coefficients, horner
-from node_jax.save import SaveEnd, Trial
-from node_jax.types import PyTree, VectorField, is_count
+from node_jax.engine.lane import Outcome
+from node_jax.events import Window, window, within
+from node_jax.methods import tsit5
+from node_jax.methods.polynomial import gauss, horner
+from node_jax.protocols import Method
+from node_jax.save import SaveEnd
+from node_jax.types import Inputs, PyTree, Trial, VectorField, is_count
 
-# Gauss and Legendre: three points on [0, 1], of order 6
-GAUSS = ((0.5 - 0.15**0.5, 0.5, 0.5 + 0.15**0.5), (5 / 18, 8 / 18, 5 / 18))
 
-
-class Interpolated(eqx.Module):
+class Interpolated(eqx.Module, AdjointDefaults):
     """Integrate the adjoint `da/dt = -a df/dz` backwards, reading the state from the steps of the forward solve.
 
     States are kept as by `Checkpointed`; a step is taken again for its dense output, and the adjoint is integrated
@@ -64,11 +65,9 @@ class Interpolated(eqx.Module):
     """
 
     steps: Adaptive | None = eqx.field(static=True, default=None)
-    method: ExplicitRK | None = eqx.field(static=True, default=None)
+    method: Method | None = eqx.field(static=True, default=None)
     memory: int | None = eqx.field(static=True, default=None)
 
-    records = True
-    plain = False
     remedy = "use adjoint=Checkpointed() for forward mode and forward over reverse, Direct() for the rest"
 
     def __check_init__(self):
@@ -84,7 +83,7 @@ class Interpolated(eqx.Module):
 
     def recorder(self, each: Each) -> Slots:
         """Return what writes the history of a solve."""
-        if not each.problem.method.dense:
+        if not each.problem.method.degree:
             raise ValueError(f"method={each.problem.method!r} has no dense output, which {self!r} reads")
         return recorder_of(self, each, self.memory, states=True)
 
@@ -92,21 +91,20 @@ class Interpolated(eqx.Module):
         """Return the bytes kept along `limit` steps, of states of `state` bytes and step sizes of `sizes` in all."""
         return sizes + stored_bytes(self.memory, None, limit, state)
 
-    def replay(self, each: Each, outcome: Outcome, history: History, shifted) -> tuple:
-        """Refuse."""
-        raise unsupported(self, "forward mode")
-
-    def backward(self, each: Each, outcome: Outcome, history: History, bar: Cotangents, moving, shifted) -> list:
-        """Return cotangents of the leaves that are `moving` (one bool for each leaf), None for the others."""
-        each, chosen = between_nodes(each, moving)
-        moves = each.problem.unflatten(shifted)
+    def backward(self, each: Each, outcome: Outcome, history: History, bar: Cotangents, wanted: Wanted) -> list:
+        """Integrate the adjoint back over the recorded steps, the last first."""
+        each, chosen = between_nodes(each, wanted.moving)
+        moves = each.problem.unflatten(wanted.shifted)
         refuse_moving_nodes(self, each, moves)
+        ends, bar = Ends.of(each, outcome, bar, wanted.moving, moves)
+        late, bar = ends.pull_arrival(bar)
+        pullback = _pullback(self, ends.each, chosen)
+        z_bar, along = back_over_steps(ends, history, bar, chosen, pullback, self.recorder(each), exact=False)
+        return ends.total(late, along, ends.pull_departure(bar, z_bar))
 
-        def between(each, bar, lane_ok):
-            pullback, recorder = _pullback(self, each, chosen), self.recorder(each)
-            return back_over_steps(each, (outcome, history), bar, lane_ok, chosen, pullback, recorder, exact=False)
-
-        return pull_solve(each, outcome, bar, moving, moves, between)
+    def tighter(self, factor: float) -> "Interpolated":
+        """Return the strategy with smaller tolerances for the adjoint."""
+        return tightened(self, factor)
 
 
 class Segment(NamedTuple):
@@ -134,34 +132,34 @@ class _Adjoint(NamedTuple):
         return tree.subtract(tree.full_like(a, 0.0), vjp(a)[0])
 
 
-def _usable(method: ExplicitRK) -> bool:
-    return method.has_error and bool(method.dense) and not method.c_dense
+def _usable(method: Method) -> bool:
+    return method.has_error and method.degree > 0 and not method.dense_evaluations
 
 
 def _pullback(adjoint: Interpolated, each: Each, chosen: list[bool]) -> Pullback:
     """Pull the end of a step back by the adjoint equation, what was read from its polynomial by `jax.vjp`."""
     problem = each.problem
-    reads = each.inputs.save.wants_slopes
+    reads = each.inputs.save.reads_dense
     discrete = pullback_of_steps(each, chosen)
 
     def pullback(start: Start):
         if reads:
-            y, pull_slopes = discrete(start)
+            y, pull_dense = discrete(start)
         else:
-            y, pull_slopes = each(lambda inputs, start: retrace(problem, inputs, start, slopes=True))(start), None
+            y, pull_dense = each(lambda inputs, start: retrace(problem, inputs, start, dense=True))(start), None
 
         def pull(bar: Retraced):
             def polynomial(inputs, rest):
                 start, y = rest
-                q = coefficients(problem.method, start.z, y.h, y.slopes)
+                q = problem.method.polynomial(start.z, y.h, y.dense)
                 return Segment(y.t, y.h, q, window(inputs.steps, y.t, inputs.sign))
 
             leaves_bar, a = _sweep(adjoint, each, chosen, each(polynomial)((start, y)), bar.z1)
             if problem.crosses:
                 leaves_bar = tree.add(leaves_bar, pull_crossing(each, chosen, y.t + y.h, y.h, y.z1, bar.z1))
-            if pull_slopes is None:
+            if pull_dense is None:
                 return leaves_bar, a
-            more = pull_slopes(tree.full_like(bar, 0.0)._replace(slopes=bar.slopes))
+            more = pull_dense(tree.full_like(bar, 0.0)._replace(dense=bar.dense))
             return tree.add((leaves_bar, a), more)
 
         return y, pull
@@ -187,12 +185,12 @@ def _sweep(adjoint: Interpolated, each: Each, chosen: list[bool], segment: Segme
     return theta_bar, ended.z1
 
 
-def _gauss(method: ExplicitRK, segment: Segment, trial: Trial) -> Points:
+def _gauss(method: Method, segment: Segment, trial: Trial) -> Points:
     """Return the points of one step of the adjoint; those of a rejected one have no weight."""
     h = jnp.where(trial.accepted, trial.h, 0.0)
-    s = jnp.stack([trial.t.high + x * h for x in GAUSS[0]])
-    a = [at_fraction(method, trial.z, trial.h, trial.slopes, jnp.full_like(h, x)) for x in GAUSS[0]]
-    a = tree.where(trial.accepted, a, [trial.z] * len(a))
-    weights = jnp.stack([-w * h for w in GAUSS[1]])
+    states, fractions, weights = gauss(method, trial.z, trial.h, trial.dense)
+    a = tree.where(trial.accepted, states, [trial.z] * len(states))
+    s = jnp.stack([trial.t.high + x * h for x in fractions])
     stacked = jax.tree.map(lambda *x: jnp.stack(x), *a)
+    weights = jnp.stack([-w * h for w in weights])
     return Points(jax.vmap(segment.at)(s), stacked, segment.t + s, weights, segment.window)

@@ -13,15 +13,14 @@ import numpy as np
 
 from node_jax import marks, norms, tree
 from node_jax.arraylike import points_of
+from node_jax.control.defaults import StepsDefaults
 from node_jax.control.first_step import first_step
-from node_jax.control.records import Control, Proposal, Verdict, add_time, direction
-from node_jax.types import Method, PyTree, Status, Step, Time, VectorField
-
-STALLED = 10_000  # weight of accepted steps in a row that ends a solve which leads nowhere
-PATIENCE = 4  # accepted steps in a row after which a trial that was not finite is forgotten
+from node_jax.control.guards import PATIENCE, STALLED, before_wall, stalled
+from node_jax.control.records import Control
+from node_jax.types import Proposal, PyTree, Status, Step, Time, VectorField, Verdict, direction
 
 
-class Adaptive(eqx.Module):
+class Adaptive(eqx.Module, StepsDefaults):
     """Choose each step so that the estimated error stays below a tolerance.
 
     The error of a step is `norm(error / (atol + rtol * max(|z(t)|, |z(t + h)|)))`; at most 1 is accepted. The next
@@ -81,11 +80,6 @@ class Adaptive(eqx.Module):
             raise TypeError(f"Adaptive(controlled=...) must be a function of the state, got {self.controlled!r}")
 
     times = ("breakpoints",)
-    exact_times = False  # step sizes are constants of the gradient
-
-    def trials(self, max_steps: Any) -> Any:
-        """Upper bound on the trials of one lane."""
-        return max_steps
 
     def part(self, z: PyTree) -> PyTree:
         """Return the part of a pytree like the state that chooses the steps."""
@@ -101,13 +95,14 @@ class Adaptive(eqx.Module):
             controlled=self.controlled and _Parts(self.controlled),
         )
 
-    def fixed_count(self) -> None:
-        """No number of steps is known beforehand."""
-        return
-
-    def aligned(self, t0: jax.Array, t1: jax.Array) -> "Adaptive":
-        """Return the steps as they are: a breakpoint at an end or beyond it changes nothing."""
+    def anew(self) -> "Adaptive":
+        """Return the policy for a solve of another system."""
         return self
+
+    def tighter(self, factor: float) -> "Adaptive":
+        """Return the policy with tolerances smaller by this factor, as arrays: nobody typed these."""
+        scaled = jax.tree.map(lambda x: jnp.asarray(x) * factor, (self.rtol, self.atol))
+        return dataclasses.replace(self, rtol=scaled[0], atol=scaled[1])
 
     def _rules(self) -> Iterator[tuple[str, str, Any, Any]]:
         """Yield what is asked of each value known only at run time: its name, what it must be, the value, whether."""
@@ -132,12 +127,12 @@ class Adaptive(eqx.Module):
         """Whether the values known only at run time make sense."""
         return functools.reduce(jnp.logical_and, (jnp.all(ok) for *_, ok in self._rules()))
 
-    def first_evaluations(self, method: Method) -> int:
+    def first_evaluations(self, method: Any) -> int:
         """Field evaluations before the first trial."""
         return 2 if self.first_step is None else int(method.first_same_as_last)
 
     def first(
-        self, method: Method, field: VectorField, z0: PyTree, t0: jax.Array, t1: jax.Array, theta: PyTree, limit: Any
+        self, method: Any, field: VectorField, z0: PyTree, t0: jax.Array, t1: jax.Array, theta: PyTree, limit: Any
     ) -> tuple[Control, PyTree]:
         """Return the first control and the method's memory; `limit` bounds the trials, None if nothing does."""
         memory = method.start(field, t0, z0, theta)
@@ -200,7 +195,7 @@ class Adaptive(eqx.Module):
         return _end(t, h, h == left, goal)
 
     def judge(
-        self, method: Method, step: Step, z: PyTree, t: Time, proposal: Proposal, control: Control, t0, t1
+        self, method: Any, step: Step, z: PyTree, t: Time, proposal: Proposal, control: Control, t0, t1
     ) -> Verdict:
         """Accept a trial whose error is within the tolerance, and choose the next step size."""
         dtype, eps = t0.dtype, float(jnp.finfo(t0.dtype).eps)
@@ -210,13 +205,15 @@ class Adaptive(eqx.Module):
         # Apart, as is `accepted`: on a CPU each count of steps would take the step once more.
         moved = marks.once(norms.largest(tree.divide(tree.subtract(z1, z), tolerance), dtype))
         good = ~jnp.isnan(ratio) & jnp.isfinite(moved)
-        stalled, streak = control.counts >> 3, control.counts & 7
+        if step.ok is not True:
+            good |= ~step.ok  # no result, and no wall either
+        weight, streak = control.counts >> 3, control.counts & 7
         digits = float(jnp.finfo(tree.real_dtype(z)).eps)
         silent = (ratio <= 0.25 * digits * moved) | ((control.unseen < 0) & (moved <= 1))
         fits = ratio <= 1.0
         if self.force_min_step:
             fits |= control.size <= self.min_step
-        accepted = marks.once(good & fits)
+        accepted = marks.once(good & fits if step.ok is True else good & fits & step.ok)
 
         # in single precision, which is vectorised on a CPU: a step size needs no more digits
         error = jnp.log(jnp.maximum(ratio, 1e-10).astype(jnp.float32)).astype(dtype)
@@ -224,15 +221,17 @@ class Adaptive(eqx.Module):
         size = jnp.where(accepted & proposal.breaks, jnp.maximum(size, control.size), size)
         size = jnp.where(silent, jnp.minimum(size, jnp.maximum(jnp.abs(control.unseen), control.size)), size)
         streak = jnp.where(good, streak + accepted, 0)
-        size, room = _before_wall(size, good, accepted, streak, control)
+        size, room = before_wall(size, good, accepted, streak, control)
+        if step.ok is not True:
+            size = jnp.where(step.ok, size, 0.5 * control.size)
 
-        limited = method.at_limit(tuple(map(self.part, step.slopes)))
+        limited = method.at_limit(step, self.part)
         if self.stay_stable:
             size = jnp.where(limited, jnp.minimum(size, 0.9 * control.size), size)
         least, furthest = self._least(t0, t1), jnp.maximum(jnp.abs(t0), jnp.abs(t1))
         too_small = jnp.where(good, least, jnp.maximum(self.min_step, max(1e-9, 4 * eps) * furthest))
-        stalled = _stalled(stalled, accepted, moved, ratio, t, control.size, t1 - t0)
-        underflow = (~accepted & (control.size <= too_small)) | (stalled >= STALLED)
+        weight = stalled(weight, accepted, moved, ratio, t, control.size, t1 - t0)
+        underflow = (~accepted & (control.size <= too_small)) | (weight >= STALLED)
         failure = jnp.where(underflow, jnp.where(good, Status.STEP_UNDERFLOW, Status.NON_FINITE), Status.SUCCESS)
 
         size = jnp.clip(size, least, self.max_step)
@@ -241,12 +240,12 @@ class Adaptive(eqx.Module):
             before = jnp.where(accepted, last, before)
         if last is not None:
             last = jnp.where(accepted, jnp.maximum(error, -9.0), last)
-        counts = 8 * stalled + jnp.minimum(streak, PATIENCE)
+        counts = 8 * weight + jnp.minimum(streak, PATIENCE)
         return Verdict(
             accepted, limited, silent | (moved <= 1), Control(size, last, before, room, counts, control.unseen), failure
         )
 
-    def _factor(self, method: Method, error: jax.Array, accepted: jax.Array, control: Control) -> jax.Array:
+    def _factor(self, method: Any, error: jax.Array, accepted: jax.Array, control: Control) -> jax.Array:
         """Return the change of the step size, from the logarithms of the last errors.
 
         One logarithm and one exponential, in single precision: on a CPU a power costs twenty times a product.
@@ -290,33 +289,5 @@ class _Parts(NamedTuple):
 
 
 def _end(t: Time, h: jax.Array, arrives: jax.Array, goal: jax.Array) -> Time:
-    beyond = add_time(t, h)
+    beyond = t.plus(h)
     return Time(jnp.where(arrives, goal, beyond.high), jnp.where(arrives, 0.0, beyond.low))
-
-
-def _before_wall(size, good, accepted, streak, control: Control):
-    """Stay before the end of a trial that was not finite, where there may be a wall.
-
-    The room before it is halved by every step; after a few that were accepted it is forgotten, from the next trial on:
-    with that count in the kernel that finds the step, a CPU would not vectorise its exponential. (Here and in
-    `_stalled` the step asked for stands for the one taken, which is shorter only before `t1` and breakpoints: a CPU
-    would compute the latter once more for each result.)
-    """
-    asked = control.size
-    room = control.room - jnp.where(accepted, asked, 0.0)
-    shrink = jnp.where(
-        control.room < jnp.inf, room.dtype.type(0.5), 0.1
-    )  # isinf would cost a fifth of the time of 256 lanes
-    size = jnp.where(good, jnp.minimum(size, 0.5 * room), shrink * asked)
-    return size, jnp.where(good, jnp.where(streak < PATIENCE, room, jnp.inf), asked)
-
-
-def _stalled(stalled, accepted, moved, ratio, t: Time, size, span):
-    """Count steps that leave z and t as they are, and with less weight such as would need 1e9 for the way.
-
-    The second kind ends solves that chatter about a jump: 10,000 of them in a row cover 1e-5 of the way at most.
-    """
-    stuck = (moved == 0) & (ratio > 0) & (t.high + size == t.high)
-    tiny = size < 1e-9 * jnp.abs(span)
-    weight = jnp.where(stuck, STALLED // 20, tiny.astype(jnp.int32))
-    return jnp.where(accepted, jnp.where(weight > 0, stalled + weight, 0), stalled)

@@ -8,8 +8,7 @@ import numpy as np
 from jax import lax
 
 from node_jax import marks, norms, tree
-from node_jax.control.records import direction
-from node_jax.types import PyTree
+from node_jax.types import PyTree, direction
 
 FEW = 1024  # components: of so many what is the same in every solve is a constant
 

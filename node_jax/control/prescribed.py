@@ -9,54 +9,40 @@ import jax.numpy as jnp
 
 from node_jax import norms
 from node_jax.arraylike import times_of
-from node_jax.control.records import Control, Proposal, Verdict, direction
+from node_jax.control.defaults import StepsDefaults
 from node_jax.times import from_end_to_end, misplaced
-from node_jax.types import Status, Time, is_count
+from node_jax.types import Proposal, Status, Time, Verdict, direction, is_count
 
 
-class _Prescribed(eqx.Module):
+class _Prescribed(eqx.Module, StepsDefaults):
     """What `Fixed` and `Grid` share: every finite trial counts."""
 
-    times = ()  # names of the fields that hold times
     exact_times = True  # step sizes are functions of the times and are differentiated with them
 
     def fixed_count(self) -> int:
         raise NotImplementedError
 
-    def aligned(self, t0, t1):
-        """Return the steps as they are."""
-        return self
-
-    def complaint(self, t0, t1):
-        """Say what is wrong with concrete values: nothing can be."""
-        return
-
-    def interval(self, i, t0, t1):
-        raise NotImplementedError
-
-    def first_evaluations(self, method):
-        return int(method.first_same_as_last)
+    def trials(self, max_steps):
+        return self.fixed_count()
 
     def first(self, method, field, z0, t0, t1, theta, limit):
-        memory = method.start(field, t0, z0, theta)
-        return Control(), memory
+        return (), method.start(field, t0, z0, theta)
 
     def propose(self, control, t, done, t0, t1):
         start, end = self.interval(done, t0, t1)
         return Proposal(end - start, Time(end, jnp.zeros_like(end)), done == self.fixed_count() - 1, jnp.array(False))
 
+    def judge(self, method, step, z, t, proposal, control, t0, t1):
+        good = jnp.isfinite(norms.largest(step.z1, t0.dtype))
+        if step.ok is not True:
+            good &= step.ok
+        limited = method.at_limit(step, self.part)
+        return Verdict(good, limited, jnp.array(False), control, jnp.where(good, Status.SUCCESS, Status.NON_FINITE))
+
     def end(self, index, t, h, t0, t1):
         """Return where a recorded step ended."""
         end = self.interval(index, t0, t1)[1]
         return Time(end, jnp.zeros_like(end))
-
-    def judge(self, method, step, z, t, proposal, control, t0, t1):
-        good = jnp.isfinite(norms.largest(step.z1, t0.dtype))
-        limited = method.at_limit(step.slopes)
-        return Verdict(good, limited, jnp.array(False), control, jnp.where(good, Status.SUCCESS, Status.NON_FINITE))
-
-    def trials(self, max_steps):
-        return self.fixed_count()
 
 
 class Fixed(_Prescribed):
@@ -83,10 +69,6 @@ class Fixed(_Prescribed):
     def fixed_count(self) -> int:
         """The number of steps."""
         return self.n
-
-    def valid(self, t0, t1):
-        """Always true: `n` was checked when the record was made."""
-        return jnp.array(True)
 
     def interval(self, i, t0, t1):
         """Start and end of step `i`."""

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 
 from node_jax import norms, tree
 from node_jax.control.adaptive import Adaptive
-from node_jax.control.records import Control, Proposal, Verdict
-from node_jax.types import Method, PyTree, Status, Step, Time
+from node_jax.control.records import Control
+from node_jax.types import Proposal, PyTree, Status, Step, Time, Verdict
 
 
 class Repeated(Adaptive):
@@ -26,7 +26,7 @@ class Repeated(Adaptive):
         """Repeat the steps that a policy chose."""
         return cls(**_fields(steps), ends=ends)
 
-    def chosen(self) -> Adaptive:
+    def anew(self) -> Adaptive:
         """Return the policy that chose the steps."""
         return Adaptive(**{name: x for name, x in _fields(self).items() if name != "ends"})
 
@@ -36,7 +36,7 @@ class Repeated(Adaptive):
         return super().propose(control._replace(size=size), t, done, t0, t1)
 
     def judge(
-        self, method: Method, step: Step, z: PyTree, t: Time, proposal: Proposal, control: Control, t0, t1
+        self, method: Any, step: Step, z: PyTree, t: Time, proposal: Proposal, control: Control, t0, t1
     ) -> Verdict:
         """Accept every finite trial; the first that is not has no end, or should not have been accepted."""
         verdict = super().judge(method, step, z, t, proposal, control, t0, t1)

@@ -92,7 +92,7 @@ def merged(each: Each, plan: Plan) -> Each:
     queued = [any(mask[k] for k in plan.queued) for mask in each.masks]
     masks = [(has, *(has or mask[k] for k in plan.kept)) for has, mask in zip(queued, each.masks, strict=True)]
     leaves = [merged_leaf(x, mask, each.lanes, plan) for x, mask in zip(each.leaves, each.masks, strict=True)]
-    return each._replace(leaves=leaves, masks=masks, lanes=lanes)
+    return each.replace(leaves=leaves, masks=masks, lanes=lanes)
 
 
 def merged_leaf(x: jax.Array, mask: Sequence[bool], lanes: Sequence[int], plan: Plan) -> jax.Array:
@@ -122,14 +122,18 @@ def restored(values: PyTree, lanes: Sequence[int], plan: Plan) -> PyTree:
     return jax.tree.map(leaf, values)
 
 
-def column(x: jax.Array, i: jax.Array, axes: int) -> jax.Array:
-    """Return entry `i` of the last axes, so many, taken as one."""
-    return lax.dynamic_index_in_dim(_flat(x, axes), i, axis=-1, keepdims=False)
+def column(values: PyTree, i: jax.Array, axes: int) -> PyTree:
+    """Return entry `i` of the last axes of every leaf, so many, taken as one."""
+    return jax.tree.map(lambda x: lax.dynamic_index_in_dim(_flat(x, axes), i, axis=-1, keepdims=False), values)
 
 
-def put_column(x: jax.Array, y: jax.Array, i: jax.Array, axes: int) -> jax.Array:
-    """Put `y` there."""
-    return lax.dynamic_update_index_in_dim(_flat(x, axes), y, i, axis=-1).reshape(x.shape)
+def put_column(values: PyTree, some: PyTree, i: jax.Array, axes: int) -> PyTree:
+    """Put `some` there."""
+
+    def leaf(x, y):
+        return lax.dynamic_update_index_in_dim(_flat(x, axes), y, i, axis=-1).reshape(x.shape)
+
+    return jax.tree.map(leaf, values, some)
 
 
 def _flat(x: jax.Array, axes: int) -> jax.Array:

@@ -18,6 +18,7 @@ from node_jax.engine.ensemble import Plan, column, merged, put_column, restored
 from node_jax.engine.lane import Outcome, Progress, begin
 from node_jax.engine.lockstep import advance, concluded
 from node_jax.engine.loops import Packing
+from node_jax.engine.rows import Saved, blank
 from node_jax.types import RUNNING, PyTree, Status, Time
 
 
@@ -36,7 +37,7 @@ class Lanes(NamedTuple):
     """What each lane holds."""
 
     p: Progress
-    counts: PyTree  # of its save
+    counts: tuple  # what is saved, without the rows
     leaves: list  # those that differ between trajectories
     who: jax.Array  # its trajectory
     since: jax.Array  # the turn in which that was loaded; -1: the lane had none yet
@@ -101,11 +102,11 @@ class Queue(NamedTuple):
 
     def of_lane(self, values: PyTree, i: jax.Array) -> PyTree:
         """Return the values of lane `i`, all lane axes taken as one."""
-        return jax.tree.map(lambda x: column(x, i, len(self.lanes)), values)
+        return column(values, i, len(self.lanes))
 
     def with_lane(self, values: PyTree, some: PyTree, i: jax.Array) -> PyTree:
         """Put `some` there."""
-        return jax.tree.map(lambda x, y: put_column(x, y, i, len(self.lanes)), values, some)
+        return put_column(values, some, i, len(self.lanes))
 
     def running(self, state: State) -> jax.Array:
         """Say for each lane, shape `(queues, width)`, whether it is on its way."""
@@ -157,7 +158,7 @@ class Queue(NamedTuple):
     def march(self, state: State) -> State:
         """Try steps until a lane is free, or none is on its way."""
         now = self.together(state.lanes)
-        save, step = now.inputs.save, advance(now)
+        step = advance(now)
         packing = Packing.of(now.lanes, state.lanes.p, now.emitted(state.lanes.p))
 
         def opened(carry) -> State:
@@ -167,9 +168,8 @@ class Queue(NamedTuple):
 
         def body(carry):
             packed, counts, tables, turn = carry
-            p, out = step(packing.opened(packed), save.joined(tables, counts))
-            tables, counts = save.parts(out)
-            return packing.closed(p), counts, tables, turn + 1
+            p, saved = step(packing.opened(packed), Saved(tables, *counts))
+            return packing.closed(p), saved[1:], saved.rows, turn + 1
 
         def goes_on(carry):
             now = opened(carry)
@@ -183,7 +183,7 @@ class Queue(NamedTuple):
         who = lanes.who.reshape(-1, self.width)
         first = jnp.arange(who.shape[0], dtype=jnp.int32) * self.total
         leaves = tree.replaced(self.each.leaves, self.own, lanes.leaves)
-        return self.each._replace(leaves=leaves, lanes=self.lanes, columns=(first[:, None] + who).reshape(-1))
+        return self.each.replace(leaves=leaves, lanes=self.lanes, columns=(first[:, None] + who).reshape(-1))
 
     def through(self, state: State) -> State:
         """Let all trajectories go through the lanes: on a CPU in one function, if the field allows it."""
@@ -215,15 +215,14 @@ def solve(each: Each, plan: Plan) -> Outcome:
     return restored(concluded(one, *run(one, plan.width)), each.lanes, plan)
 
 
-def run(each: Each, width: int) -> tuple[Progress, PyTree, jax.Array]:
+def run(each: Each, width: int) -> tuple[Progress, Saved, jax.Array]:
     """Solve an ensemble whose first lane axis is queued; return progress, what was saved, and idle trials."""
-    save = each.inputs.save
     p = _begun(each, width)
-    tables, counts = save.parts(save.blank(each, each.problem.method, p.z, p.status == Status.SUCCESS))
-    queue = Queue.of(each, width, p, counts)
-    state = queue.through(queue.empty(tables))
+    saved = blank(each, p.z, p.status == Status.SUCCESS)
+    queue = Queue.of(each, width, p, saved[1:])
+    state = queue.through(queue.empty(saved.rows))
     p, counts, idle = state.done
-    return p, save.joined(state.tables, counts), idle
+    return p, Saved(state.tables, *counts), idle
 
 
 def _places(each: Each) -> list[int]:
@@ -247,7 +246,7 @@ def _begun(each: Each, width: int) -> Progress:
 
     @jax.jit  # traced once
     def some(leaves):
-        part = each._replace(leaves=leaves, lanes=(width, *each.lanes[1:]))
+        part = each.replace(leaves=leaves, lanes=(width, *each.lanes[1:]))
         return part(lambda inputs, _: begin(each.problem, inputs))()
 
     def part(i, progress):

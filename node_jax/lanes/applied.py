@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from node_jax import axes, tree
+from node_jax import tree
 from node_jax.adjoints.parts.boundary import unsupported
-from node_jax.engine.each import Each
+from node_jax.engine.each import Each, lift
 from node_jax.engine.ensemble import Plan, merged, merged_leaf, plan, restored
 from node_jax.lanes.linear import Recording, Steps
 from node_jax.lanes.ordered import Ordered
@@ -191,7 +191,7 @@ class Nest(NamedTuple):
 
         some, inside = jax.tree.map(queued, list(some)), levels[-1].linear
         solves = isinstance(inside, Steps) and inside.recorded is Recording.NEVER and not inside.with_history
-        moving = tree.picked(each.masks[: len(inside.moving)], inside.moving) if solves else ()
+        moving = tree.picked(each.masks[: len(inside.wanted.moving)], inside.wanted.moving) if solves else ()
         alone = solves and way == "pull" and all(own) and all(map(all, moving))
 
         def chunk(used, c):
@@ -217,17 +217,17 @@ class Nest(NamedTuple):
         leaves = len(self.steps.call.masks)
         stats = self.steps.outcome([*one[:leaves], *range(leaves, self.count)]).stats
         counts = [stats.accepted, stats.rejected]
-        total = axes.lift(lambda some, _: jnp.max(some[0] + some[1]), [each.masks[i] for i in counts], each.lanes)
+        total = lift(lambda some, _: jnp.max(some[0] + some[1]), [each.masks[i] for i in counts], each.lanes)
         return total([each.leaves[i] for i in counts], ())
 
 
 def _applied(part: Each, fn: Callable, some: Sequence) -> list:
     """Apply a function to the entries of a chunk; to one alone without `vmap`, which would map its loops."""
     if part.lanes[0] > 1:
-        return axes.lift(fn, part.masks, part.lanes)(part.leaves, some)
+        return lift(fn, part.masks, part.lanes)(part.leaves, some)
     leaves = [x[..., 0] if mask[0] else x for x, mask in zip(part.leaves, part.masks, strict=True)]
     masks = [mask[1:] for mask in part.masks]
-    outs = axes.lift(fn, masks, part.lanes[1:])(leaves, jax.tree.map(lambda x: x[..., 0], some))
+    outs = lift(fn, masks, part.lanes[1:])(leaves, jax.tree.map(lambda x: x[..., 0], some))
     return [x[..., None] for x in outs]
 
 

@@ -13,12 +13,12 @@ import jax.numpy as jnp
 from jax import lax
 
 from node_jax import axes, tree
-from node_jax.adjoints.parts.boundary import Cotangents
+from node_jax.adjoints.parts.boundary import Cotangents, Wanted
 from node_jax.engine.each import Each
 from node_jax.engine.ensemble import Plan, merged, merged_leaf, on_cpu, restored
 from node_jax.engine.lane import Outcome
 from node_jax.engine.lockstep import integrate
-from node_jax.lanes.linear import Call, Recording
+from node_jax.lanes.linear import Call, Recording, ends_of
 from node_jax.lanes.ordered import Ordered, repeated
 from node_jax.types import PyTree
 
@@ -37,7 +37,7 @@ class Chunks(NamedTuple):
 
     def results(self, residuals) -> tuple:
         """Return what the results are tangents of."""
-        return self._moved(self.outcome(residuals))
+        return ends_of(self.outcome(residuals))
 
     def outcome(self, residuals) -> Outcome:
         """Return what the solve returned."""
@@ -107,9 +107,6 @@ class Chunks(NamedTuple):
     def _restored(self, values: PyTree) -> PyTree:
         return restored(values, self.call.lanes, self.plan)
 
-    def _moved(self, outcome: Outcome) -> tuple:
-        return outcome.z1, self.call.save().rows(outcome.out)
-
     def _taken(self, part: Each, outcome: Outcome) -> tuple[Callable, tuple]:
         """Return the solve of a chunk as a function of the leaves that move, and these."""
         part = repeated(part, outcome)
@@ -121,7 +118,7 @@ class Chunks(NamedTuple):
         def taken(*some):
             leaves = tree.replaced(part.leaves, moving, some)
             outcome = call.outcome(leaves, self.solve(call, leaves), Recording.NEVER)
-            return jax.tree.leaves(self._moved(outcome))
+            return jax.tree.leaves(ends_of(outcome))
 
         return taken, tuple(tree.picked(part.leaves, moving))
 
@@ -140,9 +137,9 @@ class Chunks(NamedTuple):
             part = repeated(part, outcome)
             outcome, history = integrate(part, adjoint.recorder(part), history)
         moving = _and_ends(self.moving, part)
-        structure = jax.tree.structure(self._moved(outcome))
+        structure = jax.tree.structure(ends_of(outcome))
         bars = Cotangents(*jax.tree.unflatten(structure, bar))
-        pulled = adjoint.backward(part, outcome, history, bars, moving, moving)
+        pulled = adjoint.backward(part, outcome, history, bars, Wanted(moving, moving))
         return tree.picked(pulled, moving), history
 
 

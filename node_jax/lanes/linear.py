@@ -13,17 +13,13 @@ import jax
 import jax.numpy as jnp
 
 from node_jax import axes, tree
-from node_jax.adjoints.parts.boundary import Cotangents, unsupported
+from node_jax.adjoints.parts.boundary import Cotangents, Wanted, unsupported
+from node_jax.engine import rows
 from node_jax.engine.each import Each
 from node_jax.engine.ensemble import memory, width_of
 from node_jax.engine.lane import Outcome, Problem
 from node_jax.lanes.ordered import repeated
 from node_jax.types import Stats
-
-
-def each_of_shapes(problem: Problem, leaves: Sequence, masks, lanes) -> Each:
-    """Return the engine with shapes for leaves."""
-    return Each(problem, [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in leaves], masks, lanes)
 
 
 class Recording(enum.Enum):
@@ -39,24 +35,9 @@ def recorder_of(each: Each, adjoint, recording: Recording):
     return None if recording is Recording.NEVER else adjoint.recorder(each)
 
 
-def shapes_of(each: Each, recorder):
-    """Return the shapes of what `integrate` returns, without tracing the field."""
-    save = each.inputs.save
-
-    def all_lanes(leaves):
-        some = each._replace(leaves=leaves)
-        z, t, count, ok = some(lambda inputs, _: (inputs.z0, inputs.t0, jnp.zeros((), jnp.int32), jnp.array(True)))()
-        out = save.finish(some, save.blank(some, each.problem.method, z, ok), z, count, ok)
-        outcome = Outcome(z, out, count, t, Stats(count, count, count, count, count, count))
-        return outcome, () if recorder is None else recorder.blank(z, t).closed()
-
-    outcome, history = jax.eval_shape(all_lanes, each.leaves)
-    return outcome if recorder is None else (outcome, history)
-
-
 def _bytes_of_states(each: Each) -> int:
     """Return the bytes of the states of all lanes."""
-    z = jax.eval_shape(lambda leaves: each._replace(leaves=leaves)(lambda inputs, _: inputs.z0)(), each.leaves)
+    z = jax.eval_shape(lambda leaves: each.replace(leaves=leaves)(lambda inputs, _: inputs.z0)(), each.leaves)
     return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(z))
 
 
@@ -74,12 +55,11 @@ class Call(NamedTuple):
 
     def each_of_shapes(self, leaves) -> Each:
         """Return the engine with the shapes of these leaves."""
-        return each_of_shapes(self.problem, leaves, self.masks, self.lanes)
+        return self.each([jax.ShapeDtypeStruct(x.shape, x.dtype) for x in leaves])
 
-    def save(self) -> Any:
-        """What is saved, without values."""
-        nothing: list = [None] * len(self.masks)
-        return self.problem.unflatten(nothing).save
+    def shapes(self, leaves, recording: Recording) -> Any:
+        """Return the shapes of what a solve returns: of the outcome, or of outcome and history."""
+        return _shapes(self, tuple((x.shape, x.dtype) for x in leaves), recording)
 
     @property
     def recording(self) -> Recording:
@@ -90,9 +70,7 @@ class Call(NamedTuple):
 
     def unflatten(self, leaves, flat, recording: Recording) -> Any:
         """Return the outcome, or outcome and history, from what the solve returned."""
-        each = self.each_of_shapes(leaves)
-        shapes = shapes_of(each, recorder_of(each, self.adjoint, recording))
-        return jax.tree.unflatten(jax.tree.structure(shapes), flat)
+        return jax.tree.unflatten(jax.tree.structure(self.shapes(leaves, recording)), flat)
 
     def outcome(self, leaves, flat, recording: Recording) -> Outcome:
         """Return the outcome alone."""
@@ -137,8 +115,7 @@ class Call(NamedTuple):
 
     def blank(self, leaves) -> list:
         """Return a history that says by its count of steps that none was written."""
-        each = self.each_of_shapes(leaves)
-        history = shapes_of(each, self.adjoint.recorder(each))[1]
+        history = self.shapes(leaves, Recording.ALWAYS)[1]
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), history)
         return jax.tree.leaves(zeros._replace(n=zeros.n - 1))
 
@@ -147,6 +124,28 @@ class Call(NamedTuple):
         each = repeated(self.each(leaves), outcome)
         call = self._replace(problem=each.problem, masks=tuple(each.masks))
         return call, list(each.leaves), *call.open(each.leaves, solve(call, each.leaves))
+
+
+@functools.lru_cache(maxsize=64)
+def _shapes(call: Call, kinds: tuple, recording: Recording) -> Any:
+    """Do that without tracing the field."""
+    each = call.each([jax.ShapeDtypeStruct(*kind) for kind in kinds])
+    recorder = recorder_of(each, call.adjoint, recording)
+
+    def all_lanes(leaves):
+        some = each.replace(leaves=leaves)
+        z, t, count, ok = some(lambda inputs, _: (inputs.z0, inputs.t0, jnp.zeros((), jnp.int32), jnp.array(True)))()
+        saved = rows.finish(some, rows.blank(some, z, ok), z)
+        outcome = Outcome(z, saved, count, t, Stats(count, count, count, count, count, count))
+        return outcome, () if recorder is None else recorder.blank(z, t).closed()
+
+    outcome, history = jax.eval_shape(all_lanes, each.leaves)
+    return outcome if recorder is None else (outcome, history)
+
+
+def ends_of(outcome: Outcome) -> tuple:
+    """Return what moves of an outcome: the state at `t1`, and the saved rows."""
+    return outcome.z1, outcome.saved.rows
 
 
 class Steps(NamedTuple):
@@ -158,81 +157,74 @@ class Steps(NamedTuple):
     """
 
     call: Call
-    moving: tuple[bool, ...]
-    shifted: tuple[bool, ...]  # moves here or in an outer derivative
+    wanted: Wanted
     with_history: bool
     solve: Callable
     recorded: Recording  # whether the residuals hold the history; if not, the steps are taken once more with one
 
     def outcome(self, residuals) -> Outcome:
         """Return what the solve returned, without its history."""
-        leaves, flat = residuals[: len(self.moving)], residuals[len(self.moving) :]
+        leaves, flat = residuals[: len(self.wanted.moving)], residuals[len(self.wanted.moving) :]
         return self.call.outcome(leaves, flat, self.call.recording)
 
     def results(self, residuals) -> tuple:
         """Return what the results are tangents of."""
         _, outcome, history = self._open(residuals)
-        return *self._ends(outcome), history.z if self.with_history else ()
+        return *ends_of(outcome), history.z if self.with_history else ()
 
     def push(self, residuals, dots) -> list:
         """Take the steps again."""
         opened = self._open(residuals)
-        ends, blank = self._ends(opened[1]), opened[2]
+        ends, blank = ends_of(opened[1]), opened[2]
         call, leaves, outcome, history = self._solved(*opened)
-        moving, shifted = self.longer(len(leaves))
+        wanted = self.wanted.longer(len(leaves))
 
         def replay(*some):
-            each = call.each(tree.replaced(leaves, moving, some))
-            z1, rows, states = call.adjoint.replay(each, outcome, history, shifted)
+            each = call.each(tree.replaced(leaves, wanted.moving, some))
+            z1, rows, states = call.adjoint.replay(each, outcome, history, wanted)
             states = blank.z if self.recorded is Recording.NEVER else states
             return jax.tree.leaves((z1, rows, states if self.with_history else ()))
 
-        pushed = jax.jvp(replay, tuple(tree.picked(leaves, moving)), tuple(dots))[1]
+        pushed = jax.jvp(replay, tuple(tree.picked(leaves, wanted.moving)), tuple(dots))[1]
         count = len(jax.tree.leaves(ends))
         return [*self._spoiled(history, pushed[:count]), *pushed[count:]]
 
     def pull(self, residuals, bars) -> list:
         """Go back over the steps."""
         opened = self._open(residuals)
-        wanted, structure = jax.tree.flatten(self._ends(opened[1]))
+        outs, structure = jax.tree.flatten(ends_of(opened[1]))
         if self.call.adjoint.plain:  # under `shard_map`: elsewhere JAX transposes such code itself
-            zeros = tree.full_like(tree.picked(list(residuals[: len(self.moving)]), self.moving), 0.0)
+            leaves = list(residuals[: len(self.wanted.moving)])
+            zeros = tree.full_like(tree.picked(leaves, self.wanted.moving), 0.0)
             transposed = jax.linear_transpose(lambda *dots: self.push(residuals, dots), *zeros)
-            return list(transposed(filled(bars, wanted)))
-        if any(bar is not None for bar in bars[len(wanted) :]):
+            return list(transposed(filled(bars, outs)))
+        if any(bar is not None for bar in bars[len(outs) :]):
             raise unsupported(self.call.adjoint, "reverse over reverse")
         call, leaves, outcome, history = self._solved(*opened)
-        moving, shifted = self.longer(len(leaves))
-        bar = Cotangents(*jax.tree.unflatten(structure, filled(bars[: len(wanted)], wanted)))
-        pulled = call.adjoint.backward(call.each(leaves), outcome, history, bar, moving, shifted)
-        return self._spoiled(history, tree.picked(pulled, moving))
+        wanted = self.wanted.longer(len(leaves))
+        bar = Cotangents(*jax.tree.unflatten(structure, filled(bars[: len(outs)], outs)))
+        pulled = call.adjoint.backward(call.each(leaves), outcome, history, bar, wanted)
+        return self._spoiled(history, tree.picked(pulled, wanted.moving))
 
     def within(self, moving: Sequence[bool]) -> "Steps":
         """Let more of the leaves, which are the first arguments, move in an outer derivative."""
-        return self._replace(shifted=tuple(a or b for a, b in zip(self.shifted, moving, strict=False)))
+        shifted = tuple(a or b for a, b in zip(self.wanted.shifted, moving, strict=False))
+        return self._replace(wanted=self.wanted._replace(shifted=shifted))
 
     def over(self, residuals, lanes: int) -> "Steps":
         """Return the steps of so many times the lanes; `residuals` are those of one."""
-        if self.recorded is Recording.IF_KEPT and not self.call.keeps(residuals[: len(self.moving)], lanes):
+        if self.recorded is Recording.IF_KEPT and not self.call.keeps(residuals[: len(self.wanted.moving)], lanes):
             return self._replace(recorded=Recording.NEVER)
         return self
 
     def _open(self, residuals) -> tuple[list, Outcome, Any]:
-        leaves, flat = residuals[: len(self.moving)], residuals[len(self.moving) :]
+        leaves, flat = residuals[: len(self.wanted.moving)], residuals[len(self.wanted.moving) :]
         return list(leaves), *self.call.open(leaves, flat)
-
-    def _ends(self, outcome: Outcome) -> tuple:
-        return outcome.z1, self.call.save().rows(outcome.out)
 
     def _solved(self, leaves: list, outcome: Outcome, history: Any) -> tuple[Call, list, Outcome, Any]:
         if self.recorded is Recording.NEVER:
             return self.call.again(leaves, outcome, self.solve)
         return self.call, leaves, outcome, history
-
-    def longer(self, count: int) -> tuple[tuple, tuple]:
-        """Say which of so many leaves move and are shifted: those that were added do not."""
-        more = (False,) * (count - len(self.moving))
-        return self.moving + more, self.shifted + more
 
     def _spoiled(self, history: Any, values: Sequence) -> list:
         """Return NaN where the residuals were to hold a history, but come from more lanes than keep one."""

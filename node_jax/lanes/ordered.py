@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from node_jax import axes
+from node_jax import axes, tree
 from node_jax.control import Repeated
 from node_jax.engine.each import Each
-from node_jax.engine.lane import Inputs, Outcome
-from node_jax.types import PyTree
+from node_jax.engine.lane import Outcome
+from node_jax.types import Inputs, PyTree
 
 
 class Ordered(NamedTuple):
@@ -35,15 +35,14 @@ class Ordered(NamedTuple):
         """Return a chunk of values of all solves, or of those that differ between solves."""
         at = lax.dynamic_slice_in_dim(self.order, self._start(c), self.width, axis=-1)
 
-        def take(x, yes=True):
-            return axes.take_lanes(x, at) if yes else x
-
-        return jax.tree.map(take, values) if own is None else list(map(take, values, own))
+        if own is None:
+            return axes.take_lanes(values, at)
+        return tree.replaced(values, own, axes.take_lanes(tree.picked(values, own), at))
 
     def part(self, c: jax.Array) -> Each:
         """Return the solves of a chunk."""
         leaves = self.cut(c, self.each.leaves, [mask[0] for mask in self.each.masks])
-        return self.each._replace(leaves=leaves, lanes=(self.width, *self.each.lanes[1:]))
+        return self.each.replace(leaves=leaves, lanes=(self.width, *self.each.lanes[1:]))
 
     def new(self, c: jax.Array) -> jax.Array:
         """Say which solves of a chunk were not part of the one before: the last begins with some that were."""
@@ -55,11 +54,8 @@ class Ordered(NamedTuple):
         place = jnp.argsort(self.order, axis=-1)
         place = jnp.where(place < size - self.width, place, place + size - total)
 
-        def leaf(x):
-            flat = jnp.moveaxis(x, 0, -2).reshape(*x.shape[1:-1], size)
-            return axes.take_lanes(flat, place)
-
-        return jax.tree.map(leaf, rows)
+        flat = jax.tree.map(lambda x: jnp.moveaxis(x, 0, -2).reshape(*x.shape[1:-1], size), rows)
+        return axes.take_lanes(flat, place)
 
     def _start(self, c: jax.Array) -> jax.Array:
         return jnp.minimum(c * self.width, self.each.lanes[0] - self.width)
@@ -71,11 +67,11 @@ def repeated(each: Each, outcome: Outcome) -> Each:
     Their ends are one leaf more, which comes last.
     """
     inputs = each.inputs
-    ends = each(lambda inputs, outcome: inputs.save.ends(outcome.out))(outcome)
+    ends = each(lambda inputs, outcome: inputs.save.ends(outcome.saved.rows))(outcome)
     if ends is None or inputs.steps.exact_times:
         return each
     problem = each.problem._replace(unflatten=_Repeating(each.problem.unflatten))
-    return each._replace(
+    return each.replace(
         problem=problem, leaves=[*each.leaves, lax.stop_gradient(ends)], masks=[*each.masks, (True,) * len(each.lanes)]
     )
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from node_jax import placement, tree
+from node_jax.adjoints.parts.boundary import Wanted
 from node_jax.checks import checked, standard, without_order
 from node_jax.compat import Primitive, ShapedArray, ad, batching, mlir
 from node_jax.engine import queue
@@ -24,9 +25,7 @@ from node_jax.lanes.linear import (
     Guard,
     Recording,
     Steps,
-    each_of_shapes,
     recorder_of,
-    shapes_of,
 )
 from node_jax.types import PyTree
 
@@ -41,8 +40,7 @@ def solve(problem: Problem, adjoint, leaves: Sequence[jax.Array]) -> Outcome:
     """Solve one problem as a primitive that every transformation understands."""
     leaves, masks = placement.varying_alike(leaves), ((),) * len(leaves)
     flat = solve_p.bind(*leaves, problem=problem, adjoint=adjoint, recording=Recording.NEVER, lanes=(), masks=masks)
-    each = each_of_shapes(problem, leaves, masks, ())
-    return jax.tree.unflatten(jax.tree.structure(shapes_of(each, None)), flat)
+    return Call(problem, adjoint, (), masks).outcome(leaves, flat, Recording.NEVER)
 
 
 def _lower(primitive: Primitive, fn: Callable) -> None:
@@ -78,10 +76,8 @@ def _run(*leaves, problem, adjoint, recording, lanes, masks):
 
 
 @standard
-def _abstract(*leaves, problem, adjoint, recording, lanes, masks):
-    each = each_of_shapes(problem, leaves, masks, lanes)
-    shapes = shapes_of(each, recorder_of(each, adjoint, recording))
-    return [placement.shaped(x, leaves) for x in jax.tree.leaves(shapes)]
+def _abstract(*leaves, recording, **params):
+    return [placement.shaped(x, leaves) for x in jax.tree.leaves(Call(**params).shapes(leaves, recording))]
 
 
 @functools.lru_cache(maxsize=64)
@@ -98,12 +94,12 @@ def _batch(args, dims, *, lanes, masks, recording, **params):
             blank = call.blank(one)
             return placement.varying_alike([*outs, *blank]), [*places, *[None] * len(blank)]
     masks = tuple((d is not None, *mask) for d, mask in zip(dims, masks, strict=True))
-    params["recording"] = recording
 
     def batched(n, *args):
         args = [x if d is None else jnp.moveaxis(x, d, -1) for x, d in zip(args, dims, strict=True)]
-        outs = solve_p.bind(*args, lanes=(n, *lanes), masks=masks, **params)
-        own = _has_lanes(args, masks, (n, *lanes), **params)
+        call = Call(lanes=(n, *lanes), masks=masks, **params)
+        outs = solve_p.bind(*args, recording=recording, **call._asdict())
+        own = _has_lanes(call, args, recording)
         return outs, [x.ndim - 1 if has else None for x, has in zip(outs, own, strict=True)]
 
     return placement.mapped(batched, args, dims, together=recording is not Recording.NEVER)
@@ -119,12 +115,12 @@ def _entry(x: jax.Array, d: int | None) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(x.shape if d is None else x.shape[:d] + x.shape[d + 1 :], x.dtype)
 
 
-def _has_lanes(leaves, masks, lanes, *, problem, adjoint, recording) -> list[bool]:
+def _has_lanes(call: Call, leaves: Sequence, recording: Recording) -> list[bool]:
     """Say for each output whether it has lane axes."""
-    each = each_of_shapes(problem, leaves, masks, lanes)
+    shapes = call.shapes(leaves, recording)
     if recording is Recording.NEVER:
-        return [True] * len(jax.tree.leaves(shapes_of(each, None)))
-    outcome, history = shapes_of(each, recorder_of(each, adjoint, recording))
+        return [True] * len(jax.tree.leaves(shapes))
+    outcome, history = shapes
     return [True] * len(jax.tree.leaves(outcome)) + history.has_lanes()
 
 
@@ -139,7 +135,7 @@ def _jvp(primals, tangents, *, recording, **params):
     flat = solve_p.bind(*primals, recording=recording, **params)
     outcome, history = call.open(primals, flat)
     recorded = recording if call.adjoint.records else Recording.ALWAYS
-    steps = Steps(call, moving, moving, not inner, _solve_recorded, recorded)
+    steps = Steps(call, Wanted(moving, moving), not inner, _solve_recorded, recorded)
     residuals = [*primals, *flat]
     dots = tree.picked(tangents, moving)
     results, structure = jax.tree.flatten(steps.results(residuals))
@@ -152,7 +148,7 @@ def _jvp(primals, tangents, *, recording, **params):
     z1, rows, states = jax.tree.unflatten(structure, [*guarded, *pushed[count:]])
 
     outs = jax.tree.leaves(outcome) if inner else flat
-    return outs, _tangents(call, outs, outcome, (z1, rows), () if inner else history.closed(), states)
+    return outs, _tangents(outs, outcome, (z1, rows), () if inner else history.closed(), states)
 
 
 def _jvp_of_chunks(primals, tangents, chunks: Chunks):
@@ -161,7 +157,7 @@ def _jvp_of_chunks(primals, tangents, chunks: Chunks):
     residuals = [*primals, *outs]
     results, structure = jax.tree.flatten(chunks.results(residuals))
     pushed = _bind(chunks, residuals, tree.picked(tangents, chunks.moving), results)
-    return outs, _tangents(chunks.call, outs, chunks.outcome(residuals), jax.tree.unflatten(structure, pushed))
+    return outs, _tangents(outs, chunks.outcome(residuals), jax.tree.unflatten(structure, pushed))
 
 
 def _solve_flat(call: Call, leaves: Sequence) -> list:
@@ -172,10 +168,10 @@ def _solve_recorded(call: Call, leaves: Sequence) -> list:
     return solve_p.bind(*leaves, recording=Recording.ALWAYS, **call._asdict())
 
 
-def _tangents(call: Call, outs: Sequence, outcome: Outcome, moved: tuple, history: PyTree = (), states=()) -> list:
+def _tangents(outs: Sequence, outcome: Outcome, moved: tuple, history: PyTree = (), states=()) -> list:
     """Return the tangents of all outputs from those that move."""
     still = jax.tree.map(lambda _: _STILL, (outcome, history))
-    first = still[0]._replace(z1=moved[0], out=call.save().with_rows(still[0].out, moved[1]))
+    first = still[0]._replace(z1=moved[0], saved=still[0].saved._replace(rows=moved[1]))
     dots = jax.tree.leaves((first, still[1]._replace(z=states) if history else ()))
     return [ad.Zero(jax.typeof(x).to_tangent_aval()) if t is _STILL else t for x, t in zip(outs, dots, strict=True)]
 
@@ -184,7 +180,7 @@ def _gated(steps: Steps, residuals: Sequence, outcome: Outcome, dots: list, resu
     """Push tangents through plain code, whose transpose leaves out what lanes add that failed or took no step."""
     steps, residuals, dots = _with_own(steps, residuals, dots)
     asked = jnp.zeros(outcome.ok.shape, jnp.float32)
-    gate = Gate(tuple(tree.picked(steps.call.masks, steps.moving)))
+    gate = Gate(tuple(tree.picked(steps.call.masks, steps.wanted.moving)))
     *dots, passed = _bind(gate, [outcome.ok, outcome.stats.accepted > 0], [*dots, asked], [*dots, asked])
     pushed = steps.push(residuals, dots)
     return _bind(Asked(len(steps.call.lanes)), [asked], [*pushed, passed], results)
@@ -192,7 +188,8 @@ def _gated(steps: Steps, residuals: Sequence, outcome: Outcome, dots: list, resu
 
 def _with_own(steps: Steps, residuals: Sequence, dots: list) -> tuple[Steps, list, list]:
     """Give each lane small shared leaves of its own, so that the gate can stop what a lane adds to them."""
-    call, count = steps.call, len(steps.moving)
+    call, moving = steps.call, steps.wanted.moving
+    count = len(moving)
 
     def own(x, mask):
         shape = x.shape[: x.ndim - sum(mask)]
@@ -200,10 +197,10 @@ def _with_own(steps: Steps, residuals: Sequence, dots: list) -> tuple[Steps, lis
         return jnp.broadcast_to(apart, (*shape, *reversed(call.lanes)))
 
     leaves = residuals[:count]
-    small = [moves and x.size <= SHARED for moves, x in zip(steps.moving, leaves, strict=True)]
+    small = [moves and x.size <= SHARED for moves, x in zip(moving, leaves, strict=True)]
     masks = [(True,) * len(mask) if yes else mask for mask, yes in zip(call.masks, small, strict=True)]
     leaves = [own(x, mask) if yes else x for x, mask, yes in zip(leaves, call.masks, small, strict=True)]
-    pairs = zip(dots, tree.picked(call.masks, steps.moving), tree.picked(small, steps.moving), strict=True)
+    pairs = zip(dots, tree.picked(call.masks, moving), tree.picked(small, moving), strict=True)
     dots = [own(t, mask) if yes else t for t, mask, yes in pairs]
     return steps._replace(call=call._replace(masks=tuple(masks))), [*leaves, *residuals[count:]], dots
 
@@ -315,8 +312,3 @@ def _pulled_or_pushed(outs, _, *, fn: Applied, avals) -> list:
 checked(solve_p, _lost, _operations)
 checked(tangent_p, _pulled_or_pushed)
 checked(backward_p, _pulled_or_pushed)
-
-
-def is_traced(values: PyTree) -> bool:
-    """Whether any value belongs to a transformation that is still going on."""
-    return any(map(placement.is_tracer, jax.tree.leaves(values)))

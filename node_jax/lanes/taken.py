@@ -10,7 +10,7 @@ from node_jax.adjoints.parts.boundary import Cotangents
 from node_jax.engine.each import Each
 from node_jax.engine.lane import Outcome
 from node_jax.engine.lockstep import integrate
-from node_jax.lanes.linear import Recording, Steps, filled
+from node_jax.lanes.linear import Recording, Steps, ends_of, filled
 from node_jax.lanes.ordered import repeated
 from node_jax.types import PyTree
 
@@ -34,33 +34,32 @@ class Taken(NamedTuple):
     @classmethod
     def of(cls, steps: Steps, one: Sequence, part: Each, used: PyTree) -> "Taken":
         """Solve them, and write the history over one that has served; `one` has the shapes of residuals of an entry."""
-        count = len(steps.moving)
+        count = len(steps.wanted.moving)
         each = repeated(_whole(steps, part), steps.outcome([*one[:count], *part.leaves[count:]]))
         return cls(steps, part, each, *integrate(each, steps.call.adjoint.recorder(each), used))
 
     def pulled(self, bars: Sequence) -> list:
         """Pull cotangents back as those of one ensemble, where no leaf that moves is shared between entries."""
-        call = self.before.call
-        wanted, structure = jax.tree.flatten((self.outcome.z1, call.save().rows(self.outcome.out)))
-        bar = Cotangents(*jax.tree.unflatten(structure, filled(bars, wanted)))
-        moving, shifted = self.before.longer(len(self.each.leaves))
-        found = call.adjoint.backward(self.each, self.outcome, self.history, bar, moving, shifted)
-        return tree.picked(found, moving)
+        outs, structure = jax.tree.flatten(ends_of(self.outcome))
+        bar = Cotangents(*jax.tree.unflatten(structure, filled(bars, outs)))
+        wanted = self.before.wanted.longer(len(self.each.leaves))
+        found = self.before.call.adjoint.backward(self.each, self.outcome, self.history, bar, wanted)
+        return tree.picked(found, wanted.moving)
 
     def steps(self) -> Steps:
         """Return the steps, whose residuals hold the history now."""
-        call, ends = self.before.call, len(self.each.leaves) - len(self.before.moving)
+        call, ends = self.before.call, len(self.each.leaves) - len(self.before.wanted.moving)
         call = call._replace(problem=self.each.problem, masks=(*call.masks, *[(True,) * len(call.lanes)] * ends))
-        moving, shifted = self.before.longer(len(self.each.leaves))
-        return self.before._replace(call=call, moving=moving, shifted=shifted, recorded=Recording.ALWAYS)
+        wanted = self.before.wanted.longer(len(self.each.leaves))
+        return self.before._replace(call=call, wanted=wanted, recorded=Recording.ALWAYS)
 
     def residuals(self) -> Each:
         """Return their residuals."""
-        count, outer = len(self.before.moving), len(self.part.lanes)
+        count, outer = len(self.before.wanted.moving), len(self.part.lanes)
         ends = self.each.leaves[count:]
         flat, closed = jax.tree.leaves(self.outcome), self.history.closed()
         has_lanes = [True] * (len(ends) + len(flat)) + closed.has_lanes()
-        return self.part._replace(
+        return self.part.replace(
             leaves=[*self.part.leaves[:count], *ends, *flat, *jax.tree.leaves(closed)],
             masks=[*self.part.masks[:count], *((yes,) * outer for yes in has_lanes)],
         )

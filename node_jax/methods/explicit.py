@@ -1,12 +1,14 @@
 """Explicit Runge-Kutta methods: a record of numbers and one pure step."""
 
 import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 
 from node_jax import marks, tree
+from node_jax.methods import polynomial
 from node_jax.types import PyTree, Step, VectorField
 
 
@@ -76,13 +78,33 @@ class ExplicitRK:
         return bool(self.b_error)
 
     @property
+    def degree(self) -> int:
+        """Degree of the dense output; 0: there is none."""
+        return max(map(len, self.dense), default=0)
+
+    @property
+    def dense_size(self) -> int:
+        """Number of slopes of a step."""
+        return len(self.c)
+
+    @property
+    def dense_evaluations(self) -> int:
+        """Field evaluations of a step that only dense output needs."""
+        return len(self.c_dense)
+
+    @property
+    def sees_limit(self) -> bool:
+        """Whether a step at the limit of stability can be told, by two stages at its end."""
+        return self.last_pair is not None
+
+    @property
     def evaluations(self) -> int:
         """Field evaluations of one trial."""
         return len(self.c) - self.first_same_as_last
 
     @property
-    def needed(self) -> int:
-        """Stages that `z1` needs."""
+    def replay_evaluations(self) -> int:
+        """Field evaluations of a step that is taken again: the stages that `z1` needs."""
         return max(i for i, b in enumerate(self.b) if b != 0.0) + 1
 
     @property
@@ -102,11 +124,12 @@ class ExplicitRK:
         xs = (0.01 * i for i in range(1, 10_000))
         return next(x for x in xs if abs(sum(c * (-x) ** k for k, c in enumerate(coefficients))) > 1 + 1e-9) - 0.01
 
-    def at_limit(self, slopes: tuple[PyTree, ...]) -> jax.Array:
+    def at_limit(self, step: Step, part: Callable) -> jax.Array:
         """Whether the step is as large as stability allows, judged by two slopes at its end."""
         i = self.last_pair
         if i is None:
             return jnp.array(False)
+        slopes = tuple(map(part, step.dense))
         limit, one = 0.9 * self.stability_limit, jnp.ones((), tree.real_dtype(slopes[0]))
         weights = [limit * (b - a) for b, a in zip(self.b, (*self.a[i], *[0.0] * len(self.b)), strict=False)]
         moved = tree.scale(one, weights, slopes)
@@ -130,17 +153,37 @@ class ExplicitRK:
         error = tuple(tree.scale(h, b, slopes) for b in (self.b_error, self.b_error_low) if b)
         return Step(z1, error, slopes, slopes[-1] if self.first_same_as_last else None)
 
+    def replay(self, field, t, z, h, theta, dense: bool) -> tuple[PyTree, tuple]:
+        """Return `z1` of the same step, with no more stages than it needs, or with all slopes."""
+        if not dense:
+            return tree.combine(z, h, self.b, self.stages(field, t, z, h, theta, upto=self.replay_evaluations)), ()
+        slopes = self.stages(field, t, z, h, theta)
+        slopes += self.complete(field, t, z, h, theta, slopes)
+        return tree.combine(z, h, self.b, slopes), slopes
+
     def increment(self, field, t, z, h, theta) -> PyTree:
         """Return `z1 - z`."""
-        return tree.scale(h, self.b, self.stages(field, t, z, h, theta, upto=self.needed))
+        return tree.scale(h, self.b, self.stages(field, t, z, h, theta, upto=self.replay_evaluations))
 
-    def advance(self, field, t, z, h, theta) -> PyTree:
-        """Return `z1` alone."""
-        return tree.combine(z, h, self.b, self.stages(field, t, z, h, theta, upto=self.needed))
+    def complete(self, field, t, z, h, theta, dense) -> tuple[PyTree, ...]:
+        """Return the slopes that only dense output needs: `len(c_dense)` evaluations."""
+        nodes = zip(self.c_dense, self.a_dense, strict=True)
+        return _evaluated(nodes, field, t, z, h, theta, dense)[len(dense) :]
 
-    def dense_slopes(self, field, t, z, h, theta, slopes) -> tuple[PyTree, ...]:
-        """Return `slopes` followed by those that only dense output needs: `len(c_dense)` more evaluations."""
-        return _evaluated(zip(self.c_dense, self.a_dense, strict=True), field, t, z, h, theta, slopes)
+    def at(self, z, h, dense, x) -> PyTree:
+        """Return the state at `t + x h`."""
+        return tree.combine(z, h, [polynomial.weight(row, x) for row in self.dense], dense)
+
+    def polynomial(self, z, h, dense) -> tuple[PyTree, ...]:
+        """Return the coefficients of the dense output."""
+        columns = [[row[j] if j < len(row) else 0.0 for row in self.dense] for j in range(self.degree)]
+        return (z, *(tree.scale(h, column, dense) for column in columns))
+
+    def quadrature(self, z, h, dense) -> tuple[Sequence, Sequence, Sequence]:
+        """Return the states of the stages, with their nodes and weights."""
+        used = [i for i, b in enumerate(self.b) if b != 0.0]
+        states = [tree.combine(z, h, self.a[i], dense) for i in used]
+        return states, [self.c[i] for i in used], [self.b[i] for i in used]
 
 
 def _evaluated(nodes, field, t, z, h, theta, slopes) -> tuple[PyTree, ...]:

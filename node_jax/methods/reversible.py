@@ -1,7 +1,7 @@
 """A reversible scheme around any explicit Runge-Kutta method."""
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -49,7 +49,7 @@ class Coupled(ExplicitRK):
     @property
     def evaluations(self) -> int:
         """Field evaluations of one trial."""
-        return len(self.c) + self.needed
+        return len(self.c) + self.replay_evaluations
 
     def restarts(self, steps: jax.Array) -> jax.Array:
         """Whether the step after so many others starts from two equal states."""
@@ -75,7 +75,9 @@ class Coupled(ExplicitRK):
         return tree.mix(1 - 1 / self.coupling, tree.subtract(y1, increment), z)
 
 
-def coupled(method: ExplicitRK, coupling: float, restart: int | None) -> Coupled:
+def coupled(method: Any, coupling: float, restart: int | None) -> Coupled:
     """Return the reversible scheme around a method."""
+    if type(method) is not ExplicitRK:
+        raise TypeError(f"adjoint=Reversible() needs an explicit Runge-Kutta method, got method={method!r}")
     numbers = {f.name: getattr(method, f.name) for f in dataclasses.fields(method)}
     return Coupled(**numbers, coupling=coupling, restart=restart)

@@ -9,13 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from node_jax.lanes.primitive import is_traced
 from node_jax.nn.encoders import GRUEncoder
 from node_jax.nn.frozen import Frozen
 from node_jax.nn.mlp import MLPField
 from node_jax.nn.neural_ode import NeuralODE
 from node_jax.nn.recurrent import as_series, both, floating
 from node_jax.nn.shapes import check_sizes
+from node_jax.placement import is_traced
 from node_jax.save import SaveAt
 from node_jax.solution import Solution
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from node_jax.adjoints.checkpointed import Checkpointed
-from node_jax.control import Adaptive, Fixed, Grid, direction
+from node_jax.control import Adaptive, Fixed, Grid
 from node_jax.methods import ExplicitRK, tsit5
 from node_jax.nn.augmented import Augmented
 from node_jax.nn.integrals import Along, WithIntegrals, check_names, saving, split, watching
@@ -17,7 +17,7 @@ from node_jax.nn.solver_error import solver_error
 from node_jax.odesolve import odesolve
 from node_jax.save import SaveAt, SaveEnd
 from node_jax.solution import Solution
-from node_jax.types import PyTree
+from node_jax.types import PyTree, direction
 
 
 def _several(regularizers: Any) -> tuple:

@@ -11,33 +11,23 @@ from jax import lax
 
 from node_jax import tree
 from node_jax.arraylike import times_of
-from node_jax.methods.polynomial import at_fraction, whole
-from node_jax.save.ends import StepBar, Trial, blank_rows, finished_rows, no_bar
+from node_jax.methods.polynomial import proper
+from node_jax.save.defaults import SaveDefaults
 from node_jax.times import between, misplaced, rounding, within_ends
-from node_jax.types import PyTree
+from node_jax.types import PyTree, Results
 
 
-class AtTimes(NamedTuple):
-    """States at the times asked for, how many are written, the time that is next, and how many steps wrote any.
+class Cursor(NamedTuple):
+    """How many rows are written, and the time of the next.
 
-    The next time is carried: on a CPU nothing is vectorised that is fused with reading it from `ts`.
+    The time is carried along: nothing is vectorised that is fused with reading it from `ts` (docs/performance.md).
     """
 
-    zs: PyTree
-    cursor: jax.Array
+    count: jax.Array
     target: jax.Array
-    dense_steps: jax.Array  # counted only for methods whose dense output costs evaluations
 
 
-class AtTimesBar(NamedTuple):
-    """Cotangents of the states, how many are not yet sent back, and the cotangents of the times."""
-
-    zs: PyTree
-    cursor: jax.Array
-    ts: Any
-
-
-class SaveAt(eqx.Module):
+class SaveAt(eqx.Module, SaveDefaults):
     """Save the state, or a function of it, at given times.
 
     Args:
@@ -59,18 +49,18 @@ class SaveAt(eqx.Module):
     fn: Callable | None = eqx.field(static=True, default=None)
 
     times = ("ts",)
-    capacity = None
-    wants_slopes = True
-    takes_rounds = True
+    reads_dense = True
+    repeats = True
 
     def __check_init__(self):
         """Refuse times of the wrong shape."""
         if jnp.ndim(self.ts) != 1:
             raise ValueError(f"SaveAt(ts): ts must have shape (n,), got shape {jnp.shape(self.ts)}")
 
-    def ends(self, out):
-        """Times at which the steps of one lane ended, if these were saved: they were not."""
-        return
+    @property
+    def size(self):
+        """Number of times."""
+        return self.ts.shape[0]
 
     def complaint(self, t0, t1):
         """Say what is wrong with concrete times; None if nothing is."""
@@ -93,114 +83,73 @@ class SaveAt(eqx.Module):
         inside &= jnp.maximum(a, b) <= jnp.maximum(t0, t1) + blur
         return jnp.all(low <= high) & inside
 
-    def blank(self, each, method, z, still):
-        """Rows of NaN; of `z0` in lanes that are still, with nothing to integrate."""
-        zero = jnp.zeros_like(still, jnp.int32)
-        row = jax.tree.map(lambda x: jnp.where(still, x, jnp.nan), z)
-        return AtTimes(blank_rows(each, row, self.ts.shape[0]), zero, each(_target)(zero), zero)
+    def start(self, inputs):
+        """Begin at the first time."""
+        return _cursor(inputs, jnp.zeros((), jnp.int32))
 
-    def due(self, each, out, trial):
-        """Which lanes passed an output time in this trial that is not yet written."""
-        return each(_due)((out.cursor, out.target, trial))
+    def blank(self, method, inputs, z, still):
+        """Return NaN; `z0` in lanes that are still, with nothing to integrate."""
+        return jax.tree.map(lambda x: jnp.where(still, x, jnp.nan), z)
 
-    def record(self, each, method, extend, out, trial):
-        """Interpolate every time that the accepted steps passed; return also how many rounds the way back takes."""
-        due = self.due(each, out, trial)
-        out = out._replace(dense_steps=out.dense_steps + due) if method.c_dense else out
-        trial = extend(trial, jnp.any(due))
+    def due(self, inputs, trial, cursor):
+        """Whether an accepted step passed the next time."""
+        behind = jnp.where(inputs.t1 < inputs.t0, cursor.target >= trial.end, cursor.target <= trial.end)
+        return trial.accepted & (cursor.count < self.size) & behind
 
-        def body(carry):
-            # rows that are not due yet are written all the same, and overwritten when their turn comes
-            rounds, due, out = carry
-            row = each(lambda inputs, rest: _at(inputs, method, *rest))((out.target, trial))
-            zs = each.write(out.zs, jax.tree.map(lambda x: x[None], row), out.cursor)
-            cursor = out.cursor + due
-            out = AtTimes(zs, cursor, each(_target)(cursor), out.dense_steps)
-            return rounds + 1, self.due(each, out, trial), out
+    def place(self, trial, cursor):
+        """Return the number of rows before."""
+        return cursor.count
 
-        start = (jnp.zeros((), jnp.int32), due, out)
-        rounds, _, out = lax.while_loop(lambda carry: jnp.any(carry[1]), body, start)
-        return out, rounds
+    def row(self, method, inputs, trial, cursor):
+        """Interpolate the state at the next time."""
+        left, h = (cursor.target - trial.t.high) - trial.t.low, proper(trial.h)
+        size = h if inputs.steps.exact_times else trial.h  # others are not 0 where they count
+        return method.at(trial.z, size, trial.dense, left / h)
 
-    def parts(self, out):
-        """Separate the table of all solves from what each lane counts."""
-        return out.zs, (out.cursor, out.target, out.dense_steps)
+    def passed(self, inputs, trial, cursor, due):
+        """Go on to the following time."""
+        return _cursor(inputs, cursor.count + due)
 
-    def joined(self, table, counts):
-        """Invert `parts`."""
-        return AtTimes(table, *counts)
+    def undone(self, inputs, trial, cursor):
+        """Whether the last time before the cursor lies in this step."""
+        i = jnp.maximum(cursor.count - 1, 0)
+        target = self.ts[i] if self.size else inputs.t1
+        after = jnp.where(inputs.t1 < inputs.t0, target < trial.t.high, target > trial.t.high)
+        return trial.accepted & (cursor.count > 0) & (after | (trial.index == 0)), Cursor(i, target)
 
-    def finish(self, each, out, z, accepted, ok):
-        """Return the rows in the layout of the lanes."""
-        n = self.ts.shape[0]
-        lost = tree.full_like(z, jnp.nan)
-        return out._replace(zs=finished_rows(each, out.zs, lost, n, jnp.where(ok, n, out.cursor)))
-
-    def rows(self, out):
-        """The saved states."""
-        return out.zs
-
-    def with_rows(self, out, rows):
-        """Replace the saved states."""
-        return out._replace(zs=rows)
-
-    def written(self, out, accepted, ok):
-        """Which rows of one lane hold a value."""
-        return (jnp.arange(self.ts.shape[0], dtype=jnp.int32) < out.cursor) | ok
+    def count(self, cursor, accepted, ok):
+        """Return how many times were reached."""
+        return jnp.where(ok, self.size, cursor.count)
 
     def constant(self, rows_bar, z0):
-        """Cotangent of `z0` where nothing was integrated: every row is `z0`."""
+        """Return the sum: every row is `z0`."""
         return jax.tree.map(lambda g: jnp.sum(g, axis=0), rows_bar)
 
-    def unwind(self, out, rows_bar, ts):
-        """Start the way back at the last time written; `ts` if cotangents of the times are wanted."""
-        return AtTimesBar(rows_bar, out.cursor, jax.tree.map(jnp.zeros_like, ts))
-
-    def pull(self, each, method, bar, trial, rounds):
-        """Send the cotangents of the states that this step wrote into its slopes, its start and its times."""
-        start = each(no_bar)(trial)
-        if self.ts.shape[0] == 0:
-            return bar, start
-
-        def undo(inputs, rest):
-            bar, trial, into = rest
-            i = jnp.maximum(bar.cursor - 1, 0)
-            now = _written_here(inputs, bar.cursor, trial)
-            g = tree.row(bar.zs, i)
-            g = tree.where(now, g, tree.full_like(g, 0.0))
-
-            def value(time, t, h, z, slopes):
-                return _at(inputs, method, time, trial._replace(t=trial.t._replace(high=t), h=h, z=z, slopes=slopes))
-
-            _, vjp = jax.vjp(value, inputs.save.ts[i], trial.t.high, trial.h, trial.z, trial.slopes)
-            time, t, h, z, slopes = vjp(g)
-            into = tree.add(into, StepBar(t, h, z, tree.full_like(trial.z1, 0.0), slopes))
-            ts = bar.ts if bar.ts is None else bar.ts.at[i].add(time)
-            return AtTimesBar(bar.zs, bar.cursor - now, ts), into
-
-        return lax.fori_loop(0, rounds, lambda _, carry: each(undo)((carry[0], trial, carry[1])), (bar, start))
+    def results(self, rows, start, written):
+        """Return the states at the times, or `fn` of them."""
+        return Results(self.ts, rows if self.fn is None else _observed(self.fn, self.ts, start, rows, written))
 
 
-def _at(inputs, method, time, trial: Trial):
-    left, h = (time - trial.t.high) - trial.t.low, whole(trial.h)
-    size = h if inputs.steps.exact_times else trial.h  # others are not 0 where they count
-    return at_fraction(method, trial.z, size, trial.slopes, left / h)
-
-
-def _target(inputs, cursor):
-    """Return the output time after so many, the last one after all."""
+def _cursor(inputs, count):
+    """Return the cursor before the row of this number; after the last time its target is that time."""
     ts = inputs.save.ts
-    return between(ts[jnp.minimum(cursor, ts.shape[0] - 1)], inputs.t0, inputs.t1) if ts.shape[0] else inputs.t1
+    some = ts.shape[0]
+    return Cursor(count, between(ts[jnp.minimum(count, some - 1)], inputs.t0, inputs.t1) if some else inputs.t1)
 
 
-def _due(inputs, rest):
-    cursor, target, trial = rest
-    behind = jnp.where(inputs.t1 < inputs.t0, target >= trial.end, target <= trial.end)
-    return trial.accepted & (cursor < inputs.save.ts.shape[0]) & behind
+def _observed(fn: Callable, ts: jax.Array, start: tuple, zs: PyTree, written: jax.Array) -> PyTree:
+    """Return `fn` of all rows, NaN in those that were not reached.
 
+    There it is given the start of the solve, and ones in the place of what is not finite: what it would make of NaN
+    would spoil the gradient of all that it depends on.
+    """
+    reached = jnp.any(written)
 
-def _written_here(inputs, cursor, trial: Trial):
-    """Whether the last time that was not yet sent back belongs to this step."""
-    target = inputs.save.ts[jnp.maximum(cursor - 1, 0)]
-    after = jnp.where(inputs.t1 < inputs.t0, target < trial.t.high, target > trial.t.high)
-    return trial.accepted & (cursor > 0) & (after | (trial.index == 0))
+    def finite(x):
+        return jnp.where(reached | jnp.isfinite(x), x, jnp.ones_like(x)) if eqx.is_inexact_array(x) else x
+
+    z0, t0, theta = jax.tree.map(finite, start)
+    z0 = jax.tree.map(lambda x: jnp.where(jnp.isfinite(x), x, jnp.ones_like(x)), z0)
+    zs = tree.where_rows(written, zs, jax.tree.map(lambda x, rows: jnp.broadcast_to(x, rows.shape), z0, zs))
+    rows = jax.vmap(lambda z, t: fn(z, t, theta))(zs, jnp.where(written, ts, t0))
+    return tree.where_rows(written, rows, tree.full_like(rows, jnp.nan))

@@ -1,8 +1,9 @@
 """What strategies share that integrate the adjoint equation `da/dt = -a df/dz` anew."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -10,13 +11,15 @@ import jax.numpy as jnp
 from jax import lax
 
 from node_jax import axes, marks, tree
-from node_jax.adjoints.parts.boundary import crossing, unsupported
-from node_jax.control import Adaptive, Repeated
+from node_jax.adjoints.parts.boundary import unsupported
+from node_jax.adjoints.parts.transition import crossing
+from node_jax.control import Adaptive
 from node_jax.engine.each import Each
-from node_jax.engine.lane import Inputs, Problem, Progress, Window, attempt, begin, outcome, within
-from node_jax.methods import ExplicitRK
-from node_jax.save import SaveSteps
-from node_jax.types import RUNNING, PyTree, VectorField
+from node_jax.engine.lane import Problem, Progress, attempt, begin, outcome
+from node_jax.engine.rows import Saved
+from node_jax.events import Window, within
+from node_jax.protocols import Method
+from node_jax.types import RUNNING, Inputs, PyTree, VectorField
 
 
 def check_steps(adjoint: eqx.Module, steps: Adaptive | None) -> None:
@@ -28,26 +31,30 @@ def check_steps(adjoint: eqx.Module, steps: Adaptive | None) -> None:
         )
 
 
-def steps_back(each: Each, steps: Adaptive | None) -> Adaptive:
+def steps_back(each: Each, steps: Adaptive | None) -> Any:
     """Return the steps for the way back: those asked for, else those of the forward solve if they are adaptive."""
-    inputs = each.inputs
-    if steps is None and isinstance(inputs.steps, Adaptive):
-        return inputs.steps.chosen() if isinstance(inputs.steps, Repeated) else inputs.steps
-    return jax.tree.map(lambda x: jnp.asarray(x, inputs.t0.dtype), steps or Adaptive())
+    own = each.inputs.steps.anew()
+    if steps is None and own is not None:
+        return own
+    return jax.tree.map(lambda x: jnp.asarray(x, each.inputs.t0.dtype), steps or Adaptive())
+
+
+def tightened(adjoint: Any, factor: float) -> Any:
+    """Return an adjoint whose own steps, of Python numbers, have tolerances smaller by this factor."""
+    if adjoint.steps is None:
+        return adjoint
+    rtol, atol = jax.tree.map(lambda x: x * factor, (adjoint.steps.rtol, adjoint.steps.atol))
+    return dataclasses.replace(adjoint, steps=dataclasses.replace(adjoint.steps, rtol=rtol, atol=atol))
 
 
 def refuse_moving_nodes(adjoint, each: Each, moves: Inputs) -> None:
     """Refuse outputs at the ends of steps that follow the times, which a continuous adjoint takes for constants."""
-    inputs = each.inputs
-    if (
-        isinstance(inputs.save, SaveSteps)
-        and inputs.steps.exact_times
-        and any(jax.tree.leaves((moves.t0, moves.t1, moves.steps)))
-    ):
-        raise unsupported(adjoint, f"derivatives in times of {inputs.save!r} under {inputs.steps!r}")
+    save, steps = each.inputs.save, each.inputs.steps
+    if save.tells_times and steps.exact_times and any(jax.tree.leaves((moves.t0, moves.t1, moves.steps))):
+        raise unsupported(adjoint, f"derivatives in times of {save!r} under {steps!r}")
 
 
-def engine(each: Each, field: VectorField, method: ExplicitRK, inputs: Inputs) -> Each:
+def engine(each: Each, field: VectorField, method: Method, inputs: Inputs) -> Each:
     """Return the engine of another problem; leaves that are not those of `each` have all lanes, or are scalars."""
     masks = {id(x): mask for x, mask in zip(each.leaves, each.masks, strict=True)}
     leaves, structure = jax.tree.flatten(inputs)
@@ -120,7 +127,7 @@ def sweep(
 
     first = reverse(lambda inputs, _: begin(reverse.problem, inputs))()
     p, theta_bar = marks.whole(lambda carry: lax.while_loop(live, body, carry), Sweep(first, theta_bar))
-    ended = reverse(lambda inputs, p: outcome(reverse.problem, inputs, (p, (), p.rejected)))(p)
+    ended = reverse(lambda inputs, p: outcome(reverse.problem, inputs, (p, Saved((), ()), p.rejected)))(p)
     lost = ~ended.ok
     spoiled = [
         tree.where(axes.any_missing(lost, mask), jnp.full_like(g, jnp.nan), g)

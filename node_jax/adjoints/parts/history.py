@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from node_jax import tree
-from node_jax.save import Trial
-from node_jax.types import PyTree, Time
+from node_jax.engine.each import Each
+from node_jax.types import PyTree, Time, Trial
 
 MOST, FILLED, FEW = 256 * 2**20, 16 * 2**20, 256  # bytes, bytes, states
 
@@ -152,6 +152,19 @@ class Slots(NamedTuple):
         if self.thinned(before_z):
             (t, z), stride = _thin((t, z), (n >= count * stride) & (n < self.limit), stride, count)
         return History(h, t, z, tree.put(history.rounds, rounds if self.rounds else None, history.n), n, stride)
+
+
+def recorder_of(adjoint, each: Each, memory: int | None = 0, checkpoints=None, states: bool = False) -> Slots:
+    """Return what writes the history of a solve: step sizes, and states if wanted."""
+    problem, inputs = each.problem, each.inputs
+    limit = inputs.steps.trials(problem.max_steps)
+    if limit is None:
+        raise ValueError(
+            f"max_steps=None: adjoint={adjoint!r} needs a bound on the steps it records; pass max_steps=4096"
+        )
+    prescribed, dense = inputs.steps.exact_times, inputs.save.reads_dense
+    timed = problem.timed or dense
+    return Slots(memory, checkpoints, limit, prescribed, timed, dense, inputs.save.repeats, states)
 
 
 def _thin(slots: PyTree, full: jax.Array, stride: jax.Array, count: int) -> tuple[PyTree, jax.Array]:

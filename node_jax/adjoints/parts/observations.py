@@ -1,5 +1,6 @@
 """What a solve wrote down, as its way back meets it: cotangents at times."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -9,11 +10,12 @@ import jax.numpy as jnp
 from node_jax import tree
 from node_jax.adjoints.parts.boundary import Cotangents
 from node_jax.engine.each import Each
-from node_jax.engine.lane import Inputs, Outcome, Problem, visible
-from node_jax.methods.polynomial import coefficients, whole
-from node_jax.save import Interpolant, SaveAt, SaveEnd, SaveSteps
+from node_jax.engine.lane import Outcome, Problem
+from node_jax.events import visible
+from node_jax.methods.polynomial import proper
+from node_jax.save import Dense, Interpolant, SaveAt, SaveSteps
 from node_jax.times import between
-from node_jax.types import PyTree
+from node_jax.types import Inputs, PyTree
 
 
 class Observations(NamedTuple):
@@ -30,18 +32,36 @@ class Observations(NamedTuple):
 
 def observed(each: Each, outcome: Outcome, bar: Cotangents, chosen: Sequence[bool]) -> tuple[Observations | None, list]:
     """Return what was saved as observations, and what of its cotangents goes to the leaves directly."""
-    save, theta_bar = each.inputs.save, tree.full_like(tree.picked(each.leaves, chosen), 0.0)
-    if isinstance(save, SaveEnd) or (isinstance(save, SaveAt) and not save.ts.shape[0]):
-        return None, theta_bar
-    if isinstance(save, SaveAt):
-        return each(_at_times)((outcome, bar)), theta_bar
-    if isinstance(save, SaveSteps):
-        return each(_at_ends)((outcome, bar)), theta_bar
+    if not each.inputs.save.size:
+        return None, tree.full_like(tree.picked(each.leaves, chosen), 0.0)
+    return observe(each.inputs.save, each, outcome, bar, chosen)
+
+
+@functools.singledispatch
+def observe(save: Any, each: Each, outcome: Outcome, bar: Cotangents, chosen: Sequence[bool]) -> tuple:
+    """Do that for one kind of save: `observe.register(kind)` adds another."""
+    raise NotImplementedError(f"adjoint=Backsolve() does not know at which times save={save!r} observes the state")
+
+
+@observe.register
+def _times(save: SaveAt, each, outcome, bar, chosen):
+    return each(_at_times)((outcome, bar)), tree.full_like(tree.picked(each.leaves, chosen), 0.0)
+
+
+@observe.register
+def _ends(save: SaveSteps, each, outcome, bar, chosen):
+    return each(_at_ends)((outcome, bar)), tree.full_like(tree.picked(each.leaves, chosen), 0.0)
+
+
+@observe.register
+def _starts(save: Dense, each, outcome, bar, chosen):
+    """Observe the starts of steps, and pull cotangents of polynomials back to them."""
     starts = each(_at_starts)(outcome)
 
     def polynomials(some, zs):
         put = each.put(chosen, some)
-        return put(lambda inputs, rest: _polynomials(each.problem, inputs, *rest))((outcome.out, starts.count, zs))
+        polynomial = functools.partial(_polynomials, each.problem)
+        return put(lambda inputs, rest: polynomial(inputs, *rest))((outcome.saved.rows, starts.count, zs))
 
     _, vjp = jax.vjp(polynomials, tree.picked(each.leaves, chosen), starts.zs)
     theta_bar, bars = vjp(bar.rows.q)
@@ -52,21 +72,21 @@ def observed(each: Each, outcome: Outcome, bar: Cotangents, chosen: Sequence[boo
 def _at_times(inputs: Inputs, rest: tuple[Outcome, Cotangents]) -> Observations:
     outcome, bar = rest
     ts = between(inputs.save.ts, inputs.t0, inputs.t1)
-    count = jnp.where(outcome.ok | (outcome.stats.accepted > 0), outcome.out.cursor, 0)
-    return Observations(ts, outcome.out.zs, _at_first(inputs.sign, ts, bar.rows), count)
+    count = jnp.where(outcome.ok | (outcome.stats.accepted > 0), outcome.saved.cursor.count, 0)
+    return Observations(ts, outcome.saved.rows, _at_first(inputs.sign, ts, bar.rows), count)
 
 
 def _at_ends(inputs: Inputs, rest: tuple[Outcome, Cotangents]) -> Observations:
     """Observe the ends of all steps."""
     outcome, bar = rest
-    ts, zs = outcome.out
+    ts, zs = outcome.saved.rows
     ts = _filled(ts, outcome.stats.accepted, inputs.t0)
     return Observations(ts, zs, _at_first(inputs.sign, ts, bar.rows.zs), outcome.stats.accepted)
 
 
 def _at_starts(inputs: Inputs, outcome: Outcome) -> Observations:
     """Observe the starts of all steps; cotangents are missing."""
-    ts, _, q = outcome.out
+    ts, _, q = outcome.saved.rows
     constant = jax.tree.map(lambda x, z0: jnp.broadcast_to(z0, x.shape), q[0], inputs.z0)
     zs = tree.where_rows(jnp.arange(ts.shape[0]) < outcome.stats.accepted, q[0], constant)
     return Observations(_filled(ts, outcome.stats.accepted, inputs.t0), zs, (), outcome.stats.accepted)
@@ -90,9 +110,8 @@ def _polynomials(problem: Problem, inputs: Inputs, saved: Interpolant, count: ja
     def one(taken, t, h, z):
         t, h = (jnp.where(taken, x, other) for x, other in ((t, inputs.t0), (h, 0.0)))
         field = visible(problem.field, inputs.steps, t, inputs.sign)
-        slopes = problem.method.stages(field, t, z, h, inputs.theta)
-        slopes = problem.method.dense_slopes(field, t, z, h, inputs.theta, slopes)
-        return coefficients(problem.method, z, whole(h), slopes)
+        dense = problem.method.replay(field, t, z, h, inputs.theta, True)[1]
+        return problem.method.polynomial(z, proper(h), dense)
 
     return jax.vmap(one)(taken, saved.t, saved.h, zs)
 

@@ -1,8 +1,7 @@
-"""The transpose of one recorded step."""
+"""The transpose of one recorded transition."""
 
 import functools
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -10,11 +9,11 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from node_jax import marks, tree
-from node_jax.adjoints.parts.boundary import cross
+from node_jax.adjoints.parts.transition import Retraced, Start, retrace
 from node_jax.compat import SHARES
 from node_jax.engine.each import Each
-from node_jax.engine.lane import Inputs, Problem, at_stages
-from node_jax.types import PyTree, Time
+from node_jax.engine.lane import Inputs, Problem
+from node_jax.types import PyTree
 
 # Up to this many components of state and parameters of one of several lanes, the Jacobian of the field is found by
 # pushing each of them forward. On a CPU this is vectorised over the lanes, where `jax.vjp` of a field that takes its
@@ -22,68 +21,16 @@ from node_jax.types import PyTree, Time
 SMALL = 4
 
 
-class Start(NamedTuple):
-    """Where a recorded step starts: for each lane its number, time, size and state."""
-
-    index: jax.Array
-    t: Time
-    h: jax.Array
-    z: PyTree
-
-
-class Retraced(NamedTuple):
-    """A recorded step as a function of the inputs and of its start; also the type of its cotangents."""
-
-    z1: PyTree
-    slopes: tuple[PyTree, ...]
-    t: jax.Array
-    h: jax.Array
-
-
-def times_of(inputs: Inputs, start: Start) -> tuple[jax.Array, jax.Array]:
-    """Return time and size of a recorded step of one lane, as functions of the inputs where they follow from them."""
-    if not inputs.steps.exact_times:
-        return start.t.high, start.h
-    t, end = inputs.steps.interval(start.index, inputs.t0, inputs.t1)
-    return t, end - t
-
-
-def retrace(problem: Problem, inputs: Inputs, start: Start, slopes: bool = False) -> Retraced:
-    """Take a recorded step of one lane again, without error estimate; with slopes if asked or needed for the save."""
-    method, (t, h) = problem.method, times_of(inputs, start)
-    field = at_stages(problem, inputs, t)
-    if not (slopes or inputs.save.wants_slopes):
-        return Retraced(_behind(problem, inputs, t, h, method.advance(field, t, start.z, h, inputs.theta)), (), t, h)
-    stages = method.stages(field, t, start.z, h, inputs.theta)
-    stages = method.dense_slopes(field, t, start.z, h, inputs.theta, stages)
-    return Retraced(_behind(problem, inputs, t, h, tree.combine(start.z, h, method.b, stages)), stages, t, h)
-
-
-def _behind(problem: Problem, inputs: Inputs, t: jax.Array, h: jax.Array, z1: PyTree) -> PyTree:
-    return cross(problem, inputs, t + h, h, z1) if problem.crosses else z1
-
-
-def differentiable(inputs: Inputs) -> list[bool]:
-    """Say for each leaf whether a step depends on it differentiably (times only where steps follow from them)."""
-    exact = inputs.steps.exact_times
-    wanted = (False, exact, exact, True, exact, False, False, False)  # z0, t0, t1, theta, steps, save, cost, limit
-    return [
-        want and jnp.issubdtype(x.dtype, jnp.inexact)
-        for want, part in zip(wanted, inputs, strict=True)
-        for x in jax.tree.leaves(part)
-    ]
-
-
 Pullback = Callable[[Start], tuple[Retraced, Callable[[Retraced], tuple[list, PyTree]]]]
 
 
-def pullback_of_steps(each: Each, chosen: list[bool], step: Callable = retrace) -> Pullback:
+def pullback_of_steps(each: Each, chosen: Sequence[bool], step: Callable = retrace) -> Pullback:
     """Return `start -> (step, pull)` for all lanes; `pull` maps cotangents of the step to those of leaves and state.
 
     Cotangents of leaves are added up over the lanes that share them.
     """
     if each.lanes and _is_small(each, chosen):
-        each = each._replace(problem=_with_jacobian(each, chosen))
+        each = each.replace(problem=_with_jacobian(each, chosen))
 
     def pullback(start: Start):
         def taken(some, z):
@@ -95,7 +42,7 @@ def pullback_of_steps(each: Each, chosen: list[bool], step: Callable = retrace) 
     return pullback
 
 
-def _with_jacobian(each: Each, chosen: list[bool]) -> Problem:
+def _with_jacobian(each: Each, chosen: Sequence[bool]) -> Problem:
     """Return the problem with a field whose pullback is a product with its Jacobian, found column by column."""
     problem, inputs = each.problem, each.inputs
     moving = _moving_theta(problem, chosen)
@@ -139,7 +86,7 @@ def _dot(a: PyTree, b: PyTree) -> jax.Array:
     return functools.reduce(jnp.add, (x[i] * y[i] for x, y in pairs for i in np.ndindex(x.shape)))
 
 
-def _is_small(each: Each, chosen: list[bool]) -> bool:
+def _is_small(each: Each, chosen: Sequence[bool]) -> bool:
     """Whether a lane has few real components, all of one dtype, and the field can be pushed forward in all of them."""
     problem, moving = each.problem, _moving_theta(each.problem, chosen)
 
@@ -167,6 +114,6 @@ def _is_small(each: Each, chosen: list[bool]) -> bool:
     return result[-1]
 
 
-def _moving_theta(problem: Problem, chosen: list[bool]) -> list[bool]:
+def _moving_theta(problem: Problem, chosen: Sequence[bool]) -> list[bool]:
     """Say which leaves of the parameters are chosen."""
     return [chosen[i] for i in problem.unflatten(range(len(chosen))).theta]

@@ -9,7 +9,7 @@ from jax import lax
 
 from node_jax import tree
 from node_jax.adjoints.parts.history import History, Slots, buffers
-from node_jax.adjoints.parts.replay import Lane, Row, retake
+from node_jax.adjoints.parts.transition import Lane, Row, retake
 from node_jax.engine.each import Each
 from node_jax.types import PyTree
 
@@ -92,8 +92,8 @@ def down(n: jax.Array, body: Callable, carry: PyTree) -> PyTree:
 def down_rows(n: jax.Array, rows: PyTree, body: Callable, carry: PyTree) -> PyTree:
     """Run `body(i, rows[i], carry)` for `i` from `n - 1` down to 0, a small block of rows at a time.
 
-    The buffers then stay out of the inner loop, for the reason given in `integrate`. Where a row is too large for that
-    it is read one turn ahead: on a CPU nothing is vectorised that is fused with the reading of a buffer.
+    The buffers then stay out of the inner loop, for the reason given in `engine.loops`. Where a row is too large for
+    that it is read one turn ahead: on a CPU nothing is vectorised that is fused with the reading of a buffer.
     """
     limit = max((x.shape[0] for x in jax.tree.leaves(rows)), default=0)
     size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(rows)) // max(limit, 1)

@@ -242,7 +242,7 @@ def visits(model: Population, t1: float) -> Visits:
     method, field = model.ode.method, model.ode.field
 
     def stages(t, z, h):
-        slopes = method.step(field, t, z, h, None, method.start(field, t, z, None)).slopes
+        slopes = method.step(field, t, z, h, None, method.start(field, t, z, None)).dense
         return jnp.stack([tree.combine(z, h, row, slopes) for row in method.a])
 
     points = jax.jit(jax.vmap(stages))(ends[:-1], states[:-1], jnp.diff(ends))

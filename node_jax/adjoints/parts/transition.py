@@ -1,0 +1,143 @@
+"""A recorded transition, taken again: a step, and the jump that follows where it landed on a breakpoint.
+
+Forward mode differentiates it, and every way back transposes it.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from node_jax import tree
+from node_jax.adjoints.parts.boundary import Wanted
+from node_jax.engine.each import Each
+from node_jax.engine.lane import Problem, at_stages
+from node_jax.events import cross
+from node_jax.types import Inputs, PyTree, Time, Trial
+
+
+class Lane(NamedTuple):
+    """What stays the same for all transitions: where idle lanes stand, and the steps of each lane that count."""
+
+    z0: PyTree
+    t0: jax.Array
+    accepted: jax.Array
+
+
+class Row(NamedTuple):
+    """What is known of one recorded step: its size (None if prescribed), and where it started."""
+
+    h: Any
+    t: Time
+    z: PyTree
+
+
+class Start(NamedTuple):
+    """Where a recorded step starts: for each lane its number, time, size and state."""
+
+    index: jax.Array
+    t: Time
+    h: jax.Array
+    z: PyTree
+
+
+class Retraced(NamedTuple):
+    """A transition as a function of the inputs and of its start; also the type of its cotangents."""
+
+    z1: PyTree
+    dense: tuple[PyTree, ...]
+    t: jax.Array
+    h: jax.Array
+
+
+def start_of(lane: Lane, i: jax.Array, row: Row) -> tuple[jax.Array, Start]:
+    """Say which lanes made recorded step `i` and where; idle ones stand on their own first state.
+
+    There the field is known to have a pullback, so that a cotangent of zero stays zero.
+    """
+    index = jnp.full_like(lane.accepted, i)
+    h = jnp.zeros_like(lane.t0) if row.h is None else row.h
+    active = index < lane.accepted if row.h is None else (h != 0) & (lane.accepted > 0)
+    high = lane.t0 if row.t.high is None else jnp.where(active, row.t.high, lane.t0)
+    t = Time(high, jnp.zeros_like(high) if row.t.low is None else jnp.where(active, row.t.low, 0.0))
+    return active, Start(jnp.where(active, index, 0), t, jnp.where(active, h, 0.0), tree.where(active, row.z, lane.z0))
+
+
+def times_of(inputs: Inputs, start: Start) -> tuple[jax.Array, jax.Array]:
+    """Return time and size of a recorded step of one lane, as functions of the inputs where they follow from them."""
+    if not inputs.steps.exact_times:
+        return start.t.high, start.h
+    t, end = inputs.steps.interval(start.index, inputs.t0, inputs.t1)
+    return t, end - t
+
+
+def retrace(problem: Problem, inputs: Inputs, start: Start, dense: bool = False) -> Retraced:
+    """Take a recorded transition of one lane again; with the dense output of its step if asked or read by the save."""
+    t, h = times_of(inputs, start)
+    field = at_stages(problem, inputs, t)
+    z1, states = problem.method.replay(field, t, start.z, h, inputs.theta, dense or inputs.save.reads_dense)
+    if problem.crosses:
+        z1 = cross(problem.field, inputs, t + h, h, z1)
+    return Retraced(z1, states, t, h)
+
+
+def retake(each: Each, lane: Lane, i: jax.Array, row: Row, index: jax.Array) -> tuple[Start, Trial, Time, PyTree]:
+    """Take recorded transition `i` of all lanes again; return its start, the trial it was, and where it leaves them."""
+    active, start = start_of(lane, i, row)
+    y = each(lambda inputs, start: retrace(each.problem, inputs, start))(start)
+    t = start.t._replace(high=y.t)
+    end = each(_end)((start.index, t, y.h))
+    trial = Trial(active, index, t, y.h, end.high, start.z, y.z1, y.dense)
+    after = row.t if row.t.high is None else tree.where(active, lax.stop_gradient(end), row.t)
+    return start, trial, after, tree.where(active, y.z1, row.z)
+
+
+def _end(inputs: Inputs, rest: tuple[jax.Array, Time, jax.Array]) -> Time:
+    """Return where a recorded step ended; under `Adaptive` a constant."""
+    end = inputs.steps.end(*rest, inputs.t0, inputs.t1)
+    return end if inputs.steps.exact_times else lax.stop_gradient(end)
+
+
+def differentiable(inputs: Inputs) -> list[bool]:
+    """Say for each leaf whether a step depends on it differentiably (times only where steps follow from them)."""
+    exact = inputs.steps.exact_times
+    wanted = Inputs(z0=False, t0=exact, t1=exact, theta=True, steps=exact, save=False, expected_cost=False, limit=False)
+    return [
+        bool(want) and jnp.issubdtype(x.dtype, jnp.inexact)
+        for want, part in zip(wanted, inputs, strict=True)
+        for x in jax.tree.leaves(part)
+    ]
+
+
+def within_steps(each: Each, wanted: Wanted) -> tuple[Each, list[bool]]:
+    """Say which leaves that move are part of a recorded transition; let the steps know if breakpoints are."""
+    each, points = crossing(each, wanted.shifted)
+    parts = differentiable(each.inputs)
+    return each, [yes and (part or point) for yes, part, point in zip(wanted.moving, parts, points, strict=True)]
+
+
+def crossing(each: Each, moving: Sequence[bool]) -> tuple[Each, list[bool]]:
+    """Let transitions know if breakpoints move; say also which leaves are such breakpoints."""
+    at = each.places.steps.breakpoints
+    points = [i == at and moves for i, moves in enumerate(moving)]
+    return each.replace(problem=each.problem._replace(crosses=any(points))), points
+
+
+def pull_crossing(each: Each, chosen: Sequence[bool], node: jax.Array, h: jax.Array, z: PyTree, bar: PyTree) -> list:
+    """Pull the cotangent of the state behind a node back to the breakpoints among the chosen leaves."""
+
+    def crossed(some):
+        put = each.put(chosen, some)
+        return put(lambda inputs, rest: cross(each.problem.field, inputs, *rest))((node, h, z))
+
+    return jax.vjp(crossed, tree.picked(each.leaves, chosen))[1](bar)[0]
+
+
+def at_nodes(each: Each) -> Each:
+    """Hold the output times fixed, where steps are constants of the derivative."""
+    i = each.places.save.ts
+    if each.inputs.steps.exact_times or i is None:
+        return each
+    return each.replace(leaves=[lax.stop_gradient(x) if i == k else x for k, x in enumerate(each.leaves)])

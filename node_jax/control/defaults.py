@@ -1,0 +1,63 @@
+"""What a policy of steps need not say."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from node_jax.types import PyTree, Time
+
+
+class StepsDefaults:
+    """The members of `node_jax.protocols.Steps` beside `first`, `propose` and `judge`.
+
+    By default a policy holds no times, chooses as it goes, and is bound to its solve.
+    """
+
+    times: Any = ()
+    breakpoints: Any = None
+    exact_times: Any = False
+
+    def trials(self, max_steps: Any) -> Any:
+        """Return `max_steps`."""
+        return max_steps
+
+    def fixed_count(self) -> int | None:
+        """No number of steps is known beforehand."""
+        return None
+
+    def interval(self, i: jax.Array, t0: jax.Array, t1: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """No step is known beforehand."""
+        raise NotImplementedError(f"{type(self).__name__}.interval(i, t0, t1) is needed, as exact_times is true")
+
+    def aligned(self, t0: jax.Array, t1: jax.Array, blur: float = 0.0) -> Any:
+        """Return the policy as it is: it holds no times that could be an end of the solve."""
+        return self
+
+    def complaint(self, t0: Any, t1: Any) -> str | None:
+        """Nothing can be wrong."""
+        return None
+
+    def valid(self, t0: jax.Array, t1: jax.Array) -> jax.Array:
+        """Return true."""
+        return jnp.array(True)
+
+    def part(self, z: PyTree) -> PyTree:
+        """Return the whole state."""
+        return z
+
+    def first_evaluations(self, method: Any) -> int:
+        """Return those of `method.start`."""
+        return int(method.first_same_as_last)
+
+    def end(self, index: jax.Array, t: Time, h: jax.Array, t0: jax.Array, t1: jax.Array) -> Time:
+        """Return `t + h`."""
+        return t.plus(h)
+
+    def anew(self) -> Any:
+        """Return none: the policy is bound to its solve."""
+        return
+
+    def tighter(self, factor: float) -> Any:
+        """Return none: the policy has no tolerance."""
+        return

@@ -1,0 +1,85 @@
+"""Jumps at known times: breakpoints, behind which a field is another one.
+
+Steps end at a breakpoint, and none sees the field on both sides of it. A step is followed by a jump: where it ended at
+a breakpoint, the method starts anew on the far side, and derivatives with respect to the time of the breakpoint enter.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from node_jax import tree
+from node_jax.methods import rk4
+from node_jax.types import Inputs, PyTree, VectorField
+
+
+class Window(NamedTuple):
+    """The times between two breakpoints, as far as the field may be asked about them."""
+
+    low: jax.Array
+    high: jax.Array
+
+
+def has_breakpoints(steps) -> bool:
+    """Whether there are any."""
+    return steps.breakpoints is not None and steps.breakpoints.size > 0
+
+
+def window(steps, t: jax.Array, sign: jax.Array) -> Window | None:
+    """Return the times that a step from `t` in the direction `sign` may see; None if there are no breakpoints.
+
+    A breakpoint at `t` itself lies outside: the step sees the field behind it.
+    """
+    if not has_breakpoints(steps):
+        return None
+    breakpoints, t = lax.stop_gradient((steps.breakpoints, t))
+    high = jnp.min(jnp.where(breakpoints > t, breakpoints, jnp.inf))
+    low = jnp.max(jnp.where(breakpoints < t, breakpoints, -jnp.inf))
+    here = jnp.any(breakpoints == t)
+    return Window(
+        next_to(jnp.where(here & (sign > 0), t, low), jnp.inf), next_to(jnp.where(here & (sign < 0), t, high), -jnp.inf)
+    )
+
+
+def next_to(t: jax.Array, towards: float) -> jax.Array:
+    """Return the number next to `t`, at 0 the smallest that is not flushed to 0."""
+    tiny = float(jnp.finfo(t.dtype).tiny)
+    return jnp.where(t == 0, tiny if towards > 0 else -tiny, jnp.nextafter(t, towards))
+
+
+def within(field: VectorField, times: Window | None) -> VectorField:
+    """Return the field that is only asked about times within the window; its derivative in time stays what it is."""
+    if times is None:
+        return field
+
+    def inside(z, t, theta):
+        nearest = jnp.clip(lax.stop_gradient(t), times.low, times.high)
+        return field(z, nearest + (t - lax.stop_gradient(t)), theta)
+
+    return inside
+
+
+def visible(field: VectorField, steps, t: jax.Array, sign: jax.Array) -> VectorField:
+    """Return the field as a step from `t` in the direction `sign` may see it: never from beyond a breakpoint."""
+    return within(field, window(steps, t, sign))
+
+
+def cross(field: VectorField, inputs: Inputs, node: jax.Array, h: jax.Array, z: PyTree) -> PyTree:
+    """Return the state of one lane at a node behind a breakpoint; the node does not move with the breakpoint.
+
+    Between the two lie a step of size zero with the field before the breakpoint, and one back with the field after it:
+    `dL/dtau = a (f(z, tau-) - f(z, tau+))`. At other nodes nothing happens.
+    """
+    points, sign = inputs.steps.breakpoints, inputs.sign
+    inside = ((points - inputs.t0) * sign > 0) & ((inputs.t1 - points) * sign > 0)
+    near = jnp.abs(points - node) <= 8 * jnp.finfo(node.dtype).eps * jnp.maximum(jnp.abs(node), jnp.abs(h))
+    ahead = (points - (node - h)) * sign  # a step ends at the first that lies ahead, also of two that are both near
+    here = inside & near & (h != 0) & (ahead > 0)
+    first = points[jnp.argmin(jnp.where(here, ahead, jnp.inf))]
+    moved = jnp.where(jnp.any(here), first, node)  # others may be infinite
+    fixed = lax.stop_gradient(moved)
+    before, after = (visible(field, inputs.steps, fixed, side) for side in (-sign, sign))
+    there = rk4.replay(before, fixed, z, moved - fixed, inputs.theta, False)[0]
+    return tree.where(jnp.any(here), rk4.replay(after, moved, there, fixed - moved, inputs.theta, False)[0], z)

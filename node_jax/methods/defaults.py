@@ -1,0 +1,65 @@
+"""What a method need not say."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from node_jax.methods import polynomial
+from node_jax.types import PyTree, Step
+
+
+class MethodDefaults:
+    """The members of `node_jax.protocols.Method` that follow from `order`, `step` and, for dense output, `polynomial`.
+
+    By default a method has an error estimate, no memory and no dense output, says by `Step.work` what it costs, and is
+    taken again by `step` itself.
+    """
+
+    has_error: bool = True
+    first_same_as_last: bool = False
+    evaluations: int | None = None
+    degree: int = 0
+    dense_size: int = 0
+    dense_evaluations: int = 0
+    sees_limit: bool = False
+
+    order: Any
+    step: Any
+    polynomial: Any
+
+    @property
+    def error_order(self) -> int:
+        """The order: one more than that of an embedded method of one order less."""
+        return self.order
+
+    @property
+    def replay_evaluations(self) -> int | None:
+        """Those of a trial."""
+        return self.evaluations
+
+    def start(self, field, t, z, theta) -> PyTree:
+        """Return no memory."""
+        return ()
+
+    def replay(self, field, t, z, h, theta, dense: bool) -> tuple[PyTree, tuple]:
+        """Take the step again."""
+        step: Step = self.step(field, t, z, h, theta, self.start(field, t, z, theta))
+        return step.z1, step.dense if dense else ()
+
+    def complete(self, field, t, z, h, theta, dense) -> tuple[PyTree, ...]:
+        """Return nothing more."""
+        return ()
+
+    def at(self, z, h, dense, x) -> PyTree:
+        """Evaluate the polynomial."""
+        return polynomial.horner(self.polynomial(z, h, dense), x)
+
+    def quadrature(self, z, h, dense) -> tuple[Sequence, Sequence, Sequence]:
+        """Return the points of Gauss and Legendre on the dense output."""
+        return polynomial.gauss(self, z, h, dense)
+
+    def at_limit(self, step: Step, part: Callable) -> jax.Array:
+        """Return false."""
+        return jnp.array(False)

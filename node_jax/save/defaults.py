@@ -1,0 +1,71 @@
+"""What a save need not say."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from node_jax import tree
+from node_jax.types import Inputs, PyTree, Results, Trial
+
+
+class SaveDefaults:
+    """The members of `node_jax.protocols.Save` beside `size`, `blank` and `row`.
+
+    By default a save writes one row for each accepted step, reads no dense output, and holds no times.
+    """
+
+    times: Any = ()
+    ts: Any = None
+    capacity: Any = None
+    reads_dense: Any = False
+    repeats: Any = False
+    tells_times: Any = False
+
+    def aligned(self, t0: jax.Array, t1: jax.Array, blur: float = 0.0) -> Any:
+        """Return the save as it is: it holds no times."""
+        return self
+
+    def complaint(self, t0: Any, t1: Any) -> str | None:
+        """Nothing can be wrong."""
+        return None
+
+    def valid(self, t0: jax.Array, t1: jax.Array) -> jax.Array:
+        """Return true."""
+        return jnp.array(True)
+
+    def start(self, inputs: Inputs) -> PyTree:
+        """Return no cursor: the number of accepted steps says which row is next."""
+        return ()
+
+    def due(self, inputs: Inputs, trial: Trial, cursor: PyTree) -> jax.Array:
+        """Return true for every accepted step."""
+        return trial.accepted
+
+    def place(self, trial: Trial, cursor: PyTree) -> jax.Array:
+        """Return the number of accepted steps before this one."""
+        return trial.index
+
+    def passed(self, inputs: Inputs, trial: Trial, cursor: PyTree, due: jax.Array) -> PyTree:
+        """Return the cursor as it is."""
+        return cursor
+
+    def undone(self, inputs: Inputs, trial: Trial, cursor: PyTree) -> tuple[jax.Array, PyTree]:
+        """Return true for every accepted step, and the cursor as it is."""
+        return trial.accepted, cursor
+
+    def count(self, cursor: PyTree, accepted: jax.Array, ok: jax.Array) -> jax.Array:
+        """Return the number of accepted steps."""
+        return accepted
+
+    def constant(self, rows_bar: PyTree, z0: PyTree) -> PyTree:
+        """Return zero: no row is written where nothing was integrated."""
+        return tree.full_like(z0, 0.0)
+
+    def ends(self, rows: PyTree) -> Any:
+        """Return none: the rows do not say when steps ended."""
+        return
+
+    def results(self, rows: PyTree, start: tuple, written: jax.Array) -> Results:
+        """Return the rows as saved states."""
+        return Results(zs=rows)

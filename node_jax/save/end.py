@@ -1,0 +1,29 @@
+"""Save the end of a solve only."""
+
+import equinox as eqx
+
+from node_jax.save.defaults import SaveDefaults
+from node_jax.types import Results
+
+
+class SaveEnd(eqx.Module, SaveDefaults):
+    """Save the state at `t1` only.
+
+    Example:
+        >>> SaveEnd().size
+        0
+    """
+
+    size = 0
+
+    def blank(self, method, inputs, z, still):
+        """There are no rows."""
+        return ()
+
+    def row(self, method, inputs, trial, cursor):
+        """There are no rows."""
+        return ()
+
+    def results(self, rows, start, written):
+        """Nothing was saved."""
+        return Results()

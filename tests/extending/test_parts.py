@@ -1,0 +1,209 @@
+"""A method, a policy of steps, a save and an adjoint of a user's own go wherever those of the package go."""
+
+import inspect
+import pathlib
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from parts import Doubling, Rosenbrock, RunningMaximum, Truncated
+
+import node_jax as nj
+from node_jax import extending, protocols
+from node_jax.arguments import check_options
+
+BATCH = 70  # with a lane width of 8 these go through the queue
+
+
+def van_der_pol(z, t, mu):
+    return jnp.stack([z[1], mu * (1 - z[0] ** 2) * z[1] - z[0]])
+
+
+def swing(z, t, rate):
+    return jnp.stack([z[1], -rate * jnp.sin(z[0])])
+
+
+START = jnp.array([2.0, 0.0])
+
+
+@pytest.mark.parametrize("part", [Rosenbrock, Doubling, RunningMaximum, Truncated])
+def test_a_part_takes_at_most_forty_lines(part):
+    assert len(inspect.getsourcelines(part)[0]) <= 40
+
+
+def test_a_rosenbrock_method_solves_a_stiff_problem_in_few_steps():
+    sol = nj.odesolve(van_der_pol, START, 0.0, 10.0, 1000.0, method=Rosenbrock())
+    exact = nj.odesolve(van_der_pol, START, 0.0, 10.0, 1000.0, method=nj.dopri5, max_steps=100_000)
+    assert int(sol.stats.accepted) <= 60
+    assert int(exact.stats.accepted) > 9000  # what docs/extending.md says
+    assert int(sol.stats.nfe) == 2 + 7 * int(sol.stats.accepted + sol.stats.rejected)
+    np.testing.assert_allclose(sol.z1, exact.z1, rtol=1e-5)
+
+
+def test_gradients_of_a_rosenbrock_method_agree_to_rounding():
+    def end(mu, adjoint):
+        return nj.odesolve(van_der_pol, START, 0.0, 10.0, mu, method=Rosenbrock(), adjoint=adjoint, max_steps=64).z1[0]
+
+    exact = jax.jacfwd(end)(1000.0, nj.Forward())
+    for adjoint in (nj.Checkpointed(), nj.Direct()):
+        np.testing.assert_allclose(jax.grad(end)(1000.0, adjoint), exact, rtol=1e-12)
+
+
+@pytest.mark.parametrize("adjoint", [nj.Interpolated(), nj.Backsolve()], ids=["Interpolated", "Backsolve"])
+def test_continuous_adjoints_read_the_dense_output_of_a_rosenbrock_method(adjoint):
+    def end(mu, adjoint):
+        return nj.odesolve(van_der_pol, START, 0.0, 1.0, mu, method=Rosenbrock(), adjoint=adjoint, max_steps=512).z1[0]
+
+    np.testing.assert_allclose(jax.grad(end)(3.0, adjoint), jax.grad(end)(3.0, nj.Checkpointed()), rtol=1e-4)
+
+
+def test_a_rosenbrock_method_goes_through_lockstep_and_queue():
+    mus = jnp.linspace(0.5, 50.0, BATCH)
+
+    def end(mu, width):
+        return nj.odesolve(van_der_pol, START, 0.0, 1.0, mu, method=Rosenbrock(), lane_width=width).z1
+
+    queued, together = (jax.vmap(end, (0, None))(mus, width) for width in (8, None))
+    np.testing.assert_allclose(queued, together, rtol=1e-12)  # a library solves the linear systems of all lanes
+    np.testing.assert_allclose(queued[-1], end(mus[-1], None), rtol=1e-12)
+
+
+def test_a_step_without_result_is_tried_again_with_half_its_size():
+    class Refusing(Rosenbrock):
+        """Refuse steps above a size, as if Newton's method did not converge."""
+
+        def step(self, field, t, z, h, theta, memory):
+            step = super().step(field, t, z, h, theta, memory)
+            return step._replace(ok=jnp.abs(h) < 0.05, z1=jnp.where(jnp.abs(h) < 0.05, step.z1, jnp.nan))
+
+    sol = nj.odesolve(swing, START, 0.0, 1.0, 1.0, method=Refusing(), steps=nj.Adaptive(1e-3, 1e-3), throw=False)
+    assert bool(sol.ok)
+    assert int(sol.stats.accepted) >= 20
+    assert int(sol.stats.rejected) > 0
+    np.testing.assert_allclose(sol.z1, nj.odesolve(swing, START, 0.0, 1.0, 1.0).z1, atol=1e-3)
+
+
+def test_a_policy_of_steps_solves_maps_and_is_differentiated():
+    def end(rate, adjoint=nj.Checkpointed()):
+        return nj.odesolve(swing, START, 0.0, 2.0, rate, steps=Doubling(1e-8), adjoint=adjoint, max_steps=256).z1[0]
+
+    exact = jax.value_and_grad(lambda rate: nj.odesolve(swing, START, 0.0, 2.0, rate).z1[0])(1.3)
+    np.testing.assert_allclose(jax.value_and_grad(end)(1.3), exact, rtol=1e-5)
+    for adjoint in (nj.Direct(), nj.Interpolated(), nj.Backsolve(), nj.Reversible()):
+        np.testing.assert_allclose(jax.grad(end)(1.3, adjoint), exact[1], rtol=1e-3)
+    rates = jnp.linspace(0.5, 4.0, BATCH)
+    np.testing.assert_allclose(jax.vmap(end)(rates)[-1], end(rates[-1]), rtol=1e-12)
+
+
+def height(z):
+    return z[0]
+
+
+ADJOINTS = [nj.Checkpointed(), nj.Direct(), nj.Interpolated(), nj.Reversible()]
+
+
+@pytest.mark.parametrize("adjoint", ADJOINTS, ids=lambda a: type(a).__name__)
+def test_a_running_maximum_is_saved_and_differentiated(adjoint):
+    z0 = jnp.array([0.3, 1.0])
+
+    def largest(rate):
+        sol = nj.odesolve(swing, z0, 0.0, 4.0, rate, save=RunningMaximum(height), adjoint=adjoint, max_steps=256)
+        return sol.zs[0, 0]
+
+    def among_all(rate):
+        zs = nj.odesolve(swing, z0, 0.0, 4.0, rate, save=nj.SaveSteps(256), adjoint=adjoint, max_steps=256).zs
+        return jnp.max(jnp.where(jnp.isnan(zs[:, 0]), -jnp.inf, zs[:, 0]))
+
+    found, exact = jax.value_and_grad(largest)(1.1), jax.value_and_grad(among_all)(1.1)
+    np.testing.assert_allclose(found, exact, rtol=1e-6 if isinstance(adjoint, nj.Interpolated) else 1e-12)
+
+
+def test_a_running_maximum_goes_through_lockstep_and_queue():
+    rates = jnp.linspace(0.5, 4.0, BATCH)
+
+    def largest(rate, width):
+        sol = nj.odesolve(swing, jnp.array([0.3, 1.0]), 0.0, 4.0, rate, save=RunningMaximum(height), lane_width=width)
+        return sol.zs[0]
+
+    queued, together = (jax.vmap(largest, (0, None))(rates, width) for width in (8, None))
+    np.testing.assert_array_equal(queued, together)
+    np.testing.assert_allclose(queued[-1], largest(rates[-1], None), rtol=1e-12)
+
+
+def test_backsolve_refuses_a_save_that_it_does_not_know():
+    def largest(rate):
+        return nj.odesolve(swing, START, 0.0, 1.0, rate, save=RunningMaximum(height), adjoint=nj.Backsolve()).zs[0, 0]
+
+    with pytest.raises(NotImplementedError, match=r"does not know at which times save=RunningMaximum"):
+        jax.grad(largest)(1.0)
+
+
+def test_truncated_backpropagation_is_the_gradient_from_a_later_start():
+    def end(rate, start, t0, count, adjoint):
+        return nj.odesolve(swing, start, t0, 2.0, rate, steps=nj.Fixed(count), adjoint=adjoint).z1[0]
+
+    middle = nj.odesolve(swing, START, 0.0, 1.5, 1.1, steps=nj.Fixed(6)).z1
+    exact = jax.grad(end)(1.1, middle, 1.5, 2, nj.Checkpointed())
+    np.testing.assert_allclose(jax.grad(end)(1.1, START, 0.0, 8, Truncated(0.5)), exact, rtol=1e-10)
+    rates = jnp.full(BATCH, 1.1)
+    mapped = jax.vmap(lambda rate: jax.grad(end)(rate, START, 0.0, 8, Truncated(0.5)))(rates)
+    np.testing.assert_allclose(mapped, jnp.full(BATCH, exact), rtol=1e-10)
+
+
+def test_checks_of_parts_pass_for_these():
+    nj.testing.assert_method(Rosenbrock())
+    nj.testing.assert_steps(Doubling())
+    nj.testing.assert_save(RunningMaximum(height))
+    nj.testing.assert_adjoint(Truncated(10.0))
+
+
+def check(method=nj.tsit5, steps=nj.Adaptive(), save=nj.SaveEnd(), adjoint=nj.Checkpointed()):
+    """Check options as `odesolve` does, behind its annotations."""
+    check_options(swing, method, steps, save, adjoint, 64, None, True)
+
+
+class Nothing:
+    """A part that has no member."""
+
+
+@pytest.mark.parametrize("option", ["method", "steps", "save", "adjoint"])
+def test_a_part_that_lacks_a_member_is_refused_by_its_name(option):
+    protocol = getattr(protocols, option.capitalize())
+    names = [name for name in vars(protocol) if not name.startswith("_")]
+    kind = type("Almost", (), dict.fromkeys(names[:-1], True))
+    with pytest.raises(TypeError, match=rf"{option}=.* lacks {names[-1]} of node_jax.protocols.{protocol.__name__}"):
+        check(**{option: kind()})
+    with pytest.raises(TypeError, match=rf"{option} must be .* got <test_parts.Nothing"):
+        check(**{option: Nothing()})
+
+
+def test_a_method_that_cannot_be_hashed_is_refused():
+    class Unhashable(Rosenbrock):
+        __hash__ = None  # pyright: ignore[reportAssignmentType]
+
+    with pytest.raises(TypeError, match="must be hashable"):
+        nj.odesolve(swing, START, 0.0, 1.0, 1.0, method=Unhashable())
+
+
+def test_checks_find_what_is_wrong():
+    class Wrong(Rosenbrock):
+        """Claim a polynomial of another degree."""
+
+        degree: int = 4
+
+    with pytest.raises(AssertionError, match=re.escape("polynomial returns 4 states, degree + 1 is 5")):
+        nj.testing.assert_method(Wrong(degree=4))
+    with pytest.raises(AssertionError, match="lacks"):
+        nj.testing.assert_save(Nothing())
+
+
+def test_every_name_for_extending_is_what_it_says():
+    assert all(hasattr(extending, name) for name in extending.__all__)
+
+
+@pytest.mark.parametrize("part", [Rosenbrock, Doubling, RunningMaximum, Truncated])
+def test_the_page_about_extending_shows_the_part_that_is_tested(part):
+    page = pathlib.Path(__file__).parents[2].joinpath("docs", "extending.md").read_text()
+    assert inspect.getsource(part) in page
