@@ -36,7 +36,7 @@ def floor(task: Task, slope: bool = False) -> Floor:
 
     def evaluations(z0, theta):
         stats = jax.jit(solution(task))(z0, theta).stats
-        return jnp.max(stats.nfe), jnp.max(stats.accepted) * nj.tsit5.needed
+        return jnp.max(stats.nfe), jnp.max(stats.accepted) * nj.tsit5.replay_evaluations
 
     field = laid_out(task, lambda z, theta: task.field(z, jnp.zeros((), z.dtype), theta))
     return Floor(field, evaluations, slope)

@@ -65,7 +65,7 @@ class Applied(NamedTuple):
 
     def over(self, args: Sequence, dims: Sequence, size: int) -> "Applied":
         """Settle, before `vmap` maps it over an axis of this size, whether the steps inside have their history."""
-        if not isinstance(innermost(self), Steps):
+        if not innermost(self).solves:
             return self
         nest = Nest.of(self._replace(linear=Mapped(self.linear, tuple(dims[: self.count]), size)))
         one = [nest.one_entry(x, i) for i, x in enumerate(args[: nest.count])]
@@ -77,6 +77,9 @@ class Derivative(NamedTuple):
 
     linear: Applied
     moving: tuple[bool, ...]
+
+    solves = False
+    loses = False
 
     def push(self, primals, dots) -> list:
         """Push by forward mode."""
@@ -93,7 +96,7 @@ class Derivative(NamedTuple):
 def chain(linear) -> list:
     """Return a map and all that it is around, the innermost last."""
     maps = [linear]
-    while hasattr(maps[-1], "linear"):
+    while maps[-1].linear is not None:
         maps.append(maps[-1].linear)
     return maps
 
@@ -108,14 +111,9 @@ def one_entry(linear) -> Any:
     return next(inner for inner in chain(linear) if not isinstance(inner, Mapped))
 
 
-def keeps_states(linear) -> bool:
-    """Whether the states of a history are among the results of a map."""
-    return getattr(innermost(linear), "with_history", False)
-
-
 def rebuilt(linear, change: Callable):
     """Change the innermost map."""
-    if hasattr(linear, "linear"):
+    if linear.linear is not None:
         return linear._replace(linear=rebuilt(linear.linear, change))
     return change(linear)
 
@@ -166,7 +164,7 @@ class Nest(NamedTuple):
     def planned(self, residuals: Sequence) -> Plan | None:
         """Say how the entries of the outer levels are queued; None if all go together."""
         lanes = sum(self.own[: self.outer])
-        if not (lanes and hasattr(self.steps, "call")):
+        if not (lanes and self.steps.solves):
             return None
         call = self.steps.call
         masks = [(*self.mask(i), *mask) for i, mask in enumerate(call.masks)]

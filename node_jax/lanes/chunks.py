@@ -35,6 +35,11 @@ class Chunks(NamedTuple):
     solve: Callable
     outermost: bool = True  # if no other derivative is taken of this one, chunks share their buffers
 
+    linear = None
+    solves = True
+    loses = True
+    with_history = False
+
     def results(self, residuals) -> tuple:
         """Return what the results are tangents of."""
         return ends_of(self.outcome(residuals))
@@ -88,6 +93,10 @@ class Chunks(NamedTuple):
     def within(self, moving: Sequence[bool]) -> "Chunks":
         """Let leaves move in an outer derivative."""
         return self._replace(outermost=False)
+
+    def over(self, residuals, lanes: int) -> "Chunks":
+        """Return the map as it is, for so many times the lanes."""
+        return self
 
     def _ordered(self, residuals) -> tuple[Ordered, Outcome]:
         outcome = jax.tree.map(self._merged, self.outcome(residuals))

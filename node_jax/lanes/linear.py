@@ -1,6 +1,8 @@
 """The derivative of a solve as a linear map: tangents are pushed forward, cotangents are pulled back.
 
-A map has `push(residuals, dots)` and `pull(residuals, bars)`, on flat lists; a bar that is None is a zero.
+A map has `push(residuals, dots)` and `pull(residuals, bars)`, on flat lists; a bar that is None is a zero. It says
+whether it takes steps (`solves`), whether tangents of outputs may be NaN by contract (`loses`), whether states of a
+history are among its results (`with_history`), and which map it is around (`linear`).
 """
 
 import enum
@@ -162,6 +164,10 @@ class Steps(NamedTuple):
     solve: Callable
     recorded: Recording  # whether the residuals hold the history; if not, the steps are taken once more with one
 
+    linear = None
+    solves = True
+    loses = False
+
     def outcome(self, residuals) -> Outcome:
         """Return what the solve returned, without its history."""
         leaves, flat = residuals[: len(self.wanted.moving)], residuals[len(self.wanted.moving) :]
@@ -236,6 +242,11 @@ class Steps(NamedTuple):
 class Guard(NamedTuple):
     """The identity, except that tangents of lost outputs are NaN, and so are cotangents of them that are not zero."""
 
+    linear = None
+    solves = False
+    loses = True
+    with_history = False
+
     def push(self, lost, dots) -> list:
         """Spoil what is lost."""
         return [jnp.where(no, jnp.nan, t) for no, t in zip(lost, dots, strict=True)]
@@ -254,6 +265,11 @@ class Gate(NamedTuple):
     """
 
     masks: tuple
+
+    linear = None
+    solves = False
+    loses = False
+    with_history = False
 
     def push(self, lanes, dots) -> list:
         """Let all pass."""
@@ -274,6 +290,11 @@ class Asked(NamedTuple):
     """
 
     lanes: int
+
+    linear = None
+    solves = False
+    loses = False
+    with_history = False
 
     def push(self, _, dots) -> list:
         """Let all but the last pass."""

@@ -16,7 +16,7 @@ from node_jax.engine.ensemble import lowered_for, plan, width_of
 from node_jax.engine.lane import Outcome, Problem
 from node_jax.engine.lockstep import integrate
 from node_jax.jaxprs import equations
-from node_jax.lanes.applied import Applied, Derivative, Mapped, keeps_states, one_entry
+from node_jax.lanes.applied import Applied, Derivative, Mapped, innermost, one_entry
 from node_jax.lanes.chunks import Chunks
 from node_jax.lanes.linear import (
     Asked,
@@ -225,7 +225,7 @@ def _transpose(bars, *args, fn: Applied, avals):
     """Pull back: over steps as a primitive, so that a second transpose is refused by name; else as plain code."""
     residuals, dots, known = args[: fn.count], args[fn.count :], _known(bars)
     pull, some = fn._replace(zeros=tuple(not yes for yes in known)), tree.picked(bars, known)
-    if isinstance(one_entry(fn.linear), Steps | Chunks):
+    if one_entry(fn.linear).solves:
         pulled = backward_p.bind(*residuals, *some, fn=pull, avals=_avals([x.aval for x in dots]))
     else:
         pulled = pull.apply(*residuals, *some)
@@ -261,7 +261,7 @@ def _batch_applied(primitive, args, dims, *, fn: Applied, avals):
         mapped = fn._replace(linear=Mapped(fn.linear, tuple(dims[: fn.count]), size))
         args = [*args[: fn.count], *front]
         # more lanes keep fewer states of each
-        shapes = _avals(jax.eval_shape(mapped.apply, *args)) if keeps_states(fn) else _avals(avals, size)
+        shapes = _avals(jax.eval_shape(mapped.apply, *args)) if innermost(fn).with_history else _avals(avals, size)
         return primitive.bind(*args, fn=mapped, avals=shapes), [0] * len(avals)
 
     return placement.mapped(batched, args, dims)
@@ -306,7 +306,7 @@ def _operations(leaves, *, problem, adjoint, recording, lanes, masks) -> set[str
 
 def _pulled_or_pushed(outs, _, *, fn: Applied, avals) -> list:
     """Return derivatives; not those of outputs that may be lost, whose tangents are NaN by contract."""
-    return [] if fn.zeros is None and isinstance(one_entry(fn.linear), Guard | Chunks) else list(outs)
+    return [] if fn.zeros is None and one_entry(fn.linear).loses else list(outs)
 
 
 checked(solve_p, _lost, _operations)

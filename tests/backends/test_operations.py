@@ -12,6 +12,7 @@ from jax.experimental.xla_metadata import set_xla_metadata
 
 from node_jax import jaxprs
 from node_jax.backends import cpu
+from node_jax.protocols import Backend
 
 X, N = jnp.array([0.3, 0.5, 0.2, 0.7]), jnp.array([3, 1, 2, 5])
 MATRIX = jnp.eye(3)
@@ -195,3 +196,7 @@ def test_derivatives_of_what_is_taken_are_taken(name):
 
     assert names(forth, X) <= KNOWN
     assert names(back, X) - KNOWN == ({"scatter-add"} if name == "gather" else set())
+
+
+def test_the_back_end_for_cpus_has_what_one_is_asked_for():
+    assert isinstance(cpu, Backend)

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from node_jax.methods import METHODS, ExplicitRK, heun
-from node_jax.methods.polynomial import at_fraction
 
 each_method = pytest.mark.parametrize("method", METHODS, ids=str)
 each_first_same_as_last = pytest.mark.parametrize("method", [m for m in METHODS if m.first_same_as_last], ids=str)
@@ -188,11 +187,11 @@ def error_inside_a_step(method, h):
     """Largest error of dense output over one step of size `h`."""
     t, theta = jnp.array(0.2), jnp.array(0.8)
     z = whirl_exact(t, theta)
-    slopes = method.step(whirl, t, z, h, theta, method.start(whirl, t, z, theta)).slopes
-    slopes = method.dense_slopes(whirl, t, z, h, theta, slopes)
+    slopes = method.step(whirl, t, z, h, theta, method.start(whirl, t, z, theta)).dense
+    slopes += method.complete(whirl, t, z, h, theta, slopes)
 
     def error(x):
-        return at_fraction(method, z, h, slopes, x) - whirl_exact(t + x * h, theta)
+        return method.at(z, h, slopes, x) - whirl_exact(t + x * h, theta)
 
     return jnp.max(jnp.abs(jax.vmap(error)(jnp.linspace(0.0, 1.0, 21))))
 

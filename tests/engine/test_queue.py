@@ -270,7 +270,7 @@ def test_the_platform_of_the_program_decides_how_many_lanes_step_together(platfo
 
 
 def test_histories_that_would_not_fit_a_device_are_taken_in_chunks(monkeypatch):
-    monkeypatch.setattr("node_jax.linear.memory", lambda: 100 * 60 * 24)  # of step sizes and states of 100 lanes
+    monkeypatch.setattr("node_jax.lanes.linear.memory", lambda: 100 * 60 * 24)  # of step sizes and states of 100 lanes
     assert lanes_of(jax.vmap(squares), "cuda") == 300
     assert lanes_of(jax.vmap(jax.grad(squares)), "cuda") == 75
     assert lanes_of(jax.grad(lambda z0, rate: jax.vmap(squares)(z0, rate).sum()), "cuda") == 75
