@@ -32,7 +32,6 @@ def check_options(f, method, steps, save, adjoint, max_steps, lane_width, throw)
     if not callable(f):
         raise TypeError(f"f must be callable as f(z, t, theta), got {f!r}")
     _check_records(method=method, steps=steps, save=save, adjoint=adjoint)
-    adjoint.scheme(method)  # refuses methods that it cannot use
     if not (method.has_error or steps.exact_times):
         raise ValueError(f"method={method!r} has no error estimate: use steps=Fixed(n), or a method such as tsit5")
     if save.reads_dense and not method.degree:
@@ -59,19 +58,28 @@ _PARTS = {
 
 def _check_records(**parts: Any) -> None:
     """Refuse options that lack a member of what they stand for, by its name."""
+    if _are_parts(*map(type, parts.values())):
+        return
     for name, part in parts.items():
         protocol, known = _PARTS[name]
-        lacking = members(protocol) if isinstance(part, type) else missing(type(part), protocol)
-        if not lacking:
-            continue
+        lacking = missing(type(part), protocol)
         if len(lacking) > len(members(protocol)) // 2:
             said = hints.method_named(part) if name == "method" else ""
             raise TypeError(f"{name} must be {known}, got {part!r}{said}")
-        raise TypeError(f"{name}={part!r} lacks {', '.join(lacking)} of node_jax.protocols.{protocol.__name__}")
+        if lacking:
+            raise TypeError(f"{name}={part!r} lacks {', '.join(lacking)} of node_jax.protocols.{protocol.__name__}")
     method = parts["method"]
     if isinstance(method, Coupled):
         raise TypeError(f"method must be a method such as node_jax.tsit5, got {method!r}: pass adjoint=Reversible()")
-    _check_hashable(method)
+    raise TypeError(f"method={method!r} must be hashable, such as a frozen dataclass of numbers")
+
+
+@functools.cache
+def _are_parts(method: type, *others: type) -> bool:
+    """Whether options of these types have all members that they are asked for."""
+    pairs = zip((method, *others), _PARTS.values(), strict=True)
+    complete = not any(missing(kind, protocol) for kind, (protocol, _) in pairs)
+    return complete and method.__hash__ is not None and not issubclass(method, Coupled)
 
 
 @functools.cache
@@ -85,13 +93,6 @@ def missing(kind: type, protocol: Any) -> tuple[str, ...]:
 def members(protocol: Any) -> tuple[str, ...]:
     """Return the names of what a protocol asks for."""
     return tuple(name for name in vars(protocol) if not name.startswith("_"))
-
-
-def _check_hashable(method: Any) -> None:
-    try:
-        hash(method)
-    except TypeError as error:
-        raise TypeError(f"method={method!r} must be hashable, such as a frozen dataclass of numbers: {error}") from None
 
 
 def checked_theta(theta: PyTree) -> PyTree:

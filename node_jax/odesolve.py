@@ -269,5 +269,6 @@ def _time(name: str, t: Any, dtype: jnp.dtype) -> jax.Array:
 def _cast(part: Any, ends: tuple, t0: jax.Array, t1: jax.Array) -> Any:
     """Cast the values of steps or save; times that came with fewer digits end where they do in those."""
     cast = jax.tree.map(lambda x: jnp.asarray(x, t0.dtype), part)
-    blurred = blur((*(getattr(part, name) for name in part.times), *ends), t0.dtype)
+    given = [x for name in part.times if (x := getattr(part, name)) is not None]
+    blurred = blur((*given, *ends), t0.dtype) if given else 0.0
     return cast.aligned(t0, t1, blurred) if blurred else cast

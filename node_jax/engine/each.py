@@ -28,7 +28,7 @@ def lift(fn, masks: Sequence[Sequence[bool]], lanes: Sequence[int]):
     return fn
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Each:
     """Map a function of one lane over the lanes: `each(fn)(rest)` calls `fn(inputs, rest)`."""
 
