@@ -9,12 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from node_jax.arguments import checked_state, checked_theta
+from node_jax.adjoints.checkpointed import Checkpointed
+from node_jax.arguments import check_options, checked_state, checked_theta
 from node_jax.arraylike import times_of
 from node_jax.estimate.descent import LBFGS
 from node_jax.estimate.model import Model, squares
 from node_jax.estimate.parameters import Parameters, marked
 from node_jax.lanes import is_traced
+from node_jax.save import SaveEnd
 from node_jax.types import PyTree, is_count
 
 
@@ -27,9 +29,9 @@ def model_of(
     f, z0, theta, ts, observed, t0, mask, observe, transform, fit_z0, loss, **options
 ) -> tuple[Model, jax.Array]:
     """Check what a fit is about, and return it with the vector that `theta` and `z0` stand for."""
-    for name, function in (("f", f), ("observe", observe)):
-        if not (callable(function) or (function is None and name == "observe")):
-            raise TypeError(f"{name} must be callable, got {function!r}")
+    check_options(f, **options, save=SaveEnd(), adjoint=Checkpointed(), lane_width=None, throw=False)
+    if observe is not None and not callable(observe):
+        raise TypeError(f"observe must be callable as observe(z, theta), got {observe!r}")
     z0 = checked_state(z0)
     theta = jax.tree.map(lambda x: jnp.asarray(x) if eqx.is_array_like(x) else x, checked_theta(theta))
     parameters, x0 = marked(theta, z0, transform, fit_z0)
@@ -58,7 +60,9 @@ def _times(ts: Any, t0: Any) -> jax.Array:
     if np.any(np.diff([first, *exact]) < 0):
         raise ValueError(f"ts must be sorted and begin at t0={t0!r} or later, got {given!r}")
     if np.any((np.diff(exact) > 0) & (np.diff(np.asarray(ts)) == 0)):
-        raise ValueError(f"ts cannot be told apart in {ts.dtype}: count them from t0, or enable 64-bit floats; {given!r}")
+        raise ValueError(
+            f"ts cannot be told apart in {ts.dtype}: count them from t0, or enable 64-bit floats; {given!r}"
+        )
     return ts
 
 

@@ -64,7 +64,9 @@ def _seen(model: Model, x: jax.Array, ts: jax.Array, outside: Any) -> tuple[jax.
     return seen, slopes
 
 
-def predict(model: Model, x: jax.Array, covariance: jax.Array, ts: Any, level: float, quantile: jax.Array) -> Prediction:
+def predict(
+    model: Model, x: jax.Array, covariance: jax.Array, ts: Any, level: float, quantile: jax.Array
+) -> Prediction:
     """Predict with bands."""
     given = times_of("ts", ts)
     if np.ndim(given) != 1 or np.shape(given)[0] == 0:
@@ -79,7 +81,14 @@ def predict(model: Model, x: jax.Array, covariance: jax.Array, ts: Any, level: f
 
 
 def profile(
-    model: Model, x: jax.Array, loss: jax.Array, covariance: jax.Array, name: str, points: int, width: float, quantile: Any
+    model: Model,
+    x: jax.Array,
+    loss: jax.Array,
+    covariance: jax.Array,
+    name: str,
+    points: int,
+    width: float,
+    quantile: Any,
 ) -> Profile:
     """Profile the likelihood of one parameter."""
     names = model.parameters.names

@@ -134,7 +134,9 @@ def _drawn(x0: jax.Array, scales: tuple, starts: int, spread: Any, key: Any) -> 
 
 def _warn(fit: ParameterFit) -> None:
     if bool(jnp.all(fit.starts.failed)):
-        text = "all starts failed: the solve or the loss is not finite there. odesolve(f, z0, t0, ts[-1], theta) says why"
+        text = (
+            "all starts failed: the solve or the loss is not finite there. odesolve(f, z0, t0, ts[-1], theta) says why"
+        )
         warnings.warn(text, stacklevel=3)
     elif not bool(fit.converged):
         warnings.warn("the best start has not converged: raise updates, or try more starts", stacklevel=3)

@@ -15,7 +15,8 @@ from jax import lax
 
 from node_jax.estimate.model import Evaluation
 
-FIRST_DAMPING = 1.0
+FIRST_DAMPING = 0.1
+TRUSTED = 0.3  # standard errors from the optimum: where a step needs no damping
 NEAR = 1e-2  # standard errors from the optimum: where a search that cannot go on is still taken for converged
 
 
@@ -88,12 +89,12 @@ def _judged(search: Search, found: Evaluation, variance: Callable, aim: Aim) -> 
     gradient, matrix = jnp.where(aim.free, at.gradient, 0.0), jnp.where(jnp.outer(aim.free, aim.free), at.matrix, 0.0)
     scale = jnp.maximum(search.scale, jnp.diag(matrix))
     damping, growth = _damped(search, gain / search.promised, better)
-    step = _solved(matrix, gradient, scale, damping)
-    step = step * jnp.minimum(1.0, 1.0 / jnp.max(jnp.abs(step) / aim.reach))
-    promised = gradient @ step - 0.5 * step @ matrix @ step
-
     newton = _solved(matrix, gradient, scale, 4 * eps * x.size)
     rest, spread = jnp.maximum(gradient @ newton, 0.0), variance(at.cost)  # twice what is left to gain
+    trusted = better & (rest <= TRUSTED**2 * spread)
+    step = jnp.where(trusted, newton, _solved(matrix, gradient, scale, damping))
+    step = step * jnp.minimum(1.0, 1.0 / jnp.max(jnp.abs(step) / aim.reach))
+    promised = gradient @ step - 0.5 * step @ matrix @ step
     least = jnp.maximum(aim.tolerance, 3 * eps**0.5) ** 2 * spread
     still = jnp.all(jnp.abs(newton) <= eps**0.5 * (1 + jnp.abs(x)))
     failed = ~jnp.isfinite(at.cost)

@@ -121,7 +121,9 @@ def marked(theta: PyTree, z0: PyTree, transform: PyTree, fit_z0: PyTree) -> tupl
     for place, (path, leaf, mark) in enumerate(zip(paths, leaves, marks, strict=True)):
         if mark is False or not _can_vary(leaf):
             if isinstance(mark, str):
-                raise ValueError(f"{path} is {leaf!r}, no floating number: it cannot be fitted, got {mark!r} for it")
+                raise ValueError(
+                    f"{path} = {leaf} is no real floating number and cannot be fitted, got {mark!r} for it"
+                )
             held.append(leaf)
             continue
         value, scale = jnp.asarray(leaf), mark if isinstance(mark, str) else None

@@ -75,5 +75,5 @@ def search(model: Model, starts: jax.Array, aim: Aim, optimizer: Any, outside: A
     order = jnp.argsort(losses)
     matrix = jnp.where(failed[order[0]], jnp.nan, found.at.matrix[order[0]])
     xs = jnp.where(failed[:, None], jnp.nan, found.x)
-    ranked = [x[order] for x in (xs, losses, found.at.cost, found.converged & ~failed, failed, counts)]
-    return Found(*ranked, matrix)
+    found_there = (xs, losses, found.at.cost, found.converged & ~failed, failed, counts)
+    return Found(*jax.tree.map(lambda x: x[order], found_there), matrix)

@@ -11,15 +11,15 @@ def of_one(fit: Any) -> str:
     """Return the table of one concrete fit."""
     model, (low, high) = fit.model, fit.interval()
     columns = (fit.names, _flat(fit), fit.standard_errors(), low, high, model.parameters.scales)
-    head = ("parameter", "estimate", "std. error", "95 % interval", "", "scale")
+    head = ("parameter", "estimate", "std. error", "95 % interval", "scale")
     rows = [
-        (name, f"{value:.5g}", f"{error:.3g}", f"{least:.4g}", f"{most:.4g}", scale or "own")
+        (name, f"{value:.5g}", f"{error:.3g}", f"{least:.4g} to {most:.4g}", scale or "own")
         for name, value, error, least, most, scale in zip(*map(np.asarray, columns), strict=True)
     ]
     kind = "gaussian loss with sigma profiled out" if model.gaussian else f"loss {_called(model.loss)}"
     missing = model.mask.size - int(fit.count)
     text = [f"Parameter fit: {int(fit.count):,} observations{f' ({missing:,} missing)' * bool(missing)}, {kind}"]
-    text += [""] + _aligned([head, *rows]) + [""]
+    text += ["", *_aligned([head, *rows]), ""]
     if model.gaussian:
         text.append(f"residual SD {float(fit.sigma):.4g} on {int(fit.freedom)} degrees of freedom")
     text.append(f"log-likelihood {-float(fit.loss):.5g}, AIC {float(fit.aic):.5g}")
