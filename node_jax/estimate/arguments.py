@@ -67,7 +67,7 @@ def _times(ts: Any, t0: Any) -> jax.Array:
 
 
 def _data(observed: Any, mask: Any, n: int, dtype: Any) -> tuple[jax.Array, jax.Array]:
-    """Return what was observed, zero where missing, and where it is there."""
+    """Return what was observed, one where missing, and where it is there."""
     if not hasattr(observed, "shape"):
         observed = np.asarray(observed)
     if observed.dtype == object or not jnp.isrealobj(observed):
@@ -81,7 +81,7 @@ def _data(observed: Any, mask: Any, n: int, dtype: Any) -> tuple[jax.Array, jax.
         if mask.dtype != bool or mask.shape not in ((n,), observed.shape):
             raise ValueError(f"mask must be bool of shape {(n,)} or {observed.shape}, got {mask.dtype} {mask.shape}")
         there = there & jnp.expand_dims(mask, range(mask.ndim, observed.ndim))
-    observed = jnp.where(there, observed, 0.0)
+    observed = jnp.where(there, observed, 1.0)
     if not is_traced(observed) and not bool(jnp.all(jnp.isfinite(observed))):
         raise ValueError(f"observed must be finite, or NaN where it is missing, got {observed}")
     return observed, there
@@ -98,9 +98,10 @@ def _check_shapes(observe: Callable, z0: PyTree, theta: PyTree, observed: jax.Ar
 def _check_count(mask: jax.Array, parameters: Parameters) -> None:
     most = mask.size if is_traced(mask) else int(jnp.sum(mask))
     if most < parameters.size:
+        first = ", ".join(parameters.names[:4]) + ", ..." * (parameters.size > 4)
         raise ValueError(
-            f"observed must hold at least as many values as there are parameters, {parameters.size}"
-            f" ({', '.join(parameters.names)}), got {most}"
+            f"observed must hold at least as many values as there are parameters, {parameters.size} ({first}),"
+            f" got {most}"
         )
 
 

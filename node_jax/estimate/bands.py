@@ -60,7 +60,7 @@ class Profile(eqx.Module):
 
 @eqx.filter_jit
 def _seen(model: Model, x: jax.Array, ts: jax.Array, outside: Any) -> tuple[jax.Array, jax.Array]:
-    seen, slopes, _ = predicted(model.f, model.observe, model.parameters, x, model.t0, ts, **model.options)
+    seen, slopes, *_ = predicted(model.f, model.observe, model.parameters, x, model.t0, ts, **model.options)
     return seen, slopes
 
 

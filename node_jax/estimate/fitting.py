@@ -13,12 +13,15 @@ from node_jax.estimate.bands import outside_of
 from node_jax.estimate.newton import Aim
 from node_jax.estimate.result import ParameterFit
 from node_jax.estimate.search import reach_of, search
+from node_jax.estimate.table import BLIND
+from node_jax.hints import refuses_by_name
 from node_jax.lanes import is_traced
 from node_jax.methods import ExplicitRK, tsit5
 from node_jax.train.arguments import random_key
 from node_jax.types import PyTree, VectorField
 
 
+@refuses_by_name()
 def fit_parameters(
     f: VectorField,
     z0: PyTree,
@@ -61,7 +64,7 @@ def fit_parameters(
     **Optimizer.** `"gauss-newton"` solves for the derivatives by all parameters along with the state and damps its
     steps (Levenberg and Marquardt): the choice for few parameters, which takes a thirtieth of the time of `"lbfgs"` for
     three. `"lbfgs"` is that of optax; it and other optimizers of optax take gradients in reverse mode, for many
-    parameters.
+    parameters. The result is no function to be differentiated in reverse mode.
 
     Args:
         f: vector field `f(z, t, theta)`, as in `odesolve`.
@@ -83,8 +86,8 @@ def fit_parameters(
         tolerance: a start has converged where the optimum is less than this many standard errors away, by the matrix of
             Gauss and Newton; at least three times the root of the machine epsilon.
         loss: `"gaussian"`, or `loss(predicted, observed)`: the negative log-likelihood in nats of each value, an array
-            like both, each entry a function of the same entry of `predicted`. With a constant left out, so it is in
-            the likelihood and AIC. Missing values are zero in `observed`.
+            like both, each entry a function of the same entry of `predicted`. Likelihood and AIC lack what it
+            leaves out. Where a value is missing, `observed` is one.
         method: an explicit Runge-Kutta method.
         steps: `Adaptive(rtol, atol)`, `Fixed(n)` or `Grid(ts)`.
         max_steps: most trials of one solve.
@@ -133,10 +136,13 @@ def _drawn(x0: jax.Array, scales: tuple, starts: int, spread: Any, key: Any) -> 
 
 
 def _warn(fit: ParameterFit) -> None:
-    if bool(jnp.all(fit.starts.failed)):
+    if bool(jnp.all(fit.found.failed)):
         text = (
             "all starts failed: the solve or the loss is not finite there. odesolve(f, z0, t0, ts[-1], theta) says why"
         )
         warnings.warn(text, stacklevel=3)
     elif not bool(fit.converged):
         warnings.warn("the best start has not converged: raise updates, or try more starts", stacklevel=3)
+    if bool(fit.found.blind):
+        text = f"{BLIND} Take a smaller atol in steps=Adaptive(...), or other units"
+        warnings.warn(text, stacklevel=3)

@@ -14,11 +14,19 @@ from node_jax.save import SaveAt
 
 
 class Evaluation(NamedTuple):
-    """A cost, its gradient `(p,)` and its Gauss-Newton matrix `(p, p)`; infinite where the solve failed."""
+    """What is known at a vector of parameters.
+
+    Attributes:
+        cost: infinite where the solve failed, or anything is not finite.
+        gradient: `(p,)`.
+        matrix: of Gauss and Newton, `(p, p)`.
+        blind: whether the error of the solve was not controlled; bool.
+    """
 
     cost: jax.Array
     gradient: jax.Array
     matrix: jax.Array
+    blind: jax.Array
 
 
 def squares(predicted: jax.Array, observed: jax.Array) -> jax.Array:
@@ -36,7 +44,7 @@ class Model(eqx.Module):
         parameters: what is fitted, and what is held.
         t0: initial time.
         ts: times `(n,)`.
-        observed: `(n, *shape)`, zero where missing.
+        observed: `(n, *shape)`, one where missing.
         mask: whether a value is there, `(n, *shape)`.
         options: `method`, `steps` and `max_steps`.
     """
@@ -67,7 +75,7 @@ class Model(eqx.Module):
         A solve that is `done` has no length, and costs nothing in a batch that goes through the queue.
         """
         ts = jnp.where(done, jnp.asarray(self.t0, self.ts.dtype), self.ts)
-        seen, slopes, ok = predicted(self.f, self.observe, self.parameters, x, self.t0, ts, **self.options)
+        seen, slopes, ok, blind = predicted(self.f, self.observe, self.parameters, x, self.t0, ts, **self.options)
         p = self.parameters.size
         rows = jnp.moveaxis(slopes, 1, -1).reshape(-1, p)  # (values, p)
 
@@ -80,15 +88,16 @@ class Model(eqx.Module):
         (cost, first), (_, second) = jax.jvp(slope, (seen,), (jnp.ones_like(seen),))
         cost, first, second = (jnp.where(self.mask, y, 0.0).ravel().astype(x.dtype) for y in (cost, first, second))
         rows = jnp.where(self.mask.ravel()[:, None], rows, 0.0).astype(x.dtype)
-        found = Evaluation(jnp.sum(cost), first @ rows, rows.T @ (second[:, None] * rows))
-        finite = ok & jnp.isfinite(sum(jnp.sum(part) for part in found))
-        return found._replace(cost=jnp.where(finite, found.cost, jnp.inf))
+        cost, gradient, matrix = jnp.sum(cost), first @ rows, rows.T @ (second[:, None] * rows)
+        finite = ok & jnp.isfinite(cost + jnp.sum(gradient) + jnp.sum(matrix))
+        return Evaluation(jnp.where(finite, cost, jnp.inf), gradient, matrix, blind)
 
     def value(self, x: jax.Array) -> jax.Array:
         """Return the negative log-likelihood at `x`, to be differentiated backwards."""
         theta, z0 = self.parameters.combine(self.parameters.values(x))
         sol = odesolve(self.f, z0, self.t0, self.ts[-1], theta, save=SaveAt(self.ts), throw=False, **self.options)
         seen = jax.vmap(lambda z: self.observe(z, theta))(sol.zs)
+        seen = jnp.where(self.mask, seen, 1.0)  # a loss that is not finite there would spoil the gradient
         cost = jnp.sum(jnp.where(self.mask, self.loss(seen, self.observed), 0.0)).astype(x.dtype)
         return self.likelihood(jnp.where(sol.ok, cost, jnp.inf))
 

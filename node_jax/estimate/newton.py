@@ -70,7 +70,7 @@ def minimize(
     """
     zero, no = jnp.zeros_like(x0), jnp.zeros((), bool)
     one, most = jnp.ones((), x0.dtype), jnp.asarray(jnp.inf, x0.dtype)
-    nothing = Evaluation(most, zero, jnp.zeros((x0.size, x0.size), x0.dtype))
+    nothing = Evaluation(most, zero, jnp.zeros((x0.size, x0.size), x0.dtype), no)
     start = Search(x0, nothing, zero, FIRST_DAMPING * one, 2 * one, x0, most, jnp.int32(0), no, no)
 
     def advance(search: Search) -> Search:

@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import SequenceKey, keystr
 
 from node_jax import tree
 from node_jax.lanes import is_traced
@@ -116,20 +117,21 @@ class Parameters(eqx.Module):
 def marked(theta: PyTree, z0: PyTree, transform: PyTree, fit_z0: PyTree) -> tuple[Parameters, jax.Array]:
     """Separate what is fitted, by marks that are pytree prefixes of theta and z0; return its vector too."""
     marks = [*_spread("transform", transform, "theta", theta), *_spread("fit_z0", fit_z0, "z0", z0)]
-    (paths, leaves), structure = _with_paths((theta, z0)), jax.tree.structure((theta, z0))
+    leaves, structure = jax.tree_util.tree_flatten_with_path((theta, z0))
     held, fitted, parts = [], [], []
-    for place, (path, leaf, mark) in enumerate(zip(paths, leaves, marks, strict=True)):
+    for place, ((path, leaf), mark) in enumerate(zip(leaves, marks, strict=True)):
+        name = _name(path)
         if mark is False or not _can_vary(leaf):
             if isinstance(mark, str):
                 raise ValueError(
-                    f"{path} = {leaf} is no real floating number and cannot be fitted, got {mark!r} for it"
+                    f"{name} = {leaf} is no real floating number and cannot be fitted, got {mark!r} for it"
                 )
             held.append(leaf)
             continue
         value, scale = jnp.asarray(leaf), mark if isinstance(mark, str) else None
-        _check_inside(path, value, scale)
+        _check_inside(name, value, scale)
         held.append(None)
-        fitted.append(Leaf(place, path, value.shape, value.dtype, scale))
+        fitted.append(Leaf(place, name, value.shape, value.dtype, scale))
         parts.append(TRANSFORMS[scale].to(tree.single(value)).ravel())
     parameters = Parameters(held, tuple(fitted), structure)
     if not parameters.size:
@@ -151,17 +153,12 @@ def _spread(name: str, marks: PyTree, whose: str, values: PyTree) -> list[Mark]:
     return [mark for mark, part in zip(found, parts, strict=True) for _ in jax.tree.leaves(part)]
 
 
-def _with_paths(pair: tuple) -> tuple[list[str], list]:
-    """Return the names and the leaves of `(theta, z0)`."""
-    names, leaves = [], []
-    for (which, *path), leaf in jax.tree_util.tree_leaves_with_path(pair):
-        root = ("theta", "z0")[which.idx]
-        inner = jax.tree_util.keystr(tuple(path))
-        simple = jax.tree_util.keystr(tuple(path), simple=True, separator=".")
-        bare = root == "theta" and path and not isinstance(path[0], jax.tree_util.SequenceKey)
-        names.append(simple if bare else root + inner)
-        leaves.append(leaf)
-    return names, leaves
+def _name(path: tuple) -> str:
+    """Return what a leaf of `(theta, z0)` is called: `rate`, `theta[0]`, `z0`, `z0.prey`."""
+    root, *inner = path
+    parts = (f"[{key.idx}]" if isinstance(key, SequenceKey) else f".{keystr((key,), simple=True)}" for key in inner)
+    text = "".join(parts)
+    return text[1:] if root.idx == 0 and text.startswith(".") else ("theta", "z0")[root.idx] + text
 
 
 def _entries(leaf: Leaf) -> list[str]:
@@ -175,8 +172,8 @@ def _can_vary(x: Any) -> bool:
     return eqx.is_array_like(x) and jnp.issubdtype(jnp.result_type(x), jnp.floating)
 
 
-def _check_inside(path: str, value: jax.Array, scale: str | None) -> None:
+def _check_inside(name: str, value: jax.Array, scale: str | None) -> None:
     transform = TRANSFORMS[scale]
     if not is_traced(value) and not np.all(transform.inside(np.asarray(value))):
         on = f" on the scale {scale!r}" if scale else ""
-        raise ValueError(f"{path} must be {transform.domain} to start from{on}, got {value}")
+        raise ValueError(f"{name} must be {transform.domain} to start from{on}, got {value}")

@@ -27,6 +27,7 @@ class Found(NamedTuple):
         failed: whether the solve or the loss was not finite at the start, `(starts,)`; bool.
         updates: number of trials, `(starts,)`.
         matrix: Gauss-Newton matrix of the best, `(p, p)`.
+        blind: whether the error of its solve was not controlled; bool.
     """
 
     xs: jax.Array
@@ -36,6 +37,7 @@ class Found(NamedTuple):
     failed: jax.Array
     updates: jax.Array
     matrix: jax.Array
+    blind: jax.Array
 
     @property
     def agree(self) -> jax.Array:
@@ -76,4 +78,5 @@ def search(model: Model, starts: jax.Array, aim: Aim, optimizer: Any, outside: A
     matrix = jnp.where(failed[order[0]], jnp.nan, found.at.matrix[order[0]])
     xs = jnp.where(failed[:, None], jnp.nan, found.x)
     found_there = (xs, losses, found.at.cost, found.converged & ~failed, failed, counts)
-    return Found(*jax.tree.map(lambda x: x[order], found_there), matrix)
+    xs, losses, costs, converged, failed, counts = (x[order] for x in found_there)
+    return Found(xs, losses, costs, converged, failed, counts, matrix, found.at.blind[order[0]])

@@ -13,7 +13,9 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 
+from node_jax import tree
 from node_jax.control import Adaptive
 from node_jax.estimate.parameters import Parameters
 from node_jax.odesolve import odesolve
@@ -54,7 +56,7 @@ def _pushed(fn: Callable, args: tuple, tangents: tuple) -> tuple[PyTree, PyTree]
 
 def predicted(
     f: Any, observe: Callable, parameters: Parameters, x: jax.Array, t0: Any, ts: jax.Array, **options: Any
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     """Solve, and return what is observed and its derivatives.
 
     Args:
@@ -67,7 +69,8 @@ def predicted(
         **options: `method`, `steps` and `max_steps` of the solve.
 
     Returns:
-        Observed `(n, *shape)`, derivatives `(n, p, *shape)`, and whether the solve succeeded.
+        Observed `(n, *shape)`, derivatives `(n, p, *shape)`, whether the solve succeeded, and whether the state is
+        below the absolute tolerance at all times, so that its error was not controlled.
     """
     values, directions = parameters.values(x), parameters.directions(x)
     both = _pushed(lambda values: parameters.combine(values)[1], (values,), (directions,))
@@ -83,4 +86,15 @@ def predicted(
 
         return _pushed(seen, (z, values), (s, directions))
 
-    return *jax.vmap(row)(*sol.zs), sol.ok
+    return *jax.vmap(row)(*sol.zs), sol.ok, _is_small(steps, both[0], sol.zs[0])
+
+
+def _is_small(steps: Any, z0: PyTree, zs: PyTree) -> jax.Array:
+    """Whether a state that moves is below the absolute tolerance in all rows."""
+    if not isinstance(steps, Adaptive):
+        return jnp.zeros((), bool)
+    z0, zs = steps.part(z0), jax.vmap(steps.part)(zs)
+    sizes = jax.tree.map(lambda x, rows: jnp.maximum(jnp.abs(x), jnp.max(jnp.abs(rows), axis=0)), z0, zs)
+    below = jax.tree.map(lambda size, atol: jnp.all(size <= atol), sizes, tree.spread(steps.atol, z0))
+    moves = jax.tree.map(lambda x, rows: jnp.any(rows != x[None]), z0, zs)
+    return jnp.all(jnp.stack(jax.tree.leaves(below))) & jnp.any(jnp.stack(jax.tree.leaves(moves)))

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+BLIND = "The state is below atol at all times: the error of the solve was not controlled."
 MOST = 20  # fits of a batch that are shown
 
 
@@ -68,7 +69,7 @@ def _warnings(fit: Any) -> list[str]:
         lines.append("The information matrix is not positive definite: the data do not determine all parameters.")
     elif int(fit.freedom) == 0:
         lines.append("There are as many parameters as observations: no standard errors.")
-    return lines
+    return [*lines, BLIND] if bool(fit.found.blind) else lines
 
 
 def _called(loss: Any) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import node_jax as nj
+from node_jax.estimate.parameters import marked
 
 TS = np.array([0.0, 1.0, 2.0])
 SEEN = np.array([1.0, 0.5, 0.3])
@@ -76,6 +77,19 @@ WRONG = [
 def test_a_wrong_argument_is_named_with_its_value(change, error, message):
     with pytest.raises(error, match=message):
         inspect.unwrap(nj.fit_parameters)(**RIGHT | change)  # without the check of annotations
+
+
+def test_a_keyword_of_another_package_is_refused_with_what_to_use():
+    with pytest.raises(TypeError, match="unexpected keyword argument 'rtol': use steps="):
+        nj.fit_parameters(**RIGHT | {"rtol": 1e-9})
+
+
+def test_parameters_are_called_by_their_path():
+    z0 = {"prey": 1.0, "rest": (2.0, jnp.ones(2))}
+    parameters, _ = marked(({"rate": 1.0}, 2.0), z0, None, True)
+    assert parameters.names == ("theta[0].rate", "theta[1]", "z0.prey", "z0.rest[0]", "z0.rest[1][0]", "z0.rest[1][1]")
+    assert marked({"rate": (1.0, 2.0)}, z0, "log", False)[0].names == ("rate[0]", "rate[1]")
+    assert marked(1.0, 1.0, None, True)[0].names == ("theta", "z0")
 
 
 @pytest.mark.usefixtures("float32")

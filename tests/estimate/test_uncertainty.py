@@ -181,8 +181,8 @@ def test_methods_of_one_fit_refuse_a_batch():
     for call in (lambda: fits.predict(TS), lambda: fits.profile("slope"), lambda: fits.plot()):
         with pytest.raises(ValueError, match="takes one fit, got a batch"):
             call()
-    band = jax.vmap(lambda fit: fit.predict(TS))(fits)
-    np.testing.assert_allclose(band.mean[1], DESIGN @ COEFFICIENTS, rtol=1e-6)
+    band = jax.tree.map(lambda x: x[1], fits).predict(TS[:3])
+    np.testing.assert_allclose(band.mean, DESIGN[:3] @ COEFFICIENTS, rtol=1e-6)
     np.testing.assert_allclose(fits.covariance()[1], TEXTBOOK, rtol=1e-6)
 
 
