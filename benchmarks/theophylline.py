@@ -159,8 +159,8 @@ def measured(starts: int, peers: bool) -> dict:
 if __name__ == "__main__":
     jax.config.update("jax_enable_x64", True)
     parser = argparse.ArgumentParser(description="Many starts for twelve subjects.")
-    parser.add_argument("--starts", type=int, nargs="+", default=[20, 100, 1000])
-    parser.add_argument("--most", type=int, default=20, help="starts with which diffrax is still run")
+    parser.add_argument("--starts", type=int, nargs="+", default=[20, 50, 100, 1000])
+    parser.add_argument("--most", type=int, default=50, help="starts with which diffrax is still run")
     chosen = parser.parse_args()
     results = [measured(starts, starts <= chosen.most) for starts in chosen.starts]
     part = {"machine": timing.machine("jax", "jaxlib", "diffrax"), "results": results}
