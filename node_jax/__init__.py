@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, NoReturn
 
-from node_jax import datasets, hints, nn, testing, train
+from node_jax import datasets, estimate, hints, nn, testing, train
 from node_jax.adapters import from_diffrax, from_torchdiffeq, odeint
 from node_jax.adjoints.backsolve import Backsolve
 from node_jax.adjoints.checkpointed import Checkpointed
@@ -13,6 +13,7 @@ from node_jax.adjoints.reversible import Reversible
 from node_jax.certificate import GradientReport, check_gradient
 from node_jax.control import Adaptive, Fixed, Grid
 from node_jax.devices import shard
+from node_jax.estimate import ParameterFit, fit_parameters
 from node_jax.info import Info, info
 from node_jax.memory import MemoryEstimate, estimate_memory
 from node_jax.methods import (
@@ -54,6 +55,7 @@ __all__ = [
     "Interpolated",
     "MemoryEstimate",
     "NeuralODE",
+    "ParameterFit",
     "Reversible",
     "SaveAt",
     "SaveEnd",
@@ -67,9 +69,11 @@ __all__ = [
     "datasets",
     "dopri5",
     "dopri8",
+    "estimate",
     "estimate_memory",
     "euler",
     "fit",
+    "fit_parameters",
     "from_diffrax",
     "from_torchdiffeq",
     "heun",

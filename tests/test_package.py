@@ -52,7 +52,7 @@ def test_lower_bounds_are_the_oldest_versions_tried():
     assert bounds == [f"{name}>={version}" for name, version in tried]
 
 
-PARTS = (node_jax, node_jax.nn, node_jax.train, node_jax.datasets)
+PARTS = (node_jax, node_jax.nn, node_jax.train, node_jax.datasets, node_jax.estimate)
 
 
 @pytest.mark.parametrize(("part", "name"), [(part, name) for part in PARTS for name in part.__all__])

@@ -16,6 +16,7 @@ from node_jax.datasets.planes import (
 )
 from node_jax.datasets.ragged import pad
 from node_jax.datasets.spirals import Spirals, spirals
+from node_jax.datasets.theophylline import Theophylline, theophylline
 
 __all__ = [
     "Checkerboard",
@@ -25,6 +26,7 @@ __all__ = [
     "Images",
     "Moons",
     "Spirals",
+    "Theophylline",
     "checkerboard",
     "circles",
     "digits",
@@ -36,4 +38,5 @@ __all__ = [
     "pad",
     "poisson",
     "spirals",
+    "theophylline",
 ]
