@@ -90,8 +90,8 @@ def detail_table(results: list[dict]) -> list[str]:
     rows = [[label(record), record["dtype"], *(detail_cell(record["packages"].get(name)) for name in names)]
             for record in results]  # fmt: skip
     head = ["ms; s to trace and compile; temporary memory", "dtype", *names]
-    return ["<details><summary>Times, compilation and memory of every package</summary>", "", *markdown(head, rows), "",
-            "</details>"]  # fmt: skip
+    summary = '<details markdown="1"><summary>Times, compilation and memory of every package</summary>'
+    return [summary, "", *markdown(head, rows), "", "</details>"]
 
 
 def detail_cell(package: dict | None) -> str:

@@ -55,6 +55,14 @@ class Circles(Density):
     Args:
         noise: standard deviation of the noise.
         factor: radius of the inner circle.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> density = Circles()
+        >>> points = density.sample(jax.random.key(0), (5,))
+        >>> jax.vmap(density.log_prob)(points).shape
+        (5,)
     """
 
     noise: float = eqx.field(static=True, default=0.06)
@@ -86,6 +94,14 @@ class Moons(Density):
 
     Args:
         noise: standard deviation of the noise; the density of less than 0.02 is not resolved.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> density = Moons()
+        >>> points = density.sample(jax.random.key(0), (5,))
+        >>> jax.vmap(density.log_prob)(points).shape
+        (5,)
     """
 
     noise: float = eqx.field(static=True, default=0.1)
@@ -117,6 +133,14 @@ class EightGaussians(Density):
     Args:
         radius: of the circle.
         noise: standard deviation of each.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> density = EightGaussians()
+        >>> points = density.sample(jax.random.key(0), (5,))
+        >>> jax.vmap(density.log_prob)(points).shape
+        (5,)
     """
 
     radius: float = eqx.field(static=True, default=2.0)
@@ -142,6 +166,14 @@ class Checkerboard(Density):
 
     Args:
         extent: the board reaches from `-extent` to `extent` each way.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> density = Checkerboard()
+        >>> points = density.sample(jax.random.key(0), (5,))
+        >>> jax.vmap(density.log_prob)(points).shape
+        (5,)
     """
 
     extent: float = eqx.field(static=True, default=4.0)

@@ -61,6 +61,15 @@ class FlowSolution(NamedTuple):
         z: the point in the space of the base, `(dim,)`.
         penalties: integrals of the regularizers, by name.
         solution: the `Solution` of the solve.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import node_jax as nj
+        >>> flow = nj.nn.CNF(nj.NeuralODE(nj.nn.PlanarField(2, 4, key=jax.random.key(0))), 2)
+        >>> solved = flow.solve(jnp.zeros(2))
+        >>> solved.log_prob.shape, solved.z.shape, bool(solved.solution.ok)
+        ((), (2,), True)
     """
 
     log_prob: jax.Array
