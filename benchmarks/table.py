@@ -47,9 +47,10 @@ def results_in(folder: pathlib.Path) -> dict:
 def readme(groups: dict) -> str:
     """Return a selection of rows."""
     results = [x for group in groups.values() for x in group["results"] if x["row"] in SHOWN]
+    lost, every = len(report.losses(groups)), report.comparisons(groups)
     return "\n".join([
         report.about(groups["singles"]), "", *report.ratio_table(results, NOT_SHOWN), "",
-        f"In {len(report.losses(groups))} of {report.comparisons(groups)} comparisons a peer is ahead by more than 10 %.",
+        f"In {lost} of {every} comparisons a peer is ahead by more than 10 %.",
     ])  # fmt: skip
 
 
@@ -64,7 +65,7 @@ def ensembles(group: dict) -> list[str]:
         *lines,
         "",
         f"Deciles of the number of trials of the 4,096 oscillators: {', '.join(map(str, idle['trials, deciles']))}."
-        f" Of all trials, {lost['no hint']} passed in idle lanes, and {lost['expected_cost=mu']} with `expected_cost=mu`."
+        f" Of all trials, {lost['no hint']} passed in idle lanes, with `expected_cost=mu` {lost['expected_cost=mu']}."
         f" Two devices of one core each solved 8,192 oscillators {devices['speedup']:.2f} times as fast as one device."
         f" The slower half alone on one device is solved {devices['at_most']:.2f} times as fast as the whole, which is"
         " the most that two devices can gain.",

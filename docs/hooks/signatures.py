@@ -1,39 +1,63 @@
-"""An extension of Griffe: signatures of equinox modules and named tuples, whose fields are their arguments."""
+"""An extension of Griffe: signatures of classes whose fields are their arguments, and examples as such."""
 
+import re
 from typing import Any
 
 import griffe
 
+ROOTS = {"eqx.Module", "NamedTuple"}
+
 
 class FieldSignatures(griffe.Extension):
-    """Give a class without `__init__` one whose parameters are the fields of the class."""
+    """Give a class without `__init__` one whose parameters are the fields of the class, and show examples as code."""
+
+    def on_object(self, *, obj: griffe.Object, **kwargs: Any) -> None:
+        """Name the section of an example as Griffe does, which shows any other section as text."""
+        if obj.docstring:
+            obj.docstring.value = re.sub(r"^Example:$", "Examples:", obj.docstring.value, flags=re.MULTILINE)
 
     def on_class(self, *, cls: griffe.Class, **kwargs: Any) -> None:
-        """Add the signature once the members of a class are known."""
-        bases = {str(base).rpartition(".")[2] for base in cls.bases}
-        if "__init__" in cls.members or not bases & {"Module", "NamedTuple"}:
+        """Add the signature once the members of all classes are known."""
+        line = lineage(cls)
+        if not ROOTS & {str(base) for each in line for base in each.bases}:
             return
-        parameters = [griffe.Parameter("self", kind=griffe.ParameterKind.positional_or_keyword)]
-        for name, member in cls.members.items():
-            if member.is_attribute and member.annotation is not None and not name.startswith("_"):
-                value = default(member.value)
-                if value is not NOT_AN_ARGUMENT:
-                    kind = griffe.ParameterKind.positional_or_keyword
-                    parameters.append(griffe.Parameter(name, annotation=member.annotation, kind=kind, default=value))
-        init = griffe.Function("__init__", parameters=griffe.Parameters(*parameters), parent=cls)
-        cls.set_member("__init__", init)
+        if any("__init__" in each.members for each in line):
+            return
+        fields = {name: value for each in line for name, value in fields_of(each).items()}
+        kind = griffe.ParameterKind.positional_or_keyword
+        parameters = [griffe.Parameter("self", kind=kind)]
+        parameters += [griffe.Parameter(name, kind=kind, **options) for name, options in fields.items()]
+        cls.set_member("__init__", griffe.Function("__init__", parameters=griffe.Parameters(*parameters)))
 
 
-NOT_AN_ARGUMENT = object()
+def lineage(cls: griffe.Class) -> list[griffe.Class]:
+    """Return the bases of a class inside the package, the oldest first, and the class."""
+    found = []
+    for base in cls.bases:
+        member = cls.parent.members.get(str(base)) if cls.parent else None
+        try:
+            target = member.final_target if member is not None and member.is_alias else member
+        except griffe.AliasResolutionError:  # a base of another package
+            continue
+        if isinstance(target, griffe.Class):
+            found += lineage(target)
+    return [*found, cls]
 
 
-def default(value: Any) -> Any:
-    """Return the default of a field as it reads in a signature."""
-    if value is None or not str(value).startswith(("eqx.field(", "field(", "dataclasses.field(")):
-        return value
-    if not isinstance(value, griffe.ExprCall):
-        return None
-    options = {x.name: x.value for x in value.arguments if isinstance(x, griffe.ExprKeyword)}
-    if str(options.get("init")) == "False":
-        return NOT_AN_ARGUMENT
-    return options.get("default", "..." if "default_factory" in options else None)
+def fields_of(cls: griffe.Class) -> dict[str, Any]:
+    """Return the fields of a class that are arguments, with their defaults."""
+    fields = {}
+    for name, member in cls.members.items():
+        if isinstance(member, griffe.Attribute) and member.annotation is not None and not name.startswith("_"):
+            options = field_options(member.value)
+            if str(options.get("init")) != "False":
+                value = options.get("default", "..." if "default_factory" in options else None)
+                fields[name] = {"annotation": member.annotation, "default": value}
+    return fields
+
+
+def field_options(value: Any) -> dict[str, Any]:
+    """Return the options of a field: those of the call that makes it, or its value as default."""
+    if isinstance(value, griffe.ExprCall) and str(value.function).rpartition(".")[2] == "field":
+        return {x.name: x.value for x in value.arguments if isinstance(x, griffe.ExprKeyword)}
+    return {} if value is None else {"default": value}

@@ -143,8 +143,10 @@ def elbo(
 
     Example:
         >>> import jax
+        >>> import jax.numpy as jnp
         >>> import node_jax as nj
-        >>> batch = nj.datasets.pad([([0.0, 0.5, 1.0], [0.1, 0.2, 0.3]), ([0.2, 0.9], [0.3, 0.1])])
+        >>> series = [([0.0, 0.5, 1.0], [0.1, 0.2, 0.3]), ([0.2, 0.9], [0.3, 0.1])]
+        >>> batch = jax.tree.map(jnp.asarray, nj.datasets.pad(series))
         >>> model = nj.nn.LatentODE.create(1, 2, 8, key=jax.random.key(0), steps=nj.Fixed(4), method=nj.midpoint)
         >>> value, counts, metrics = elbo(model, batch, jax.random.key(1))
         >>> value.shape, int(counts.failed), sorted(metrics)
