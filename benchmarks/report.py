@@ -171,11 +171,11 @@ def losses(groups: dict) -> list[tuple]:
 
 def loss_table(groups: dict) -> list[str]:
     """Return the losses with their reasons."""
-    rows = [[row, dtype, peer, reason(row, dtype, peer), f"{ratio:.2g}"] for row, dtype, peer, ratio in losses(groups)]
+    rows = [[row, dtype, peer, f"{ratio:.2g}", reason(row, dtype, peer)] for row, dtype, peer, ratio in losses(groups)]
     if not rows:
         return ["None."]
     return [f"{len(rows)} of {comparisons(groups)} comparisons.", "",
-            *markdown(["", "dtype", "peer", "reason", "ratio"], rows, 4)]  # fmt: skip
+            *markdown(["", "dtype", "peer", "ratio", "reason"], rows, 5)]  # fmt: skip
 
 
 def missed_table(groups: dict) -> list[str]:
