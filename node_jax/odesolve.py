@@ -73,22 +73,24 @@ def odesolve(
 
     Args:
         f: vector field `f(z, t, theta)`, returning a pytree like `z` (shapes and dtypes). A module-level function or
-            an equinox module; a new lambda for each call compiles anew. What it reads from outside (a global, `self.k`,
-            a variable it closes over) is built into the compiled solve. That such a name has got another value is seen
-            and compiles anew; what changes inside an array, a list or a dictionary, or is read by functions of other
-            modules, is not seen, and nothing is within a `jit` of the caller: what changes belongs into `theta`.
+            an equinox module: a new lambda for each call compiles again. What it reads from outside (a global,
+            `self.k`, a variable it closes over) becomes a constant of the compiled solve. When such a name is bound to
+            another value, the solve compiles again. Changes inside an array, a list or a dictionary are not noticed,
+            nor are values that functions of other modules read. Inside a `jit` of the caller nothing is noticed. Pass
+            what changes as `theta`.
         z0: initial state: pytree of real or complex floating arrays.
         t0: initial time, real scalar. Times keep their digits: all have the widest dtype among times given as arrays
             and the real dtype of `z0`, at least float32. Python numbers have the dtype of the others, or 64 bits where
             that would blur the distances between them (a float32 state and seconds since 1970).
         t1: final time, scalar; `t1 < t0` integrates backwards, `t1 == t0` returns `z0`.
         theta: parameters: any pytree of arrays, Python numbers and functions. Numbers are traced as arrays, bools and
-            integers too; functions are static. Text and other objects are refused: they go into static fields of a
-            module, or into what `f` closes over.
+            integers too; functions are static. Text and other objects are refused: put them into static fields of a
+            module, or let `f` close over them.
         method: an explicit Runge-Kutta method.
         steps: `Adaptive(rtol, atol)`, `Fixed(n)` or `Grid(ts)`.
-        adjoint: how gradients are computed.
-        save: what is written down besides `z1`.
+        adjoint: how gradients are computed: `Checkpointed()`, `Backsolve()`, `Interpolated()`, `Reversible()`,
+            `Direct()` or `Forward()`.
+        save: what is kept besides `z1`: `SaveEnd()`, `SaveAt(ts)`, `SaveSteps(capacity)` or `Dense(capacity)`.
         max_steps: most trials of one lane under `Adaptive`; None: no limit (and no reverse-mode gradient).
         throw: raise `SolveError` when a solve outside any transformation fails.
         lane_width: most solves of a batch that step together. The others wait, and each takes the lane of one that is

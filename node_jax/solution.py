@@ -179,6 +179,7 @@ class SolveError(RuntimeError):
 
     Args:
         solution: the `Solution` of the failed solve.
+        remedy: what to try; default: what helps with its status.
 
     Example:
         >>> import node_jax as nj

@@ -154,7 +154,15 @@ def test_every_public_name_is_in_the_reference_once():
     assert [path for key, path in missing.items() if key not in {id(found(entry)) for entry in entries}] == []
 
 
-def test_every_public_class_and_function_has_an_example():
-    things = {id(found(path)): (path, found(path)) for path in public_names()}
-    documented = [(path, x) for path, x in things.values() if inspect.isclass(x) or inspect.isfunction(x)]
-    assert [path for path, x in documented if "Example:" not in (x.__doc__ or "")] == []
+THINGS = {id(found(path)): (path, found(path)) for path in public_names()}
+DOCUMENTED = [(path, x) for path, x in THINGS.values() if inspect.isclass(x) or inspect.isfunction(x)]
+
+
+@pytest.mark.parametrize(("path", "thing"), DOCUMENTED, ids=[path for path, _ in DOCUMENTED])
+def test_a_public_name_has_an_example_and_an_entry_for_each_argument(path, thing):
+    doc = inspect.getdoc(thing) or ""
+    assert "Example:" in doc
+    arguments = [] if thing is nj.Status else [name for name in inspect.signature(thing).parameters if name != "self"]
+    sections = re.findall(r"^(?:Args|Attributes):\n((?: {4}.*\n|\n)*)", f"{doc}\n", re.MULTILINE)
+    entries = re.findall(r"^ {4}\*{0,2}(\w+):", "".join(sections), re.MULTILINE)
+    assert [name for name in arguments if name not in entries] == []

@@ -32,6 +32,9 @@ class Images(NamedTuple):
 def digits() -> Images:
     """Return the 1,797 images of 8 by 8 pixels that come with scikit-learn.
 
+    Returns:
+        `Images`.
+
     Raises:
         ImportError: if scikit-learn is not installed.
 

@@ -121,6 +121,9 @@ class Classifier(eqx.Module):
             key: JAX random key for the initial weights.
             **options: options of the `NeuralODE`.
 
+        Returns:
+            A `Classifier`.
+
         Raises:
             ValueError: if `shape` is another, or a size is not a positive integer.
         """

@@ -36,6 +36,9 @@ class Base(Protocol):
 class StandardNormal(eqx.Module):
     """The normal distribution with mean 0 and covariance 1 over arrays `(dim,)`.
 
+    Args:
+        dim: number of components.
+
     Example:
         >>> import jax.numpy as jnp
         >>> float(StandardNormal(2).log_prob(jnp.zeros(2)))
@@ -241,12 +244,36 @@ class CNF(eqx.Module):
         return x.reshape(z.shape), log_prob + integral.reshape(log_prob.shape)
 
     def forward(self, z: jax.Array, condition: Any = None) -> jax.Array:
-        """Return the point of the data `(dim,)` of a point `z` `(dim,)` of the base."""
+        """Return the point of the data that belongs to a point of the base.
+
+        Args:
+            z: point of the base, `(dim,)`.
+            condition: the theta of the field.
+
+        Returns:
+            Array `(dim,)`.
+
+        Raises:
+            ValueError: if `z` has another shape.
+            SolveError: if the solve fails and values are concrete.
+        """
         check_state("z", z, (self.dim,))
         return self.ode(z, condition)
 
     def inverse(self, x: jax.Array, condition: Any = None) -> jax.Array:
-        """Return the point of the base `(dim,)` of a point `x` `(dim,)` of the data."""
+        """Return the point of the base that belongs to a point of the data.
+
+        Args:
+            x: point of the data, `(dim,)`.
+            condition: the theta of the field.
+
+        Returns:
+            Array `(dim,)`.
+
+        Raises:
+            ValueError: if `x` has another shape.
+            SolveError: if the solve fails and values are concrete.
+        """
         check_state("x", x, (self.dim,))
         return self.ode.solve(x, regularized=False, **self._way(condition, True, self.ode.t1)).z1
 

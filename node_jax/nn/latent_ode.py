@@ -116,6 +116,9 @@ class LatentODE(eqx.Module):
             learn_noise: whether it is trained.
             **options: options of the `NeuralODE`.
 
+        Returns:
+            A `LatentODE`.
+
         Raises:
             ValueError: if a size is not a positive integer.
         """
