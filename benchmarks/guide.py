@@ -111,7 +111,8 @@ def sizes_table(parts: dict) -> str:
         [about, *(found_cell(parts[part]["results"], at, strategy) for strategy in STRATEGIES)]
         for about, part, at in SIZES
     ]
-    head = ["solves x components, parameters, steps", *(name(strategy) for strategy in STRATEGIES)]
+    heads = [name(strategy).replace("(checkpoints=16)`", "`, `checkpoints=16`") for strategy in STRATEGIES]
+    head = ["solves x components, parameters, steps", *(each.replace("()", "") for each in heads)]
     text = f"{where(parts['steps'])} Milliseconds of one gradient; temporary memory of the compiled gradient."
     return markdown(head, rows, text)
 

@@ -28,7 +28,8 @@ class Adaptive(eqx.Module):
     step is the last times `safety * e0**(-b0/k) * e1**(-b1/k) * e2**(-b2/k)` with the errors `e0, e1, e2` of the last
     three accepted steps, `k` the order of the estimate, `b0 = p + i + d`, `b1 = -(p + 2d)`, `b2 = d`. The first step
     is that of Hairer, Norsett and Wanner, Solving ODEs I, II.4. A trial that is not finite is
-    rejected with factor 0.1, and from then on the way to its end is halved, until a few steps have succeeded.
+    rejected and tried again with a tenth of its size. The steps after it go at most half of the way to where it ended,
+    until a few of them have succeeded.
 
     Args:
         rtol: relative tolerance: a scalar, or a pytree prefix of `z` with scalars or arrays shaped like its leaves; at
