@@ -84,13 +84,12 @@ def odesolve(
             that would blur the distances between them (a float32 state and seconds since 1970).
         t1: final time, scalar; `t1 < t0` integrates backwards, `t1 == t0` returns `z0`.
         theta: parameters: any pytree of arrays, Python numbers and functions. Numbers are traced as arrays, bools and
-            integers too; functions are static. Text and other objects are refused: put them into static fields of a
-            module, or let `f` close over them.
+            integers too; functions are static. Text and other objects are refused: they go into static fields of a
+            module, or into what `f` closes over.
         method: an explicit Runge-Kutta method.
         steps: `Adaptive(rtol, atol)`, `Fixed(n)` or `Grid(ts)`.
-        adjoint: how gradients are computed: `Checkpointed()`, `Backsolve()`, `Interpolated()`, `Reversible()`,
-            `Direct()` or `Forward()`.
-        save: what is kept besides `z1`: `SaveEnd()`, `SaveAt(ts)`, `SaveSteps(capacity)` or `Dense(capacity)`.
+        adjoint: how gradients are computed.
+        save: what is written down besides `z1`.
         max_steps: most trials of one lane under `Adaptive`; None: no limit (and no reverse-mode gradient).
         throw: raise `SolveError` when a solve outside any transformation fails.
         lane_width: most solves of a batch that step together. The others wait, and each takes the lane of one that is
