@@ -141,7 +141,7 @@ def test_page_links_only_to_files_that_exist(page):
 
 @pytest.mark.parametrize("page", PAGES[1:], ids=name_of)
 def test_code_fits_its_column(page):
-    widest = 100 if page == EXTENDING else 82
+    widest = 120 if page == EXTENDING else 82
     lines = [line for _, _, text in BLOCK.findall(page.read_text()) for line in text.splitlines()]
     assert [line for line in lines if len(line) > widest] == []
 
