@@ -13,9 +13,10 @@ VENV := .venv$(patsubst python%,-%,$(filter-out python python3,$(notdir $(PYTHON
 BIN := $(VENV)/bin
 OLDEST := $(VENV)-oldest/bin
 NEXT := $(VENV)-next/bin
+DOCS := $(VENV)-docs/bin
 BENCH := $(VENV)-bench/bin
 
-.PHONY: demo test suite test-oldest test-jax test-next fuzz notebooks bench lint clean
+.PHONY: demo test suite test-oldest test-jax test-next fuzz notebooks docs bench lint clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m node_jax demo
@@ -45,6 +46,10 @@ fuzz: $(VENV)/.dev
 # where executed notebooks go: make NOTEBOOKS=build/notebooks notebooks leaves the stored ones alone
 notebooks: $(VENV)/.notebooks
 	$(BIN)/python notebooks/execute.py $(NOTEBOOKS)
+
+# the documentation site in build/site; a broken link or a missing page is an error
+docs: $(VENV)-docs/.docs
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/python -m mkdocs build --clean
 
 # all rows, stored and written into the docs; with ROW=word the rows whose names contain it, printed only
 bench: $(VENV)-bench/.bench
@@ -85,6 +90,10 @@ $(VENV)-oldest/.test: pyproject.toml tests/oldest.txt | $(VENV)-oldest/.made
 
 $(VENV)-jax-%/.test: pyproject.toml | $(VENV)-jax-%/.made
 	$(VENV)-jax-$*/bin/python -m pip install --quiet jax==$* jaxlib==$* --editable ".[test]"
+	touch $@
+
+$(VENV)-docs/.docs: pyproject.toml | $(VENV)-docs/.made
+	$(DOCS)/python -m pip install --quiet --editable ".[docs]"
 	touch $@
 
 $(VENV)-bench/.bench: pyproject.toml | $(VENV)-bench/.made

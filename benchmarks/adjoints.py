@@ -3,7 +3,7 @@
     python -m benchmarks.adjoints [--parts error,steps,lanes,single,width,law] [--rounds N] [--out FILE]
 
 Results of parts that are not run stay in the file, of which `benchmarks.guide` makes the tables and figures of
-docs/gradients.md. float64 where a part does not say otherwise.
+docs/benchmarks/gradients.md. float64 where a part does not say otherwise.
 """
 
 import argparse

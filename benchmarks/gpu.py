@@ -4,8 +4,9 @@ python -m benchmarks.gpu [--part checks|rows|all] [--row WORD] [--small] [--roun
 
 Checks hold every adjoint, save and failure status in float64 and float32 against float64 on the host's CPU. Rows time
 ensembles, gradients and networks. Both go into benchmarks/results/<name of the card>.json one by one, so that what is
-interrupted keeps what it has; `python -m benchmarks.table` shows them in docs/benchmarks.md. What would begin when the
-budget is spent, or might take longer than is left of it, is named as not run. --small runs a few lanes, on a CPU too.
+interrupted keeps what it has; `python -m benchmarks.table` shows them in docs/benchmarks/accelerators.md. What would
+begin when the budget is spent, or might take longer than is left of it, is named as not run. --small runs a few lanes,
+on a CPU too.
 """
 
 import argparse

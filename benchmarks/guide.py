@@ -1,15 +1,17 @@
-"""Write the tables of docs/gradients.md from what `benchmarks.adjoints` stored with the newest JAX, and draw it.
+"""Write the tables of gradients in docs/ from what `benchmarks.adjoints` stored with the newest JAX, and draw it.
 
 python -m benchmarks.guide
 """
 
 import json
+import pathlib
 
 from benchmarks import figures, markers, stored
 from benchmarks.stored import ROOT
 
 STORED = stored.newest() / "adjoints.json"
 GUIDE = ROOT / "docs" / "gradients.md"
+MEASURED = ROOT / "docs" / "benchmarks" / "gradients.md"
 SHOWN = (1e-4, 1e-6, 1e-8, 1e-10)  # tolerances
 
 
@@ -103,6 +105,38 @@ def law_table(part: dict) -> str:
     return markdown(head, rows, part["about"])
 
 
+def sizes_table(parts: dict) -> str:
+    """Time and temporary memory of one gradient by each strategy, from small problems to large ones."""
+    rows = [
+        [about, *(found_cell(parts[part]["results"], at, strategy) for strategy in STRATEGIES)]
+        for about, part, at in SIZES
+    ]
+    heads = [name(strategy).replace("(checkpoints=16)`", "`, `checkpoints=16`") for strategy in STRATEGIES]
+    head = ["solves x components, parameters, steps", *(each.replace("()", "") for each in heads)]
+    text = f"{where(parts['steps'])} Milliseconds of one gradient; temporary memory of the compiled gradient."
+    return markdown(head, rows, text)
+
+
+def found_cell(results: list[dict], at: dict, strategy: str) -> str:
+    """Return time and memory of the record that fits."""
+    for row in results:
+        if row["strategy"] == strategy and all(row[key] == value for key, value in at.items()):
+            return f"{row['median_ms']:.3g} ms, {amount(row['temporary_bytes'])}"
+    return ""
+
+
+STRATEGIES = ("Checkpointed()", "Checkpointed(checkpoints=16)", "Backsolve()", "Interpolated()", "Direct()")
+SIZES = (
+    ("1 x 2, 1 parameter, 50 of at most 100 steps", "steps", {"steps": "Adaptive", "n": 100}),
+    ("1 x 2, 4 parameters, about 800 of at most 4,096 steps", "single", {}),
+    ("1 x 2, 1 parameter, 5,000 of at most 10,000 steps", "steps", {"steps": "Adaptive", "n": 10_000}),
+    ("1 x 2, 1 parameter, 50,000 of at most 100,000 steps", "steps", {"steps": "Adaptive", "n": 100_000}),
+    ("64 x 2, 114 parameters", "width", {"width": 8}),
+    ("64 x 2, 17,154 parameters", "width", {"width": 128}),
+    ("64 x 2, 67,074 parameters", "width", {"width": 256}),
+    ("256 x 2, 4,482 parameters", "lanes", {}),
+)
+
 TABLES = {
     "error": error_table,
     "steps": steps_table,
@@ -112,12 +146,16 @@ TABLES = {
 }
 
 
-def filled(guide: str, content: dict) -> str:
-    """Return the guide with every table put between its markers."""
-    return markers.filled(guide, {part: table(content["parts"][part]) for part, table in TABLES.items()})
+def filled(page: pathlib.Path, content: dict) -> str:
+    """Return the text of a page with every table put between its markers."""
+    parts = content["parts"]
+    if page == GUIDE:
+        return markers.filled(page.read_text(), {"sizes": sizes_table(parts)})
+    return markers.filled(page.read_text(), {part: table(parts[part]) for part, table in TABLES.items()})
 
 
 if __name__ == "__main__":
     found = json.loads(STORED.read_text())
-    GUIDE.write_text(filled(GUIDE.read_text(), found))
+    for page in (GUIDE, MEASURED):
+        page.write_text(filled(page, found))
     figures.draw(found["parts"], ROOT / "docs" / "figures")

@@ -90,8 +90,8 @@ def detail_table(results: list[dict]) -> list[str]:
     rows = [[label(record), record["dtype"], *(detail_cell(record["packages"].get(name)) for name in names)]
             for record in results]  # fmt: skip
     head = ["ms; s to trace and compile; temporary memory", "dtype", *names]
-    return ["<details><summary>Times, compilation and memory of every package</summary>", "", *markdown(head, rows), "",
-            "</details>"]  # fmt: skip
+    summary = '<details markdown="1"><summary>Times, compilation and memory of every package</summary>'
+    return [summary, "", *markdown(head, rows), "", "</details>"]
 
 
 def detail_cell(package: dict | None) -> str:
@@ -171,11 +171,11 @@ def losses(groups: dict) -> list[tuple]:
 
 def loss_table(groups: dict) -> list[str]:
     """Return the losses with their reasons."""
-    rows = [[row, dtype, peer, reason(row, dtype, peer), f"{ratio:.2g}"] for row, dtype, peer, ratio in losses(groups)]
+    rows = [[row, dtype, peer, f"{ratio:.2g}", reason(row, dtype, peer)] for row, dtype, peer, ratio in losses(groups)]
     if not rows:
         return ["None."]
     return [f"{len(rows)} of {comparisons(groups)} comparisons.", "",
-            *markdown(["", "dtype", "peer", "reason", "ratio"], rows, 4)]  # fmt: skip
+            *markdown(["", "dtype", "peer", "ratio", "reason"], rows, 5)]  # fmt: skip
 
 
 def missed_table(groups: dict) -> list[str]:

@@ -2,7 +2,7 @@
 
 python -m benchmarks.starts [--rounds N]
 
-writes benchmarks/results/starts.json and the table of docs/ensembles.md between its markers.
+writes benchmarks/results/starts.json and the table of docs/benchmarks/ensembles.md between its markers.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from benchmarks.peers import Task, node_jax, with_diffrax
 from benchmarks.stored import RESULTS, ROOT
 
 STORED = RESULTS / "starts.json"
-PAGE = ROOT / "docs" / "ensembles.md"
+PAGE = ROOT / "docs" / "benchmarks" / "ensembles.md"
 STARTS = 2400
 SIZES = (2, 32, 32, 2)
 EACH, SUM, DIFFRAX = "vmap(value_and_grad)", "value_and_grad of the sum", "diffrax, vmap(value_and_grad)"

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, NoReturn
 
-from node_jax import datasets, estimate, hints, nn, testing, train
+from node_jax import datasets, estimate, extending, hints, nn, testing, train
 from node_jax.adapters import from_diffrax, from_torchdiffeq, odeint
 from node_jax.adjoints.backsolve import Backsolve
 from node_jax.adjoints.checkpointed import Checkpointed
@@ -72,6 +72,7 @@ __all__ = [
     "estimate",
     "estimate_memory",
     "euler",
+    "extending",
     "fit",
     "fit_parameters",
     "from_diffrax",

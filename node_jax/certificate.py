@@ -40,6 +40,11 @@ class GradientReport(NamedTuple):
         unseen: share of the accepted steps whose error estimate said nothing (`Stats.unseen`); None under prescribed
             steps.
         adjoint: the strategy.
+
+    Example:
+        >>> import node_jax as nj
+        >>> print(nj.check_gradient(nj.testing.decay, 1.0, 0.0, 1.0, 2.0))
+        The gradient by Checkpointed can be trusted: its relative error is ...
     """
 
     relative_error: float

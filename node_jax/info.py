@@ -12,7 +12,21 @@ PACKAGES = ("node-jax", "jax", "jaxlib", "equinox", "optax")
 
 
 class Info(NamedTuple):
-    """Versions and devices, and which fast paths of node_jax are on; `print` shows it line by line."""
+    """Versions and devices, and which fast paths of node_jax are on; `print` shows it line by line.
+
+    Attributes:
+        versions: version of each package that matters here, by name.
+        python: version of Python.
+        platform: operating system and machine.
+        devices: those that JAX sees.
+        x64: whether JAX computes in 64 bits by default.
+        compiled_loops: "on" if small solves run as one compiled function, or why they run kernel by kernel.
+
+    Example:
+        >>> import node_jax as nj
+        >>> "jax" in nj.info().versions
+        True
+    """
 
     versions: dict[str, str]
     python: str

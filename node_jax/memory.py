@@ -24,6 +24,12 @@ class MemoryEstimate(NamedTuple):
     Attributes:
         compiled: what XLA sets apart for the compiled gradient, everything included.
         law: what the strategy stores along the steps, by its law.
+
+    Example:
+        >>> import node_jax as nj
+        >>> found = nj.estimate_memory(nj.testing.decay, 1.0, 0.0, 1.0, 2.0, adjoints=(nj.Checkpointed(),))
+        >>> found["Checkpointed()"].compiled > found["Checkpointed()"].law > 0
+        True
     """
 
     compiled: int

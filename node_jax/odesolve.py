@@ -74,10 +74,11 @@ def odesolve(
 
     Args:
         f: vector field `f(z, t, theta)`, returning a pytree like `z` (shapes and dtypes). A module-level function or
-            an equinox module; a new lambda for each call compiles anew. What it reads from outside (a global, `self.k`,
-            a variable it closes over) is built into the compiled solve. That such a name has got another value is seen
-            and compiles anew; what changes inside an array, a list or a dictionary, or is read by functions of other
-            modules, is not seen, and nothing is within a `jit` of the caller: what changes belongs into `theta`.
+            an equinox module: a new lambda for each call compiles again. What it reads from outside (a global,
+            `self.k`, a variable it closes over) becomes a constant of the compiled solve. When such a name is bound to
+            another value, the solve compiles again. Changes inside an array, a list or a dictionary are not noticed,
+            nor are values that functions of other modules read. Inside a `jit` of the caller nothing is noticed. Pass
+            what changes as `theta`.
         z0: initial state: pytree of real or complex floating arrays.
         t0: initial time, real scalar. Times keep their digits: all have the widest dtype among times given as arrays
             and the real dtype of `z0`, at least float32. Python numbers have the dtype of the others, or 64 bits where

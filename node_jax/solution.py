@@ -39,6 +39,13 @@ class Solution(eqx.Module):
         stats: counts `nfe`, `accepted`, `rejected`, int32.
         interpolant: polynomials of the steps, with `Dense`; else None.
         penalties: integrals of the regularizers of a `NeuralODE`, real scalars by name; else empty.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import node_jax as nj
+        >>> sol = nj.odesolve(nj.testing.decay, jnp.ones(3), 0.0, 1.0, 1.0, save=nj.SaveAt(jnp.linspace(0.0, 1.0, 5)))
+        >>> sol.z1.shape, sol.zs.shape, bool(sol.ok)
+        ((3,), (5, 3), True)
     """
 
     z1: PyTree
@@ -173,6 +180,15 @@ class SolveError(RuntimeError):
 
     Args:
         solution: the `Solution` of the failed solve.
+        remedy: what to try; default: what helps with its status.
+
+    Example:
+        >>> import node_jax as nj
+        >>> try:
+        ...     nj.odesolve(nj.testing.decay, 1.0, 0.0, 9.0, 1.0, max_steps=3)
+        ... except nj.SolveError as error:
+        ...     print(error, error.solution.ok)
+        MAX_STEPS, at t=... False
     """
 
     solution: Solution
@@ -196,4 +212,12 @@ class InputError(SolveError, ValueError):
     Args:
         solution: the `Solution` of the failed solve.
         remedy: what is wrong.
+
+    Example:
+        >>> import node_jax as nj
+        >>> try:
+        ...     nj.odesolve(nj.testing.decay, 1.0, 0.0, 1.0, 1.0, save=nj.SaveAt([0.5, 0.2]))
+        ... except ValueError as error:
+        ...     print(type(error).__name__)
+        InputError
     """

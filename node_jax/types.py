@@ -14,7 +14,22 @@ VectorField = Callable[[PyTree, Any, PyTree], PyTree]  # f(z, t, theta) -> dz/dt
 
 
 class Status(enum.IntEnum):
-    """Say how the solve of one lane ended."""
+    """Say how the solve of one lane ended.
+
+    Attributes:
+        SUCCESS: `t1` was reached.
+        MAX_STEPS: `max_steps` trials were not enough: the problem is stiff, or the tolerance is too tight.
+        NON_FINITE: the field or the state is NaN or infinite.
+        STEP_UNDERFLOW: the step became too small to matter: the solution blows up, or the field jumps.
+        BAD_INPUT: times are out of order or not finite, or a tolerance is negative.
+        CAPACITY: the rows of `SaveSteps` or `Dense` ran out.
+
+    Example:
+        >>> import node_jax as nj
+        >>> sol = nj.odesolve(nj.testing.decay, 1.0, 0.0, 9.0, 1.0, max_steps=3, throw=False)
+        >>> nj.Status(int(sol.status)).name
+        'MAX_STEPS'
+    """
 
     SUCCESS = 0
     MAX_STEPS = 1
@@ -162,6 +177,12 @@ class Stats(NamedTuple):
             changed every component by less than its tolerance, as where a state stays below `atol`. Where all steps
             are such, neither the solution nor its gradient was controlled; `with_tangent` controls both. -1 under
             prescribed steps.
+
+    Example:
+        >>> import node_jax as nj
+        >>> stats = nj.odesolve(nj.testing.decay, 1.0, 0.0, 1.0, 1.0, method=nj.rk4, steps=nj.Fixed(10)).stats
+        >>> int(stats.accepted), int(stats.rejected), int(stats.nfe)
+        (10, 0, 40)
     """
 
     nfe: jax.Array

@@ -42,7 +42,7 @@ def test_what_is_installed_from_a_repository_comes_from_that_of_the_metadata():
         "git", "grep", "-I", "--untracked", "-oE", r"git\+https:[^ \"`\\]+", "--", "*.md", "notebooks", cwd=ROOT
     )
     address = f"git+{PROJECT['urls']['Repository']}"
-    places = ("README.md", "notebooks/quickstart.ipynb", "notebooks/quickstart.py")
+    places = ("README.md", "docs/start.md", "notebooks/quickstart.ipynb", "notebooks/quickstart.py")
     assert found.split() == [f"{place}:{address}" for place in places]
 
 

@@ -27,7 +27,8 @@ class Adaptive(eqx.Module, StepsDefaults):
     step is the last times `safety * e0**(-b0/k) * e1**(-b1/k) * e2**(-b2/k)` with the errors `e0, e1, e2` of the last
     three accepted steps, `k` the order of the estimate, `b0 = p + i + d`, `b1 = -(p + 2d)`, `b2 = d`. The first step
     is that of Hairer, Norsett and Wanner, Solving ODEs I, II.4. A trial that is not finite is
-    rejected with factor 0.1, and from then on the way to its end is halved, until a few steps have succeeded.
+    rejected and tried again with a tenth of its size. The steps after it go at most half of the way to where it ended,
+    until a few of them have succeeded.
 
     Args:
         rtol: relative tolerance: a scalar, or a pytree prefix of `z` with scalars or arrays shaped like its leaves; at
@@ -39,9 +40,13 @@ class Adaptive(eqx.Module, StepsDefaults):
         max_step: no step is larger.
         breakpoints: array or list `(m,)` of times (or one time) at which `f` jumps (doses, switches), in any order:
             steps land on them, no step sees the field on both sides, and the slope is restarted.
-        p: proportional coefficient of the PID controller; `i`, `d`: integral and derivative ones.
-        safety, min_factor, max_factor: limits on the change of the step. With `p = d = 0` a step that was accepted is
-            never followed by a smaller one.
+        p: proportional coefficient of the PID controller of the step size.
+        i: integral coefficient.
+        d: derivative coefficient.
+        safety: factor on the step that the controller proposes.
+        min_factor: least ratio of a step to the one before. With `p = d = 0` an accepted step is never followed by a
+            smaller one.
+        max_factor: largest ratio of a step to the one before.
         force_min_step: whether a finite step of size `min_step` is accepted whatever its error, as torchdiffeq does.
             The error is then no longer controlled.
         stay_stable: whether a step at the limit of stability of the method is followed by a smaller one. There the

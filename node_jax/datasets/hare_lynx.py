@@ -7,7 +7,18 @@ import numpy as np
 
 
 class HareLynx(NamedTuple):
-    """Yearly pelt counts: `years` `(21,)` of whole years, `hare` and `lynx` `(21,)` in thousands of pelts."""
+    """Yearly pelt counts.
+
+    Attributes:
+        years: whole years `(21,)`.
+        hare: thousands of pelts `(21,)`.
+        lynx: thousands of pelts `(21,)`.
+
+    Example:
+        >>> record = hare_lynx()
+        >>> record.years.shape, float(record.hare.max())
+        ((21,), 77.4)
+    """
 
     years: np.ndarray
     hare: np.ndarray

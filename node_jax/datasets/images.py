@@ -13,7 +13,17 @@ _DTYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E
 
 
 class Images(NamedTuple):
-    """Images `(n, 1, height, width)`, float32 from 0 to 1, and labels `(n,)`, int32."""
+    """Images `(n, 1, height, width)`, float32 from 0 to 1, and labels `(n,)`, int32.
+
+    Attributes:
+        x: images.
+        labels: labels.
+
+    Example:
+        >>> images = digits()
+        >>> images.x.shape, int(images.labels.max())
+        ((1797, 1, 8, 8), 9)
+    """
 
     x: np.ndarray
     labels: np.ndarray
@@ -21,6 +31,9 @@ class Images(NamedTuple):
 
 def digits() -> Images:
     """Return the 1,797 images of 8 by 8 pixels that come with scikit-learn.
+
+    Returns:
+        `Images`.
 
     Raises:
         ImportError: if scikit-learn is not installed.
@@ -46,6 +59,14 @@ def idx(folder: str | os.PathLike, part: str = "train") -> Images:
     Raises:
         FileNotFoundError: if a file is missing.
         ValueError: if a file is no IDX file, or there are not as many labels as images.
+
+    Returns:
+        `Images`.
+
+    Example:
+        >>> idx("no_such_folder")
+        Traceback (most recent call last):
+        FileNotFoundError: no_such_folder has none of train-images-idx3-ubyte, ...
     """
     images, labels = (read_idx(_found(Path(folder), f"{part}-{name}")) for name in ("images-idx3", "labels-idx1"))
     if len(images) != len(labels):

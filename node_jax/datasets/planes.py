@@ -55,6 +55,14 @@ class Circles(Density):
     Args:
         noise: standard deviation of the noise.
         factor: radius of the inner circle.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> density = Circles()
+        >>> points = density.sample(jax.random.key(0), (5,))
+        >>> jax.vmap(density.log_prob)(points).shape
+        (5,)
     """
 
     noise: float = eqx.field(static=True, default=0.06)
@@ -86,6 +94,14 @@ class Moons(Density):
 
     Args:
         noise: standard deviation of the noise; the density of less than 0.02 is not resolved.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> density = Moons()
+        >>> points = density.sample(jax.random.key(0), (5,))
+        >>> jax.vmap(density.log_prob)(points).shape
+        (5,)
     """
 
     noise: float = eqx.field(static=True, default=0.1)
@@ -117,6 +133,14 @@ class EightGaussians(Density):
     Args:
         radius: of the circle.
         noise: standard deviation of each.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> density = EightGaussians()
+        >>> points = density.sample(jax.random.key(0), (5,))
+        >>> jax.vmap(density.log_prob)(points).shape
+        (5,)
     """
 
     radius: float = eqx.field(static=True, default=2.0)
@@ -142,6 +166,14 @@ class Checkerboard(Density):
 
     Args:
         extent: the board reaches from `-extent` to `extent` each way.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> density = Checkerboard()
+        >>> points = density.sample(jax.random.key(0), (5,))
+        >>> jax.vmap(density.log_prob)(points).shape
+        (5,)
     """
 
     extent: float = eqx.field(static=True, default=4.0)
@@ -161,7 +193,16 @@ class Checkerboard(Density):
 
 
 def circles(n: int, *, noise: float = 0.06, factor: float = 0.5, key: jax.Array) -> jax.Array:
-    """Return `n` points of two circles, `(n, 2)`; their density is `Circles(noise, factor)`.
+    """Return points of two circles; their density is `Circles(noise, factor)`.
+
+    Args:
+        n: number of points.
+        noise: standard deviation of the noise.
+        factor: radius of the inner circle.
+        key: JAX random key.
+
+    Returns:
+        Array `(n, 2)`.
 
     Example:
         >>> import jax
@@ -172,7 +213,15 @@ def circles(n: int, *, noise: float = 0.06, factor: float = 0.5, key: jax.Array)
 
 
 def moons(n: int, *, noise: float = 0.1, key: jax.Array) -> jax.Array:
-    """Return `n` points of two moons, `(n, 2)`; their density is `Moons(noise)`.
+    """Return points of two moons; their density is `Moons(noise)`.
+
+    Args:
+        n: number of points.
+        noise: standard deviation of the noise.
+        key: JAX random key.
+
+    Returns:
+        Array `(n, 2)`.
 
     Example:
         >>> import jax
@@ -183,7 +232,16 @@ def moons(n: int, *, noise: float = 0.1, key: jax.Array) -> jax.Array:
 
 
 def eight_gaussians(n: int, *, radius: float = 2.0, noise: float = 0.25, key: jax.Array) -> jax.Array:
-    """Return `n` points of eight normal distributions, `(n, 2)`; their density is `EightGaussians(radius, noise)`.
+    """Return points of eight normal distributions; their density is `EightGaussians(radius, noise)`.
+
+    Args:
+        n: number of points.
+        radius: of the circle on which the distributions lie.
+        noise: standard deviation of each.
+        key: JAX random key.
+
+    Returns:
+        Array `(n, 2)`.
 
     Example:
         >>> import jax
@@ -194,7 +252,15 @@ def eight_gaussians(n: int, *, radius: float = 2.0, noise: float = 0.25, key: ja
 
 
 def checkerboard(n: int, *, extent: float = 4.0, key: jax.Array) -> jax.Array:
-    """Return `n` points of a checkerboard, `(n, 2)`; their density is `Checkerboard(extent)`.
+    """Return points of a checkerboard; their density is `Checkerboard(extent)`.
+
+    Args:
+        n: number of points.
+        extent: the board reaches from `-extent` to `extent` each way.
+        key: JAX random key.
+
+    Returns:
+        Array `(n, 2)`.
 
     Example:
         >>> import jax

@@ -23,6 +23,12 @@ class Spirals(NamedTuple):
         grid: the equally spaced times of the window and as many beyond it, `(200,)`.
         truth: the curve at these times without noise, `(n, 200, 2)`.
         clockwise: direction, `(n,)`; bool.
+
+    Example:
+        >>> import jax
+        >>> data = spirals(4, points=30, key=jax.random.key(0))
+        >>> data.grid.shape, data.clockwise.shape
+        ((200,), (4,))
     """
 
     ts: jax.Array

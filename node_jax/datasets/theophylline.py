@@ -14,6 +14,10 @@ class Theophylline(NamedTuple):
         dose: in mg per kg of body weight, `(12,)`.
         ts: times after the dose in hours, `(12, 11)`; each subject has its own.
         concentration: in serum, mg/l, `(12, 11)`.
+
+    Example:
+        >>> theophylline().ts[0, :3].tolist()
+        [0.0, 0.25, 0.57]
     """
 
     weight: np.ndarray

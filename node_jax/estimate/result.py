@@ -48,6 +48,13 @@ class ParameterFit(eqx.Module):
         arrays: arrays of the model.
         found: what the starts led to.
         rest: what the model has besides arrays.
+
+    Example:
+        >>> import jax.numpy as jnp, node_jax as nj
+        >>> ts, observed = jnp.array([1.0, 2.0, 3.0]), jnp.array([0.5, 0.2, 0.1])
+        >>> fit = nj.fit_parameters(nj.testing.decay, 1.0, 1.0, ts, observed, t0=0.0)
+        >>> int(fit.count), int(fit.freedom), bool(fit.converged)
+        (3, 2, True)
     """
 
     arrays: PyTree

@@ -29,6 +29,10 @@ def _nested(b, last, *rows):
 
 # Euler 1768; HNW, section I.7.
 euler = ExplicitRK(1, c=(0.0,), a=((),), b=(1.0,), dense=((1.0,),), dense_order=1, name="euler")
+"""Euler's method of order 1 (Euler, 1768).
+
+One evaluation a step. It has no error estimate: use it with `Fixed` or `Grid`.
+"""
 
 # Runge 1895; HNW, Table II.1.1. The error is the difference from Euler's method.
 midpoint = ExplicitRK(
@@ -42,6 +46,10 @@ midpoint = ExplicitRK(
     dense_order=2,
     name="midpoint",
 )
+"""The explicit midpoint rule of order 2 (Runge, 1895).
+
+Two evaluations a step, with an error estimate.
+"""
 
 # The explicit trapezoidal rule, often named after Heun 1900. The error is the difference from Euler's method.
 heun = ExplicitRK(
@@ -55,6 +63,10 @@ heun = ExplicitRK(
     dense_order=2,
     name="heun",
 )
+"""The explicit trapezoidal rule of order 2 (Heun, 1900).
+
+Two evaluations a step, with an error estimate.
+"""
 
 # Ralston, Math. Comp. 16 (1962) 431-437: the least error bound with two stages. The error is the difference
 # from Euler's method.
@@ -69,6 +81,10 @@ ralston = ExplicitRK(
     dense_order=2,
     name="ralston",
 )
+"""The method of order 2 with the least error bound of two stages (Ralston, 1962).
+
+Two evaluations a step, with an error estimate.
+"""
 
 # Kutta 1901; HNW, Table II.1.2, left.
 rk4 = ExplicitRK(
@@ -80,6 +96,10 @@ rk4 = ExplicitRK(
     dense_order=3,
     name="rk4",
 )
+"""The classical Runge-Kutta method of order 4 (Kutta, 1901).
+
+Four evaluations a step. It has no error estimate: use it with `Fixed` or `Grid`.
+"""
 
 # Kutta 1901; HNW, Table II.1.2, right.
 rk38 = ExplicitRK(
@@ -91,6 +111,10 @@ rk38 = ExplicitRK(
     dense_order=3,
     name="rk38",
 )
+"""The 3/8 rule of order 4 (Kutta, 1901).
+
+Four evaluations a step. It has no error estimate: use it with `Fixed` or `Grid`.
+"""
 
 # Bogacki and Shampine, Appl. Math. Lett. 2 (1989) 321-325. Dense output: cubic Hermite interpolation.
 _b_bosh3 = (2 / 9, 1 / 3, 4 / 9)
@@ -104,6 +128,10 @@ bosh3 = ExplicitRK(
     dense_order=3,
     name="bosh3",
 )
+"""The pair of order 3 for loose tolerances (Bogacki and Shampine, 1989).
+
+Three evaluations a step, with an error estimate. It is `RK23` of SciPy.
+"""
 
 # fmt: off
 # Dormand and Prince, J. Comput. Appl. Math. 6 (1980) 19-26; HNW, Table II.5.2. Dense output: Shampine,
@@ -130,6 +158,10 @@ dopri5 = ExplicitRK(
     dense_order=4,
     name="dopri5",
 )
+"""The pair of order 5 that SciPy calls `RK45` (Dormand and Prince, 1980).
+
+Six evaluations a step, with an error estimate.
+"""
 
 # Tsitouras, Comput. Math. Appl. 62 (2011) 770-775: the pair and its interpolant, expanded in powers.
 _b_tsit5 = (
@@ -164,6 +196,10 @@ tsit5 = ExplicitRK(
     dense_order=4,
     name="tsit5",
 )
+"""The default: a pair of order 5 (Tsitouras, 2011).
+
+Six evaluations a step, with an error estimate.
+"""
 
 # DOP853 of HNW, sections II.5 (the method), II.6 (dense output) and II.10 (the two error estimates: "er" and
 # "bhh"), with the numbers of the code dop853.f. Counted from 0, slope 12 is that at the end of the step and
@@ -237,6 +273,10 @@ dopri8 = ExplicitRK(
     dense_order=7,
     name="dopri8",
 )
+"""The method DOP853 of order 8, for tolerances of 1e-9 and below (Hairer, Norsett and Wanner, Solving ODEs I, II.5).
+
+Twelve evaluations a step, with an error estimate. Dense output of order 7 takes three more.
+"""
 # fmt: on
 
 METHODS = (euler, midpoint, heun, ralston, rk4, rk38, bosh3, dopri5, tsit5, dopri8)

@@ -22,6 +22,16 @@ class ConvStem(eqx.Module):
         channels: channels of the features.
         key: JAX random key for the initial weights.
         halvings: how often the image is halved.
+
+    Raises:
+        ValueError: if a size is not a positive integer.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> stem = ConvStem(1, 16, key=jax.random.key(0))
+        >>> jax.eval_shape(stem, jnp.zeros((1, 28, 28))).shape
+        (16, 6, 6)
     """
 
     convs: tuple[eqx.nn.Conv2d, ...]
@@ -50,6 +60,16 @@ class PoolHead(eqx.Module):
         channels: channels of the features.
         classes: number of classes.
         key: JAX random key for the initial weights.
+
+    Raises:
+        ValueError: if a size is not a positive integer.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> head = PoolHead(16, 10, key=jax.random.key(0))
+        >>> jax.eval_shape(head, jnp.zeros((16, 6, 6))).shape
+        (10,)
     """
 
     norm: eqx.nn.GroupNorm
@@ -100,6 +120,9 @@ class Classifier(eqx.Module):
             width: size of the state, of an image its channels; with 64 and images of MNIST the ODE-Net of the paper.
             key: JAX random key for the initial weights.
             **options: options of the `NeuralODE`.
+
+        Returns:
+            A `Classifier`.
 
         Raises:
             ValueError: if `shape` is another, or a size is not a positive integer.

@@ -36,6 +36,9 @@ class Base(Protocol):
 class StandardNormal(eqx.Module):
     """The normal distribution with mean 0 and covariance 1 over arrays `(dim,)`.
 
+    Args:
+        dim: number of components.
+
     Example:
         >>> import jax.numpy as jnp
         >>> float(StandardNormal(2).log_prob(jnp.zeros(2)))
@@ -61,6 +64,15 @@ class FlowSolution(NamedTuple):
         z: the point in the space of the base, `(dim,)`.
         penalties: integrals of the regularizers, by name.
         solution: the `Solution` of the solve.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import node_jax as nj
+        >>> flow = nj.nn.CNF(nj.NeuralODE(nj.nn.PlanarField(2, 4, key=jax.random.key(0))), 2)
+        >>> solved = flow.solve(jnp.zeros(2))
+        >>> solved.log_prob.shape, solved.z.shape, bool(solved.solution.ok)
+        ((), (2,), True)
     """
 
     log_prob: jax.Array
@@ -232,12 +244,36 @@ class CNF(eqx.Module):
         return x.reshape(z.shape), log_prob + integral.reshape(log_prob.shape)
 
     def forward(self, z: jax.Array, condition: Any = None) -> jax.Array:
-        """Return the point of the data `(dim,)` of a point `z` `(dim,)` of the base."""
+        """Return the point of the data that belongs to a point of the base.
+
+        Args:
+            z: point of the base, `(dim,)`.
+            condition: the theta of the field.
+
+        Returns:
+            Array `(dim,)`.
+
+        Raises:
+            ValueError: if `z` has another shape.
+            SolveError: if the solve fails and values are concrete.
+        """
         check_state("z", z, (self.dim,))
         return self.ode(z, condition)
 
     def inverse(self, x: jax.Array, condition: Any = None) -> jax.Array:
-        """Return the point of the base `(dim,)` of a point `x` `(dim,)` of the data."""
+        """Return the point of the base that belongs to a point of the data.
+
+        Args:
+            x: point of the data, `(dim,)`.
+            condition: the theta of the field.
+
+        Returns:
+            Array `(dim,)`.
+
+        Raises:
+            ValueError: if `x` has another shape.
+            SolveError: if the solve fails and values are concrete.
+        """
         check_state("x", x, (self.dim,))
         return self.ode.solve(x, regularized=False, **self._way(condition, True, self.ode.t1)).z1
 

@@ -108,7 +108,21 @@ class Integrated(NamedTuple):
 
 
 def state_of(state: Integrated) -> PyTree:
-    """Return the state alone: `Adaptive(controlled=state_of)` has integrals that change no step."""
+    """Return the state alone, so that with `Adaptive(controlled=state_of)` integrals change no step.
+
+    Args:
+        state: a state with integrals beside it, as `with_penalties` makes it.
+
+    Returns:
+        The state, without the integrals.
+
+    Example:
+        >>> import node_jax as nj
+        >>> steps = nj.Adaptive(controlled=nj.nn.state_of)
+        >>> penalized = nj.nn.with_penalties(nj.testing.decay, (nj.nn.Kinetic(),))
+        >>> float(state_of(penalized.start(1.0)))
+        1.0
+    """
     return state.z
 
 

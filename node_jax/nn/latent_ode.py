@@ -31,6 +31,15 @@ class LatentSolution(NamedTuple):
         log_std: logarithm of its standard deviation, `(latent,)`.
         penalties: integrals of the regularizers, by name, mean over samples.
         solution: the `Solution` of the solves, with an axis `samples` in front.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import node_jax as nj
+        >>> model = nj.nn.LatentODE.create(2, 4, 8, key=jax.random.key(0), steps=nj.Fixed(4), method=nj.midpoint)
+        >>> solved = model.solve(jnp.linspace(0.0, 1.0, 9), jnp.zeros((9, 2)), key=jax.random.key(1))
+        >>> bool(abs(solved.log_likelihood - solved.kl - solved.elbo) < 1e-3)
+        True
     """
 
     elbo: jax.Array
@@ -106,6 +115,9 @@ class LatentODE(eqx.Module):
             noise: standard deviation of the values about their mean.
             learn_noise: whether it is trained.
             **options: options of the `NeuralODE`.
+
+        Returns:
+            A `LatentODE`.
 
         Raises:
             ValueError: if a size is not a positive integer.

@@ -37,7 +37,10 @@ class NeuralODE(eqx.Module):
         t0: initial time.
         t1: final time. A time given as an array is trained with the weights; a Python number is not.
         theta: parameters of a `field` that is a plain function, trained with the model.
-        method: as in `odesolve`; so are `steps`, `adjoint` and `max_steps`.
+        method: as in `odesolve`.
+        steps: as in `odesolve`.
+        adjoint: as in `odesolve`.
+        max_steps: as in `odesolve`.
         regularizers: what `solve` computes besides, for a loss: `Kinetic()`, `JacobianFrobenius()`,
             `TotalDerivative()`, `SolverError()`; `RandomEnd(b)` makes the end of a solve random.
 

@@ -58,29 +58,87 @@ class PlanarFlow(eqx.Module):
         return self.frozen_base.value
 
     def forward(self, z: jax.Array, condition: None = None) -> jax.Array:
-        """Return the point of the data `(dim,)` of a point `z` `(dim,)` of the base."""
+        """Return the point of the data that belongs to a point of the base.
+
+        Args:
+            z: point of the base, `(dim,)`.
+            condition: not used; the flow has no condition.
+
+        Returns:
+            Array `(dim,)`.
+
+        Raises:
+            ValueError: if the flow was made with `invert=True`, or `z` has another shape.
+        """
         self._must("forward", invert=False)
         return self._through("z", z)[0]
 
     def inverse(self, x: jax.Array, condition: None = None) -> jax.Array:
-        """Return the point of the base `(dim,)` of a point `x` `(dim,)` of the data."""
+        """Return the point of the base that belongs to a point of the data.
+
+        Args:
+            x: point of the data, `(dim,)`.
+            condition: not used; the flow has no condition.
+
+        Returns:
+            Array `(dim,)`.
+
+        Raises:
+            ValueError: if the flow was made without `invert=True`, or `x` has another shape.
+        """
         self._must("inverse", invert=True)
         return self._through("x", x)[0]
 
     def log_prob(self, x: jax.Array, condition: None = None, *, key: Any = None) -> jax.Array:
-        """Return the log-density of a point `x` `(dim,)`, a scalar."""
+        """Return the log-density of a point.
+
+        Args:
+            x: point of the data, `(dim,)`.
+            condition: not used; the flow has no condition.
+            key: not used; flows that solve an equation may need it.
+
+        Returns:
+            Real scalar.
+
+        Raises:
+            ValueError: if the flow was made without `invert=True`, or `x` has another shape.
+        """
         self._must("log_prob", invert=True)
         z, log_det = self._through("x", x)
         return self.base.log_prob(z) + log_det
 
     def sample(self, key: jax.Array, sample_shape: int | tuple[int, ...] = (), condition: None = None) -> jax.Array:
-        """Return samples `(*sample_shape, dim)`."""
+        """Return samples of the flow.
+
+        Args:
+            key: JAX random key.
+            sample_shape: shape of the samples.
+            condition: not used; the flow has no condition.
+
+        Returns:
+            Array `(*sample_shape, dim)`.
+
+        Raises:
+            ValueError: if the flow was made with `invert=True`.
+        """
         return self.sample_and_log_prob(key, sample_shape)[0]
 
     def sample_and_log_prob(
         self, key: jax.Array, sample_shape: int | tuple[int, ...] = (), condition: None = None
     ) -> tuple[jax.Array, jax.Array]:
-        """Return samples `(*sample_shape, dim)` and their log-densities `sample_shape`."""
+        """Return samples of the flow and their log-densities.
+
+        Args:
+            key: JAX random key.
+            sample_shape: shape of the samples.
+            condition: not used; the flow has no condition.
+
+        Returns:
+            Arrays `(*sample_shape, dim)` and `sample_shape`.
+
+        Raises:
+            ValueError: if the flow was made with `invert=True`.
+        """
         self._must("sample", invert=False)
 
         def one(key):

@@ -26,6 +26,13 @@ class Events(NamedTuple):
         ts: times `(capacity,)`, sorted; the end of the process behind the last event.
         mask: `(capacity,)`, whether there is an event.
         complete: whether all events are there; bool.
+
+    Example:
+        >>> import jax
+        >>> import node_jax as nj
+        >>> events = nj.datasets.poisson(lambda t: 3.0, 2.0, jax.random.key(0), bound=3.0)
+        >>> bool(events.mask.sum() == (events.ts < 2.0).sum())
+        True
     """
 
     ts: jax.Array
@@ -41,6 +48,16 @@ class PoissonSolution(NamedTuple):
         expected: integral of the intensity, the expected number of events.
         penalties: integrals of the regularizers, by name.
         solution: the `Solution` of the solve; `zs` are the states at the events.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import node_jax as nj
+        >>> def rising(z, t, theta):
+        ...     return jnp.ones_like(z)
+        >>> process = nj.nn.PoissonProcess(nj.NeuralODE(rising), jnp.exp)
+        >>> solved = process.solve(jnp.array([0.2, 0.7]), z0=jnp.zeros(()))
+        >>> bool(abs(solved.log_prob - (0.9 - solved.expected)) < 1e-5)
+        True
     """
 
     log_prob: jax.Array

@@ -50,7 +50,14 @@ def square(z: PyTree) -> jax.Array:
 
 
 class Kinetic(eqx.Module):
-    """The kinetic energy, the integral of `|f|**2` (Finlay, Jacobsen, Nurbekyan and Oberman, 2020)."""
+    """The kinetic energy, the integral of `|f|**2` (Finlay, Jacobsen, Nurbekyan and Oberman, 2020).
+
+    Example:
+        >>> import node_jax as nj
+        >>> model = nj.NeuralODE(nj.testing.decay, theta=1.0, regularizers=Kinetic())
+        >>> round(float(model.solve(1.0).penalties["kinetic"]), 4)  # (1 - exp(-2)) / 2
+        0.4323
+    """
 
     name = "kinetic"
 
@@ -74,6 +81,13 @@ class JacobianFrobenius(Estimate):
 
     Raises:
         ValueError: if `samples` is not a positive integer, or `noise` is not known.
+
+    Example:
+        >>> import jax
+        >>> import node_jax as nj
+        >>> model = nj.NeuralODE(nj.testing.decay, theta=1.0, regularizers=JacobianFrobenius())
+        >>> float(model.solve(1.0, key=jax.random.key(0)).penalties["jacobian_frobenius"])  # df/dz = -1
+        1.0
     """
 
     name = "jacobian_frobenius"
@@ -94,6 +108,12 @@ class TotalDerivative(eqx.Module):
 
     Raises:
         ValueError: if `order` is not a positive integer.
+
+    Example:
+        >>> import node_jax as nj
+        >>> model = nj.NeuralODE(nj.testing.decay, theta=1.0, regularizers=TotalDerivative(2))
+        >>> round(float(model.solve(1.0).penalties["total_derivative_2"]), 4)  # (1 - exp(-2)) / 2
+        0.4323
     """
 
     order: int = eqx.field(static=True, default=2)
@@ -139,6 +159,12 @@ class SolverError(eqx.Module):
 
     Raises:
         ValueError: if `capacity` is not a positive integer.
+
+    Example:
+        >>> import node_jax as nj
+        >>> model = nj.NeuralODE(nj.testing.decay, theta=1.0, regularizers=SolverError(), steps=nj.Adaptive(1e-3, 1e-3))
+        >>> bool(model.solve(1.0).penalties["solver_error"] > 0)
+        True
     """
 
     capacity: int = eqx.field(static=True, default=64)
@@ -161,6 +187,14 @@ class RandomEnd(eqx.Module):
 
     Raises:
         ValueError: if `b` is not positive.
+
+    Example:
+        >>> import jax
+        >>> import node_jax as nj
+        >>> model = nj.NeuralODE(nj.testing.decay, theta=1.0, regularizers=RandomEnd(0.5))
+        >>> sol = model.solve(1.0, key=jax.random.key(0))
+        >>> bool(0.5 <= sol.t_reached <= 1.5)
+        True
     """
 
     b: float = eqx.field(static=True)

@@ -23,6 +23,14 @@ class Exact(eqx.Module):
     """The exact trace: `field.divergence(z, t, theta)` where the field has it, else forward mode over the basis.
 
     The cost of the latter is that of as many evaluations as the state has components.
+
+    Example:
+        >>> import jax
+        >>> import node_jax as nj
+        >>> field = nj.nn.PlanarField(2, 8, key=jax.random.key(0))  # knows its divergence
+        >>> flow = nj.nn.CNF(nj.NeuralODE(field), 2, trace=Exact())
+        >>> flow.sample(jax.random.key(1)).shape
+        (2,)
     """
 
     name = "trace"
@@ -53,6 +61,15 @@ class Hutchinson(Estimate):
 
     Raises:
         ValueError: if `samples` is not a positive integer, or `noise` is not known.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import node_jax as nj
+        >>> field = nj.nn.ConcatSquashField(8, (16,), key=jax.random.key(0))
+        >>> flow = nj.nn.CNF(nj.NeuralODE(field), 8, trace=Hutchinson())
+        >>> flow.log_prob(jnp.zeros(8), key=jax.random.key(1)).shape
+        ()
     """
 
     name = "trace"

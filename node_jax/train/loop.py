@@ -37,6 +37,16 @@ class Fit(NamedTuple):
         opt_state: state of the optimizer after the last update, for `fit(opt_state=...)`.
         recovered: whether training went back to the last good model after the update; bool.
         metrics: the numbers that the loss returned in its dict, by name.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, optax
+        >>> import node_jax as nj
+        >>> def loss(model, target, key):
+        ...     return jnp.sum((model - target) ** 2)
+        >>> key = jax.random.key(0)
+        >>> run = nj.fit(jnp.zeros(2), loss, jnp.ones(2), optax.sgd(0.25), updates=3, key=key, progress=False)
+        >>> run.losses.tolist(), run.model.tolist()
+        ([2.0, 0.5, 0.125], [0.875, 0.875])
     """
 
     model: PyTree
@@ -66,6 +76,17 @@ class Update(NamedTuple):
         score: validation score of the model after the update, NaN if not measured; the loss without `validate`.
         arrays: arrays of the model after the update, None in place of its other leaves.
         static: the other leaves of the model.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, optax
+        >>> import node_jax as nj
+        >>> def loss(model, target, key):
+        ...     return jnp.sum((model - target) ** 2)
+        >>> def stop(update):
+        ...     return bool(update.loss < 0.2)
+        >>> options = {"updates": 100, "key": jax.random.key(0), "progress": False, "callback": stop}
+        >>> nj.fit(jnp.zeros(2), loss, jnp.ones(2), optax.sgd(0.25), **options).losses.size
+        3
     """
 
     number: int

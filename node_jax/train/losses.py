@@ -140,6 +140,17 @@ def elbo(
 
     Returns:
         Real scalar in nats a series, `Counts`, and a dict with `log_likelihood`, `kl` and the regularizers.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import node_jax as nj
+        >>> series = [([0.0, 0.5, 1.0], [0.1, 0.2, 0.3]), ([0.2, 0.9], [0.3, 0.1])]
+        >>> batch = jax.tree.map(jnp.asarray, nj.datasets.pad(series))
+        >>> model = nj.nn.LatentODE.create(1, 2, 8, key=jax.random.key(0), steps=nj.Fixed(4), method=nj.midpoint)
+        >>> value, counts, metrics = elbo(model, batch, jax.random.key(1))
+        >>> value.shape, int(counts.failed), sorted(metrics)
+        ((), 0, ['kl', 'log_likelihood'])
     """
     (ts, ys, mask), sound = _sound_series(*batch[:3])
     encoded = batch[3] if len(batch) > 3 else None
@@ -166,6 +177,15 @@ def cross_entropy(model: Any, batch: tuple, key: jax.Array, *, penalties: Mappin
 
     Returns:
         Real scalar in nats, `Counts`, and a dict with `accuracy` and the regularizers.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import node_jax as nj
+        >>> model = nj.nn.Classifier.create((4,), 3, width=8, key=jax.random.key(0), steps=nj.Fixed(4))
+        >>> value, counts, metrics = cross_entropy(model, (jnp.zeros((5, 4)), jnp.zeros(5, int)), jax.random.key(1))
+        >>> value.shape, int(counts.failed), sorted(metrics)
+        ((), 0, ['accuracy'])
     """
     x, labels = batch
     if not jnp.issubdtype(labels.dtype, jnp.integer):
@@ -198,6 +218,18 @@ def point_process(
 
     Returns:
         Real scalar in nats a series, `Counts`, and a dict with the mean of each regularizer.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import node_jax as nj
+        >>> def rising(z, t, theta):
+        ...     return jnp.ones_like(z)
+        >>> process = nj.nn.PoissonProcess(nj.NeuralODE(rising), jnp.exp)
+        >>> batch = (jnp.array([[0.2, 0.7]]), jnp.array([[True, True]]), jnp.zeros(1))
+        >>> value, _, _ = point_process(process, batch, jax.random.key(0))
+        >>> bool(abs(value - (jnp.e - 1 - 0.9)) < 1e-5)
+        True
     """
     events, mask, z0 = batch
     (events, z0), sound = _sound((events, z0), events.shape[0])
@@ -223,6 +255,16 @@ def flow_matching(model: CNF | NeuralODE, batch: Any, key: jax.Array) -> Loss:
 
     Raises:
         TypeError: if there is no `x0`.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import node_jax as nj
+        >>> field = nj.nn.MLPField(2, 8, 1, key=jax.random.key(0), time_dependent=True)
+        >>> x0, x1 = jnp.zeros((5, 2)), jnp.ones((5, 2))
+        >>> value, counts, _ = flow_matching(nj.NeuralODE(field), (x0, x1), jax.random.key(1))
+        >>> value.shape, int(counts.nfe)
+        ((), 5)
     """
     ode = model.ode if isinstance(model, CNF) else model
     first, second = jax.random.split(key)

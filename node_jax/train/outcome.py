@@ -10,7 +10,16 @@ _FORMS = "a scalar or (scalar, Counts(nfe, failed)) or (scalar, Counts(nfe, fail
 
 
 class Counts(NamedTuple):
-    """What a loss may tell `fit` besides its value: field evaluations and failed solves, integer scalars."""
+    """What a loss may return besides its value: integer scalars, which `fit` shows and keeps.
+
+    Attributes:
+        nfe: field evaluations of all solves of the batch.
+        failed: solves of the batch that failed.
+
+    Example:
+        >>> int(Counts(nfe=120).failed)
+        0
+    """
 
     nfe: Any = 0
     failed: Any = 0
