@@ -33,7 +33,7 @@ def is_count(x: Any) -> bool:
 
 
 def direction(t0: jax.Array, t1: jax.Array) -> jax.Array:
-    """Return -1 where time runs backwards from `t0` to `t1`, else 1. (The sign of a step may be 0.)"""
+    """Return -1 where time runs backwards from `t0` to `t1`, else 1; the sign of a step could be 0."""
     one = t0.dtype.type(1)
     return jnp.where(t1 < t0, -one, one)
 
