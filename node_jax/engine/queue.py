@@ -122,7 +122,7 @@ class Queue(NamedTuple):
     def served(self, state: State) -> State:
         """Let one lane write its result and take the next solve of its queue, if any; lanes without a solve come first.
 
-        The result of a lane without a solve is written too and overwritten later: no solve ends before all lanes have one.
+        Such a lane writes a meaningless result, which is overwritten: no solve ends before all lanes have one.
         """
         new = (state.lanes.since < 0).reshape(-1)
         i = jnp.argmax(self.unserved(state).reshape(-1).astype(jnp.int32) + new).astype(jnp.int32)
