@@ -105,7 +105,7 @@ class Chunks(NamedTuple):
         return Ordered.of(each, trials, self._width(residuals)), outcome
 
     def _width(self, residuals) -> int:
-        """Return the solves of each queue in a chunk: on a CPU those of the plan, elsewhere all that fit into memory."""
+        """Return the solves of each queue in a chunk: on a CPU those of the plan, elsewhere all that fit in memory."""
         queued, kept = (math.prod(self.call.lanes[k] for k in axes) for axes in (self.plan.queued, self.plan.kept))
         limit = self.plan.width if on_cpu() else self.call.width(residuals[: len(self.moving)]) // kept
         return int(max(1, min(limit, queued)))

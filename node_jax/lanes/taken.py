@@ -33,7 +33,7 @@ class Taken(NamedTuple):
 
     @classmethod
     def of(cls, steps: Steps, one: Sequence, part: Each, used: PyTree) -> "Taken":
-        """Solve the entries again, recording over the buffers `used`; `one` holds the shapes of residuals of one entry."""
+        """Solve the entries again and record over the buffers `used`; `one` has the residual shapes of one entry."""
         count = len(steps.wanted.moving)
         each = repeated(_whole(steps, part), steps.outcome([*one[:count], *part.leaves[count:]]))
         return cls(steps, part, each, *integrate(each, steps.call.adjoint.recorder(each), used))
