@@ -245,11 +245,7 @@ _CALLS: tuple[tuple[bool, str, Callable], ...] = (
 
 
 def _other_call(examples: tuple, rest: PyTree) -> str | None:
-    """Return a hint about how the field may want to be called; None if there is none.
-
-    Another call is suggested if it runs, reads the state and returns its slope, unless the argument names say that time
-    comes second.
-    """
+    """Return a hint to a call with which `f` runs and that the names of its arguments allow; None if there is none."""
     first = _time_first(eqx.combine(examples[-1], rest)[0])
     for time_first, hint, call in _CALLS:
         if first in (None, time_first) and _explains(call, examples, rest):

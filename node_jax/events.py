@@ -28,10 +28,7 @@ def has_breakpoints(steps) -> bool:
 
 
 def window(steps, t: jax.Array, sign: jax.Array) -> Window | None:
-    """Return the window of a step from `t` in the direction `sign`; None if there are no breakpoints.
-
-    A breakpoint at `t` itself lies outside: the step evaluates the field on the far side of it.
-    """
+    """Return the window of a step from `t` in the direction `sign`, after any breakpoint at `t`; None if there are none."""
     if not has_breakpoints(steps):
         return None
     breakpoints, t = lax.stop_gradient((steps.breakpoints, t))

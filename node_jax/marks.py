@@ -91,10 +91,7 @@ ad.deflinear2(once_p, _transpose_once)
 
 
 def spread(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Broadcast the scalar `x` to an array of this shape, with mapped axes last.
-
-    `vmap` of a broadcast would put them first (docs/performance.md, Loops).
-    """
+    """Broadcast the scalar `x` to this shape, with mapped axes last instead of first (docs/performance.md, Loops)."""
     return spread_p.bind(x, shape=shape) if shape else x
 
 

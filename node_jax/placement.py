@@ -92,10 +92,7 @@ def _along(x: Any, d: int) -> tuple[int, tuple | None]:
 
 
 def traced(f: Callable, *examples: Any) -> tuple[ClosedJaxpr, Any]:
-    """Trace `f` as code for one device, without a mesh in any type; return the jaxpr and the shape of its result.
-
-    Within `shard_map` nothing needs to change.
-    """
+    """Trace `f` as code for one device, without a mesh in any type; return the jaxpr and the shape of its result."""
 
     def on_one_device(x):
         aval = jax.typeof(x)

@@ -162,10 +162,7 @@ class Steps(Protocol):
     def first(
         self, method: Method, field: VectorField, z0: PyTree, t0: jax.Array, t1: jax.Array, theta: PyTree, limit: Any
     ) -> tuple[PyTree, PyTree]:
-        """Return the first control, any pytree, and the method's first memory.
-
-        `limit` is the largest number of trials, None if there is none.
-        """
+        """Return the first control, any pytree, and the method's first memory; `limit`: the most trials, or None."""
         ...
 
     def propose(self, control: PyTree, t: Time, done: jax.Array, t0: jax.Array, t1: jax.Array) -> Proposal:

@@ -98,10 +98,7 @@ def _blurs(times: dict[str, Any], dtype: jnp.dtype) -> bool:
 
 
 def blur(given: tuple, dtype: jnp.dtype) -> float:
-    """Return the relative rounding of the given times, by the dtype with the fewest digits; 0 if `dtype` has no more.
-
-    It is at most that of float32, also for times of 16 bits.
-    """
+    """Return the coarsest relative rounding of the given times, at most that of float32; 0 if `dtype` is as coarse."""
     own = [float(jnp.finfo(digits).eps) for digits in map(_digits, given) if digits is not None]
     most = min(max(own, default=0.0), float(jnp.finfo(jnp.float32).eps))
     return most if most > float(jnp.finfo(dtype).eps) else 0.0

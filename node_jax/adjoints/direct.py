@@ -102,11 +102,7 @@ def _take(each: Each, inside: Each, outcome: Outcome, history: History, moves: I
 
 
 def _bounded(body, carry, n: jax.Array, limit: int, h: PyTree):
-    """Scan `body` over `limit` steps of which the first `n` count, in blocks; blocks without any of these are skipped.
-
-    Steps after the first `n` must change nothing. Each block is checkpointed: a conditional would store what it passes
-    on for every block, parameters included.
-    """
+    """Scan `body` over `limit` steps, of which `n` count, in checkpointed blocks; blocks beyond `n` are skipped."""
     count = -(-limit // BLOCK)
     h = jax.tree.map(lambda x: jnp.pad(x, [(0, -limit % BLOCK)] + [(0, 0)] * (x.ndim - 1)), h)
     blocks = jax.tree.map(lambda x: x.reshape(count, BLOCK, *x.shape[1:]), (jnp.arange(count * BLOCK), h))

@@ -147,8 +147,8 @@ class Adaptive(eqx.Module, StepsDefaults):
                 lambda z, t: field(z, t, theta), self.norm, self.part, tolerance, method.error_order, z0, slope, t0, t1
             )
         # While the error estimate carries no information, steps grow at most to a thousandth of the interval, or to a
-        # size that resolves a tangent. From a state at rest this limits the first step too, and all steps that change the
-        # state by less than the tolerance.
+        # size that resolves a tangent. From a state at rest this limits the first step too, and all steps that change
+        # the state by less than the tolerance.
         few = 1000 if limit is None else jnp.clip(limit // 4, 1, 1000).astype(t0.dtype)
         resolving = jnp.fmax(span / few, self._resolving(method.error_order).astype(t0.dtype) * tangent)
         size = jnp.where(rests, jnp.minimum(size, resolving), size)
@@ -221,7 +221,7 @@ class Adaptive(eqx.Module, StepsDefaults):
         size = jnp.where(accepted & proposal.breaks, jnp.maximum(size, control.size), size)
         size = jnp.where(silent, jnp.minimum(size, jnp.maximum(jnp.abs(control.unseen), control.size)), size)
         streak = jnp.where(good, streak + accepted, 0)
-        size, room = before_wall(size, good, accepted, streak, control)
+        size, wall = before_wall(size, good, accepted, streak, control)
         if step.ok is not True:
             size = jnp.where(step.ok, size, 0.5 * control.size)
 
@@ -242,7 +242,7 @@ class Adaptive(eqx.Module, StepsDefaults):
             last = jnp.where(accepted, jnp.maximum(error, -9.0), last)
         counts = 8 * weight + jnp.minimum(streak, PATIENCE)
         return Verdict(
-            accepted, limited, silent | (moved <= 1), Control(size, last, before, room, counts, control.unseen), failure
+            accepted, limited, silent | (moved <= 1), Control(size, last, before, wall, counts, control.unseen), failure
         )
 
     def _factor(self, method: Any, error: jax.Array, accepted: jax.Array, control: Control) -> jax.Array:

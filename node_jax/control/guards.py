@@ -14,13 +14,13 @@ def before_wall(size, good, accepted, streak, control: Control):
 
     Each step covers at most half of the distance to it, until `PATIENCE` accepted steps in a row. Then the wall is
     forgotten, from the next trial on. The proposed size stands for the size taken, which is smaller only before `t1`
-    and breakpoints. Both choices keep the kernel of the step size small (docs/performance.md, Vectorisation).
+    and breakpoints. Both keep the computation of the step size fast (docs/performance.md, Vectorisation).
     """
     asked = control.size
-    room = control.room - jnp.where(accepted, asked, 0.0)
-    shrink = jnp.where(control.room < jnp.inf, room.dtype.type(0.5), 0.1)  # not isinf (docs/performance.md)
-    size = jnp.where(good, jnp.minimum(size, 0.5 * room), shrink * asked)
-    return size, jnp.where(good, jnp.where(streak < PATIENCE, room, jnp.inf), asked)
+    wall = control.wall - jnp.where(accepted, asked, 0.0)
+    shrink = jnp.where(control.wall < jnp.inf, wall.dtype.type(0.5), 0.1)  # not isinf (docs/performance.md)
+    size = jnp.where(good, jnp.minimum(size, 0.5 * wall), shrink * asked)
+    return size, jnp.where(good, jnp.where(streak < PATIENCE, wall, jnp.inf), asked)
 
 
 def stalled(weight, accepted, moved, ratio, t: Time, size, span):

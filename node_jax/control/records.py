@@ -11,7 +11,7 @@ class Control(NamedTuple):
     size: jax.Array  # size of the step to try next, without the sign of its direction
     last: Any  # logarithm of error over tolerance of the last accepted step
     before: Any  # the same for the accepted step before
-    room: jax.Array  # distance to the wall; infinite if there is none or it was forgotten
+    wall: jax.Array  # distance to the wall; infinite if there is none or it was forgotten
     # 8 * (weight of accepted steps in a row that led nowhere) + (accepted steps in a row, at most `PATIENCE`): two
     # counts in one array (docs/performance.md, Loops)
     counts: jax.Array

@@ -48,10 +48,7 @@ def memory() -> int:
 
 
 class Plan(NamedTuple):
-    """How an ensemble is queued: along which lane axes, which axes remain, and how many lanes each queue has.
-
-    Each index of the kept axes has a queue of its own.
-    """
+    """How an ensemble is queued: along which axes; the other axes, with a queue for each index; the lanes of a queue."""
 
     queued: tuple[int, ...]
     kept: tuple[int, ...]

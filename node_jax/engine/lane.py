@@ -187,10 +187,7 @@ def outcome(problem: Problem, inputs: Inputs, rest: tuple[Progress, PyTree, jax.
 
 
 def at_stages(problem: Problem, inputs: Inputs, t: jax.Array) -> VectorField:
-    """Return the field for the stages of a step from `t`; the state of each stage is computed once.
-
-    Products of matrices need no mark for that (docs/performance.md, Fusion).
-    """
+    """Return the field for the stages of a step from `t`, with states computed once (docs/performance.md, Fusion)."""
     field = visible(problem.field, inputs.steps, t, inputs.sign)
     return field if problem.multiplies else lambda z, time, theta: field(marks.once(z), time, theta)
 

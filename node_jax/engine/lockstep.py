@@ -89,10 +89,7 @@ def _turn(each: Each, recorder: Recorder | None, packing: Packing) -> Callable:
 
 
 def integrate(each: Each, recorder: Recorder | None, used: Any = None) -> tuple[Outcome, Any]:
-    """Solve all lanes; return the outcomes, and the history that `recorder` wrote.
-
-    The history is written over `used`, one that is no longer needed, if there is any.
-    """
+    """Solve all lanes; return the outcomes, and the history, for which the buffers of `used` are reused if given."""
     begun = each(lambda inputs, _: begin(each.problem, inputs))
 
     def whole(carry):

@@ -283,10 +283,7 @@ class Gate(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """The identity on all tangents but the last, which ends here; its cotangent says which lanes have nonzero ones.
-
-    It is NaN for lanes with a cotangent that is NaN.
-    """
+    """The identity, except that a last tangent ends here; its cotangent says which lanes have nonzero or NaN ones."""
 
     lanes: int
 

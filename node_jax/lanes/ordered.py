@@ -62,10 +62,7 @@ class Ordered(NamedTuple):
 
 
 def repeated(each: Each, outcome: Outcome) -> Each:
-    """Return the engine that takes the same steps again, if rows of the outcome belong to steps; else `each`.
-
-    The ends of the steps become an additional last leaf of the inputs.
-    """
+    """Return the engine that takes the same steps again, if rows belong to steps; their ends are an additional leaf."""
     inputs = each.inputs
     ends = each(lambda inputs, outcome: inputs.save.ends(outcome.saved.rows))(outcome)
     if ends is None or inputs.steps.exact_times:

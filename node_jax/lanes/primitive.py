@@ -33,7 +33,7 @@ solve_p = Primitive("odesolve")
 solve_p.multiple_results = True
 
 SHARED = 64  # largest size of a shared leaf that `Direct` broadcasts to all lanes in a derivative
-_FIXED = object()  # stands for the tangent of an output that has none
+_FIXED = object()  # marks outputs without a tangent
 
 
 def solve(problem: Problem, adjoint, leaves: Sequence[jax.Array]) -> Outcome:

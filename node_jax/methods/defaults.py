@@ -11,10 +11,10 @@ from node_jax.types import PyTree, Step
 
 
 class MethodDefaults:
-    """All members of `node_jax.protocols.Method` except `order` and `step`, and `degree` and `polynomial` of dense output.
+    """All members of `node_jax.protocols.Method` except `order`, `step` and, if it has dense output, `polynomial`.
 
-    By default a method has an error estimate, no memory and no dense output, reports its evaluations as `Step.work`,
-    and is replayed by `step` itself.
+    By default a method has an error estimate, no memory and no dense output (`degree` 0), reports its evaluations as
+    `Step.work`, and is replayed by `step` itself.
     """
 
     has_error: bool = True

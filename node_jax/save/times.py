@@ -136,11 +136,7 @@ def _cursor(inputs, count):
 
 
 def _observed(fn: Callable, ts: jax.Array, start: tuple, zs: PyTree, written: jax.Array) -> PyTree:
-    """Return `fn` of all rows, NaN in rows that were not reached.
-
-    For these `fn` is evaluated at the start of the solve, with ones for values that are not finite: a NaN in `fn` would
-    make the gradient of everything that it depends on NaN.
-    """
+    """Return `fn` of all rows; in rows that were not reached it is NaN, and evaluated where its gradient is finite."""
     reached = jnp.any(written)
 
     def finite(x):

@@ -72,10 +72,7 @@ def between_nodes(each: Each, moving: Sequence[bool]) -> tuple[Each, list[bool]]
 
 
 class Points(NamedTuple):
-    """Quadrature points along one step of one lane, stacked: state, adjoint, time, and weight times step size.
-
-    The field is evaluated within the window of that step.
-    """
+    """Stacked quadrature points along one step of one lane: state, adjoint, time, weight times step size; and its window."""
 
     z: PyTree
     a: PyTree

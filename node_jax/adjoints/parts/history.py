@@ -52,10 +52,10 @@ class History(NamedTuple):
 
 
 def count_slots(memory: int | None, checkpoints: int | None, limit: int, size: int) -> int:
-    """Return the number of slots for states of `size` bytes, all lanes together; even if smaller than `limit`.
+    """Return the number of slots for states of `size` bytes, all lanes together; an even number if fewer than `limit`.
 
-    Without a budget: 16 MiB, or 256 states if these are more, at most 256 MiB; the slots are filled with zeros
-    (docs/performance.md).
+    Without a budget: 16 MiB, or 256 states if these are more, at most 256 MiB, as slots have to be filled with zeros
+    (docs/performance.md, Why the code looks as it does).
     """
     budget = min(MOST, max(FILLED, FEW * size)) if memory is None else memory
     wanted = checkpoints or budget // max(1, size)

@@ -23,10 +23,7 @@ Pullback = Callable[[Start], tuple[Retraced, Callable[[Retraced], tuple[list, Py
 
 
 def pullback_of_steps(each: Each, chosen: Sequence[bool], step: Callable = retrace) -> Pullback:
-    """Return `start -> (step, pull)` for all lanes; `pull` maps cotangents of the step to those of leaves and state.
-
-    Cotangents of leaves are summed over the lanes that share them.
-    """
+    """Return `start -> (step, pull)`; `pull` maps cotangents to those of leaves, summed over lanes, and of the start."""
     if each.lanes and _is_small(each, chosen):
         each = each.replace(problem=_with_jacobian(each, chosen))
 

@@ -15,10 +15,7 @@ from node_jax.types import PyTree
 
 
 class Stack(NamedTuple):
-    """States kept on the way to the step that is undone next; each divides the steps after it into smaller segments.
-
-    One more entry takes what need not be kept.
-    """
+    """Kept states on the way to the step that is undone next; one more entry takes what need not be kept."""
 
     rows: PyTree
     steps: jax.Array  # the recorded step that starts there

@@ -53,10 +53,7 @@ class Retraced(NamedTuple):
 
 
 def start_of(lane: Lane, i: jax.Array, row: Row) -> tuple[jax.Array, Start]:
-    """Say which lanes took recorded step `i`, and where it starts; idle lanes stand at their first state.
-
-    The pullback of the field is finite there, so that a cotangent of zero stays zero.
-    """
+    """Say which lanes took recorded step `i`, and its start; idle lanes stand at `z0`, where the pullback is finite."""
     index = jnp.full_like(lane.accepted, i)
     h = jnp.zeros_like(lane.t0) if row.h is None else row.h
     active = index < lane.accepted if row.h is None else (h != 0) & (lane.accepted > 0)
