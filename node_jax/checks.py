@@ -100,7 +100,7 @@ def promoting() -> contextlib.AbstractContextManager:
 
 
 def watching() -> bool:
-    """Whether JAX raises for each NaN (`jax_debug_nans`) or infinity (`jax_debug_infs`) that it computes."""
+    """Whether JAX raises for every NaN (`jax_debug_nans`) or infinity (`jax_debug_infs`) that it computes."""
     return jax.config.jax_debug_nans or jax.config.jax_debug_infs  # pyright: ignore[reportAttributeAccessIssue]
 
 

@@ -28,7 +28,7 @@ def has_breakpoints(steps) -> bool:
 
 
 def window(steps, t: jax.Array, sign: jax.Array) -> Window | None:
-    """Return the window of a step from `t` in the direction `sign`, after any breakpoint at `t`; None if there are none."""
+    """Return the window of a step from `t` in the direction `sign`, without `t` if it is a breakpoint; or None."""
     if not has_breakpoints(steps):
         return None
     breakpoints, t = lax.stop_gradient((steps.breakpoints, t))

@@ -26,7 +26,7 @@ def low(jaxpr: Any) -> Any:
 
 
 def equations(jaxpr: Any) -> list:
-    """Return all equations, of nested computations too; of those for several platforms only what a CPU runs."""
+    """Return all equations, those of nested jaxprs too; of a choice by platform only the branch for the CPU."""
     found, chosen_by_platform = [], set()
     for eqn in low(jaxpr).eqns:
         found.append(eqn)

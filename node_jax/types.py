@@ -14,14 +14,14 @@ VectorField = Callable[[PyTree, Any, PyTree], PyTree]  # f(z, t, theta) -> dz/dt
 
 
 class Status(enum.IntEnum):
-    """Say how the solve of one lane ended."""
+    """How the solve of one lane ended."""
 
-    SUCCESS = 0
-    MAX_STEPS = 1
-    NON_FINITE = 2
-    STEP_UNDERFLOW = 3
-    BAD_INPUT = 4
-    CAPACITY = 5
+    SUCCESS = 0  # `t1` was reached
+    MAX_STEPS = 1  # the lane used its largest number of trials
+    NON_FINITE = 2  # the state or the field is NaN or infinite
+    STEP_UNDERFLOW = 3  # no allowed step is small enough for the tolerance, or steps lead nowhere
+    BAD_INPUT = 4  # a value is invalid, such as times that turn back
+    CAPACITY = 5  # the save has no room for another step
 
 
 RUNNING = -1  # status of a lane that has neither succeeded nor failed yet

@@ -48,7 +48,7 @@ def memory() -> int:
 
 
 class Plan(NamedTuple):
-    """How an ensemble is queued: along which axes; the other axes, with a queue for each index; the lanes of a queue."""
+    """How an ensemble is queued: along which axes; the other axes, with a queue for each index; lanes of a queue."""
 
     queued: tuple[int, ...]
     kept: tuple[int, ...]

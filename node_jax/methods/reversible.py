@@ -60,7 +60,7 @@ class Coupled(ExplicitRK):
         return Companion(z, jnp.zeros((), jnp.int32))
 
     def step(self, field, t, y, h, theta, memory: Companion) -> Step:
-        """Try a step from `t` to `t + h`."""
+        """Try a step of both states from `t` to `t + h`."""
         z = tree.where(self.restarts(memory.steps), y, memory.z)
         slopes = self.stages(field, t, z, h, theta)
         y1 = tree.combine(tree.mix(1 - self.coupling, y, z), h, self.b, slopes)

@@ -86,7 +86,7 @@ def _at_ends(inputs: Inputs, rest: tuple[Outcome, Cotangents]) -> Observations:
 
 
 def _at_starts(inputs: Inputs, outcome: Outcome) -> Observations:
-    """Observe the starts of all steps; cotangents are missing."""
+    """Observe the starts of all steps, without cotangents."""
     ts, _, q = outcome.saved.rows
     constant = jax.tree.map(lambda x, z0: jnp.broadcast_to(z0, x.shape), q[0], inputs.z0)
     zs = tree.where_rows(jnp.arange(ts.shape[0]) < outcome.stats.accepted, q[0], constant)

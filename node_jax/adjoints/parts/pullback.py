@@ -23,7 +23,7 @@ Pullback = Callable[[Start], tuple[Retraced, Callable[[Retraced], tuple[list, Py
 
 
 def pullback_of_steps(each: Each, chosen: Sequence[bool], step: Callable = retrace) -> Pullback:
-    """Return `start -> (step, pull)`; `pull` maps cotangents to those of leaves, summed over lanes, and of the start."""
+    """Return `start -> (step, pull)`; `pull` maps cotangents to those of leaves, summed over lanes, and of `start`."""
     if each.lanes and _is_small(each, chosen):
         each = each.replace(problem=_with_jacobian(each, chosen))
 

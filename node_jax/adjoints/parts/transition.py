@@ -44,7 +44,7 @@ class Start(NamedTuple):
 
 
 class Retraced(NamedTuple):
-    """A transition as a function of the inputs and of its start; also the type of its cotangents."""
+    """A transition taken again: state after it, dense output, time and size; also the type of its cotangents."""
 
     z1: PyTree
     dense: tuple[PyTree, ...]
