@@ -72,7 +72,7 @@ def between_nodes(each: Each, moving: Sequence[bool]) -> tuple[Each, list[bool]]
 
 
 class Points(NamedTuple):
-    """Stacked quadrature points along one step of one lane: state, adjoint, time, weight times step size; and window."""
+    """Stacked quadrature points along one step of one lane: state, adjoint, time, weight times step size; a window."""
 
     z: PyTree
     a: PyTree
