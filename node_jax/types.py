@@ -63,7 +63,7 @@ class Inputs(NamedTuple):
     steps: Any
     save: Any
     expected_cost: Any = None  # of one lane, in any unit; None: not known
-    limit: Any = None  # on the trials of a lane; None: `max_steps` of the problem
+    limit: Any = None  # largest number of trials of a lane; None: `max_steps` of the problem
 
     @property
     def sign(self) -> jax.Array:

@@ -22,12 +22,11 @@ class Companion(NamedTuple):
 class Coupled(ExplicitRK):
     """Carry two states `y` and `z` so that each step can be undone algebraically.
 
-    With `P_h(t, x)` the increment of the method over a step `h`: `y1 = c y + (1 - c) z + P_h(t, z)` and `z1 = z -
-    P_-h(t + h, y1)` (McCallum and Foster, Efficient, accurate and stable gradients for neural ODEs, 2024). The solution
-    is `y`. A solve starts with `z = y`, and every `restart` accepted steps `z` is set to `y` again. The paper has no
-    restarts; without them `y - z` grows where trajectories contract. The error estimate is that of the method plus
-    `|P_h(t, z) + P_-h(t + h, y1)|`, the change of `y - z`. (With `|y1 - z1|` instead, a step could be rejected at any
-    size.)
+    With `P_h(t, x)` the increment of the method over a step `h`: `y1 = c y + (1 - c) z + P_h(t, z)` and
+    `z1 = z - P_-h(t + h, y1)` (McCallum and Foster, Efficient, accurate and stable gradients for neural ODEs, 2024).
+    The solution is `y`. A solve starts with `z = y`, and every `restart` accepted steps `z` is set to `y` again. The
+    paper has no restarts; without them `y - z` grows where trajectories contract. The error estimate is that of the
+    method plus `|P_h(t, z) + P_-h(t + h, y1)|`, the change of `y - z`: with `|y1 - z1|`, steps of any size may fail.
 
     Args:
         coupling: the number `c`.
