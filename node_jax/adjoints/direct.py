@@ -24,9 +24,9 @@ BLOCK = 16  # steps that are taken, or skipped, together
 class Direct(eqx.Module, AdjointDefaults):
     """Differentiate the steps that were taken as plain code: reverse and forward mode, of any order.
 
-    The solve first finds the steps. A bounded loop then takes them again; its cost grows with their number and not
-    with `max_steps`. Reverse mode stores one state for every 16 of `max_steps`, and takes each step three times more.
-    Step sizes are constants of the derivative under `Adaptive`; derivatives with respect to times are correct up to the 4th.
+    The solve first finds the steps. A bounded loop then takes them again; its cost grows with their number and not with
+    `max_steps`. Reverse mode stores one state for every 16 of `max_steps`, and takes each step three times more. Step
+    sizes are constants of the derivative under `Adaptive`; derivatives with respect to times are correct up to the 4th.
 
     Example:
         >>> import jax, node_jax as nj
