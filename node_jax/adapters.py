@@ -1,4 +1,4 @@
-"""The calls of other packages."""
+"""Functions with the signatures of other packages."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from node_jax.types import PyTree, VectorField
 
 
 class _Rearranged(eqx.Module):
-    """A field with other arguments; equal wrappers of the same function share a compilation."""
+    """A field with rearranged arguments; wrappers of the same function are equal and share a compilation."""
 
     f: Any
     arrange: Any = eqx.field(static=True)
@@ -75,7 +75,7 @@ def from_diffrax(f: Any) -> VectorField:
 
 @refuses_by_name(odesolve)
 def odeint(f: Any, z0: PyTree, ts: Any, *args: PyTree, rtol: Any = 1e-6, atol: Any = 1e-8, **options) -> PyTree:
-    """Solve with the call of `jax.experimental.ode.odeint`.
+    """Solve with the signature of `jax.experimental.ode.odeint`.
 
     Args:
         f: field `f(z, t, *args)`.

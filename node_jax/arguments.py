@@ -1,4 +1,4 @@
-"""What is wrong with the arguments of a solve, said by name and value."""
+"""Check the arguments of a solve; errors and warnings show their names and values."""
 
 import functools
 import inspect
@@ -22,13 +22,13 @@ from node_jax.protocols import Adjoint, Method, Save, Steps
 from node_jax.times import narrowed
 from node_jax.types import PyTree, is_count
 
-# frames between the line of a user and ours: tracing, methods of modules, checks of annotations
+# files between a user's line and this one: tracing, methods of modules, checks of annotations
 OURS = (*(str(Path(path).parent) for path in (__file__, jax.__file__, eqx.__file__)), "<@beartype")
-TIMES = ("t", "_t", "time", "tau")  # what people call the time of a field
+TIMES = ("t", "_t", "time", "tau")  # usual names of the time argument of a field
 
 
 def check_options(f, method, steps, save, adjoint, max_steps, lane_width, throw) -> None:
-    """Refuse options of a wrong type, and those that do not go together."""
+    """Refuse options of a wrong type, and options that do not go together."""
     if not callable(f):
         raise TypeError(f"f must be callable as f(z, t, theta), got {f!r}")
     _check_records(method=method, steps=steps, save=save, adjoint=adjoint)
@@ -44,7 +44,7 @@ def check_options(f, method, steps, save, adjoint, max_steps, lane_width, throw)
         raise TypeError(f"throw must be True or False, got {throw!r}")
 
 
-# what an option must have, and what to say of one that has nothing of it
+# for each option: its protocol, and what the error recommends for an object of another kind
 _PARTS = {
     "method": (Method, "a method such as node_jax.tsit5"),
     "steps": (Steps, "Adaptive(...), Fixed(n) or Grid(ts)"),
@@ -57,7 +57,7 @@ _PARTS = {
 
 
 def _check_records(**parts: Any) -> None:
-    """Refuse options that lack a member of what they stand for, by its name."""
+    """Refuse options that lack a member of their protocol, and name it."""
     if _are_parts(*map(type, parts.values())):
         return
     for name, part in parts.items():
@@ -84,19 +84,19 @@ def _are_parts(method: type, *others: type) -> bool:
 
 @functools.cache
 def missing(kind: type, protocol: Any) -> tuple[str, ...]:
-    """Return the members of a protocol that a type does not have; its fields are members too."""
+    """Return the members of a protocol that a type lacks; annotated fields count as members."""
     fields = {name for base in kind.__mro__ for name in getattr(base, "__annotations__", ())}
     return tuple(name for name in members(protocol) if not hasattr(kind, name) and name not in fields)
 
 
 @functools.cache
 def members(protocol: Any) -> tuple[str, ...]:
-    """Return the names of what a protocol asks for."""
+    """Return the names of the members of a protocol."""
     return tuple(name for name in vars(protocol) if not name.startswith("_"))
 
 
 def checked_theta(theta: PyTree) -> PyTree:
-    """Return parameters whose leaves are arrays, numbers and functions; refuse others by their path."""
+    """Return theta if all of its leaves are arrays, numbers or functions; else refuse the first other leaf by path."""
     for leaf in jax.tree.leaves(theta):
         if not (_is_numeric(leaf) or callable(leaf)):
             break
@@ -133,7 +133,7 @@ def checked_state(z0: PyTree) -> PyTree:
 
 
 def checked_tolerances(steps: Any, z0: PyTree) -> Any:
-    """Return steps whose tolerances are pytree prefixes of `z0`; a list of numbers goes with a state of one array."""
+    """Return steps whose tolerances are pytree prefixes of `z0`; a list of numbers fits a state of one array."""
     if not isinstance(steps, Adaptive):
         return steps
     if steps.breakpoints is not None and jnp.ndim(steps.breakpoints) != 1:
@@ -162,10 +162,9 @@ def _tolerance(name: str, value: Any, z0: PyTree) -> Any:
 
 
 def warn_of_tolerances(steps: Any, z0: PyTree) -> None:
-    """Warn where a relative tolerance that was typed in is smaller than what the dtype of the state can hold.
+    """Warn if a relative tolerance, given as a number, is smaller than the dtype of the state can resolve.
 
-    The default is not: it stands for itself or the least that is possible. Nor are zero, which asks for none, and
-    arrays, which are not looked into.
+    There is no warning for the default, for zero, which asks for no relative tolerance, and for arrays.
     """
     typed = [r for r in jax.tree.leaves(getattr(steps, "rtol", ())) if type(r) is float and r > 0.0 and r != _DEFAULT]
     if not typed:
@@ -184,7 +183,7 @@ _DEFAULT = Adaptive().rtol
 
 
 def warn_of_small_states(steps: Any, z0: PyTree, solution: Any) -> None:
-    """Warn where the steps of a concrete solve were not controlled, since its ends are below the absolute tolerance."""
+    """Warn if most steps of a concrete solve were not controlled, as its ends are below the absolute tolerance."""
     if not isinstance(steps, Adaptive) or 2 * int(solution.stats.unseen) <= int(solution.stats.accepted):
         return
     first, last = steps.part(z0), steps.part(solution.z1)
@@ -199,7 +198,7 @@ def warn_of_small_states(steps: Any, z0: PyTree, solution: Any) -> None:
 
 
 def _warn(text: str) -> None:
-    """Warn at the innermost line that is not part of this package."""
+    """Warn at the innermost stack frame outside of this package, JAX and equinox."""
     level, frame = 1, sys._getframe()
     while frame.f_back is not None and frame.f_code.co_filename.startswith(OURS):
         level, frame = level + 1, frame.f_back
@@ -207,7 +206,7 @@ def _warn(text: str) -> None:
 
 
 def hoisted_field(z0: PyTree, t0: Any, values: PyTree, rest: PyTree) -> Hoisted:
-    """Trace the field once and check that what it returns is a slope of `z0`."""
+    """Trace the field once, and check that its result has the structure, shapes and dtypes of `z0`."""
 
     def call(z, t, values):
         f, theta = eqx.combine(values, rest)
@@ -238,7 +237,7 @@ def _kinds(z: PyTree) -> PyTree:
 _SWAP = "The arguments look swapped: wrap it as from_torchdiffeq(f) or from_diffrax(f)."
 _TWO = "It takes two arguments: write it with a third, f(z, t, theta)."
 
-# ways to call a field that people bring along: whether time comes first, what to say, the call
+# other signatures that fields come with: whether time comes first, the hint, the call
 _CALLS: tuple[tuple[bool, str, Callable], ...] = (
     (True, _SWAP, lambda f, z, t, theta: f(t, z, theta)),
     (True, _SWAP, lambda f, z, t, theta: f(t, z)),
@@ -247,11 +246,7 @@ _CALLS: tuple[tuple[bool, str, Callable], ...] = (
 
 
 def _other_call(examples: tuple, rest: PyTree) -> str | None:
-    """Say how the field looks as if it wants to be called.
-
-    That is another call with which it runs, looks at the state, and returns its slope. The names of its arguments
-    count more: a field whose second argument is called as a time has its arguments in the right order.
-    """
+    """Return a hint to a call with which `f` runs and that the names of its arguments allow; None if there is none."""
     first = _time_first(eqx.combine(examples[-1], rest)[0])
     for time_first, hint, call in _CALLS:
         if first in (None, time_first) and _explains(call, examples, rest):
@@ -260,7 +255,7 @@ def _other_call(examples: tuple, rest: PyTree) -> str | None:
 
 
 def _time_first(f: Callable) -> bool | None:
-    """Whether the names of the arguments put time before the state; None if they do not say."""
+    """Whether time comes first, by the names of the arguments; None if they do not tell."""
     try:
         names = [name.lower() for name in inspect.signature(f).parameters]
     except (TypeError, ValueError):
@@ -278,7 +273,7 @@ def _explains(call: Callable, examples: tuple, rest: PyTree) -> bool:
 
     try:
         hoisted = hoist(field, *examples)
-    except Exception:  # any failure of user code means that the guess was wrong
+    except Exception:  # if user code fails, however it does, the guess was wrong
         return False
     looks = any(hoisted.used[: len(jax.tree.leaves(z0))])
     return looks and _kinds(hoisted.shape) == _kinds(z0)

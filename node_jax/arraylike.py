@@ -1,4 +1,4 @@
-"""Times in whatever form they come: lists, tuples, NumPy arrays, arrays of other packages."""
+"""Conversion of times given as lists, tuples, NumPy arrays or arrays of other packages."""
 
 from typing import Any
 
@@ -8,23 +8,23 @@ import numpy as np
 
 
 def times_of(name: str, ts: Any) -> Any:
-    """Return times as an array of a floating dtype, with the digits that they came with.
+    """Return times as an array of a floating dtype, without losing digits.
 
     Args:
-        name: what they are called in an error.
-        ts: array, list or tuple of real numbers or scalars. What is neither an array nor a sequence (None, and the
-            placeholders that JAX puts into pytrees) is returned as it is.
+        name: their name in error messages.
+        ts: array, list or tuple of real numbers or scalars. Other objects (None, and the placeholders that JAX puts
+            into pytrees) are returned unchanged.
 
     Raises:
         TypeError: if they are not real numbers.
-        ValueError: if they are not of one shape.
+        ValueError: if their shapes differ.
     """
     if isinstance(ts, (list, tuple)):
         ts = _stacked(name, ts)
     elif isinstance(ts, str) or (hasattr(ts, "__array__") and not hasattr(ts, "dtype")):
         ts = np.asarray(ts)
     elif hasattr(ts, "__array__") and not isinstance(ts, (jax.Array, np.ndarray, np.generic)):
-        ts = np.asarray(ts)  # of another package, with dtypes of its own
+        ts = np.asarray(ts)  # an array of another package, with other dtypes
     dtype = getattr(ts, "dtype", None)
     if dtype is None or jnp.issubdtype(dtype, jnp.floating):
         return ts
@@ -34,7 +34,7 @@ def times_of(name: str, ts: Any) -> Any:
 
 
 def points_of(name: str, ts: Any) -> Any:
-    """Return times as `times_of` does, and a single one as an array `(1,)`."""
+    """Return times as `times_of` does; a scalar becomes an array `(1,)`."""
     ts = times_of(name, [ts] if type(ts) is float else ts)
     return ts.reshape(1) if isinstance(ts, (jax.Array, np.ndarray, np.generic)) and ts.ndim == 0 else ts
 

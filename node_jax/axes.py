@@ -1,4 +1,4 @@
-"""Lane axes, which come last, the outermost last of all."""
+"""Arithmetic on lane axes, which are the last axes of an array, the outermost last of all."""
 
 from collections.abc import Sequence
 
@@ -22,10 +22,10 @@ def _missing(x: jax.Array, mask: Sequence[bool]) -> tuple[int, ...]:
 
 
 def sum_missing(x: jax.Array, mask: Sequence[bool]) -> jax.Array:
-    """Bring a cotangent with all lanes at its end to the lane axes of an input with this mask, adding up the others."""
+    """Sum a cotangent that has all lane axes over those that an input with this mask lacks."""
     return jnp.sum(x, axis=_missing(x, mask))
 
 
 def any_missing(x: jax.Array, mask: Sequence[bool]) -> jax.Array:
-    """Say for each entry of an input with this mask whether `x`, of the shape of the lanes, holds for any lane."""
+    """Whether `x`, a bool for each lane, is true for any lane that uses an entry of an input with this mask."""
     return jnp.any(x, axis=_missing(x, mask))

@@ -1,4 +1,4 @@
-"""How far a gradient can be trusted."""
+"""Check how far a gradient can be trusted."""
 
 import dataclasses
 import functools
@@ -22,23 +22,23 @@ from node_jax.types import PyTree, VectorField
 
 
 class GradientReport(NamedTuple):
-    """What `check_gradient` found; `print` it.
+    """The result of `check_gradient`; `print` shows it as text.
 
     Attributes:
-        relative_error: norm of the error of the gradient over the norm of the gradient, estimated.
-        uncertainty: how far the estimates of the right gradient are from each other, in the same units.
+        relative_error: estimated norm of the error of the gradient over the norm of the gradient.
+        uncertainty: distance between the estimates of the exact gradient, in the same units.
         ok: whether `relative_error + uncertainty` is at most `accept`.
         accept: the error that was accepted.
-        needed_rtol: the largest tried `rtol` with which the same strategy would be accepted, and with a tenth of it too
-            (once may be luck); None if none was, or under prescribed steps.
+        needed_rtol: the largest tried `rtol` with which, and with a tenth of which, the same strategy would be accepted
+            (one success alone may be luck); None if none was, or under prescribed steps.
         forward_nfe: field evaluations of the solve.
-        backward_nfe: those of the way back, vector-Jacobian products apart and, with `Checkpointed`, replays between
-            checkpoints; None with the strategies where they are not counted.
-        reconstruction_error: relative error of `z(t0)` found on the way back, with `Backsolve` and `Reversible`; else
-            None.
-        limited: share of the accepted steps at the limit of stability; None for methods that cannot tell.
-        unseen: share of the accepted steps whose error estimate said nothing (`Stats.unseen`); None under prescribed
-            steps.
+        backward_nfe: those of the backward pass, not counting vector-Jacobian products and, with `Checkpointed`,
+            replays between checkpoints; None for strategies that do not count them.
+        reconstruction_error: relative error of `z(t0)` as reconstructed by the backward pass of `Backsolve` and
+            `Reversible`; else None.
+        limited: share of the accepted steps at the limit of stability; None for methods that cannot detect it.
+        unseen: share of the accepted steps whose error estimate carries no information (`Stats.unseen`); None under
+            prescribed steps.
         adjoint: the strategy.
 
     Example:
@@ -60,7 +60,7 @@ class GradientReport(NamedTuple):
     adjoint: Any
 
     def __str__(self) -> str:
-        """Say it in a short paragraph."""
+        """Return the report as a short paragraph."""
         verdict = "can be trusted" if self.ok else "cannot be trusted"
         text = (
             f"The gradient by {type(self.adjoint).__name__} {verdict}: its relative error is {self.relative_error:.1e} "
@@ -94,17 +94,16 @@ def check_gradient(
     adjoint: Any = Checkpointed(),
     max_steps: int = 4096,
 ) -> GradientReport:
-    """Estimate the error of the gradient of `<cotangent, z1>` that a strategy gives at these options.
+    """Estimate the error of the gradient of `<cotangent, z1>` that a strategy gives with these options.
 
-    The gradient with respect to `z0`, `theta` and the leaves of `f` is held against that of `Interpolated`, whose
-    adjoint has an error control of its own, at a hundredth and a ten-thousandth of the tolerance (under prescribed
-    steps: of an adaptive solve). That is held against the variational equation along one direction, solved with state
-    and tangent under error control. No reference is taken from the steps that are judged. Where the field cannot be
-    pushed forward (a `jax.custom_vjp`), a finite difference with Richardson extrapolation stands for the variational
-    equation.
+    The gradient with respect to `z0`, `theta` and the leaves of `f` is compared with that of `Interpolated`, whose
+    adjoint has its own error control, at a hundredth and a ten-thousandth of the tolerance (under prescribed steps: of
+    an adaptive solve). This reference is compared in turn with the variational equation along one direction, solved
+    with state and tangent under error control, or, where forward mode does not apply (a `jax.custom_vjp`), with a
+    finite difference. No reference uses the steps that are judged.
 
     Args:
-        f: vector field; this and what follows as in `odesolve`, with concrete values, one solve.
+        f: vector field; this and the following arguments as in `odesolve`, with concrete values of one solve.
         z0: initial state.
         t0: initial time.
         t1: final time.
@@ -114,7 +113,7 @@ def check_gradient(
         method: an explicit Runge-Kutta method.
         steps: how steps are chosen.
         adjoint: the strategy to check.
-        max_steps: most trials; the references may take 16 times as many.
+        max_steps: largest number of trials; the references may take 16 times as many.
 
     Returns:
         A `GradientReport`.
@@ -139,7 +138,7 @@ def check_gradient(
     error = _gap(problem.gradient(method, steps, adjoint), exact)
     ok = error + uncertainty <= accept
     needed = None
-    if not ok and steps.tighter(1.0) is not None:
+    if not ok and isinstance(steps, Adaptive):  # others have no `rtol` to report
         needed = problem.needed(method, steps, adjoint, exact, accept - uncertainty)
     replayed, missed = adjoint.replayed(method), None
     nfe = None if replayed is None else int(sol.stats.accepted) * replayed
@@ -154,7 +153,7 @@ def check_gradient(
 
 
 class _Problem(NamedTuple):
-    """What a gradient is taken of."""
+    """The arguments of the solve whose gradient is checked."""
 
     f: Any
     z0: PyTree
@@ -164,26 +163,26 @@ class _Problem(NamedTuple):
     cotangent: PyTree
     max_steps: int
 
-    def value(self, moving: tuple, still: tuple, options: tuple) -> jax.Array:
-        """Return `<cotangent, z1>`, real part."""
-        f, z0, theta = eqx.combine(moving, still)
+    def value(self, moving: tuple, fixed: tuple, options: tuple) -> jax.Array:
+        """Return the real part of `<cotangent, z1>`."""
+        f, z0, theta = eqx.combine(moving, fixed)
         method, steps, adjoint, factor = options
         limit = factor * self.max_steps
         sol = odesolve(f, z0, self.t0, self.t1, theta, method=method, steps=steps, adjoint=adjoint, max_steps=limit)
         return tree.dot(self.cotangent, sol.z1, tree.real_dtype(z0))
 
     def split(self) -> tuple:
-        """Separate what is differentiated from what is not."""
+        """Separate the inexact arrays, which are differentiated, from the rest."""
         values = jax.tree.map(lambda x: jnp.asarray(x) if eqx.is_inexact_array_like(x) else x, (self.z0, self.theta))
         return eqx.partition((self.f, *values), eqx.is_inexact_array)
 
     def gradient(self, method, steps, adjoint, factor: int = 1) -> PyTree:
         """Return the gradient with respect to every inexact leaf."""
-        moving, still = self.split()
-        return jax.grad(self.value)(moving, still, (method, steps, adjoint, factor))
+        moving, fixed = self.split()
+        return jax.grad(self.value)(moving, fixed, (method, steps, adjoint, factor))
 
     def misfit(self, gradient: PyTree, options: tuple) -> float:
-        """Hold a gradient against the derivative along one direction; relative."""
+        """Compare a gradient with the derivative along one random direction; return the relative difference."""
         moving, _ = self.split()
         leaves, structure = jax.tree.flatten(moving)
         keys = jax.random.split(jax.random.key(0), max(1, len(leaves)))
@@ -192,7 +191,7 @@ class _Problem(NamedTuple):
         direction = jax.tree.unflatten(structure, [s * x for s, x in zip(signs, scales, strict=True)])
         try:
             wanted = self.pushed(direction, options)
-        except TypeError:  # a field with its own custom_vjp
+        except TypeError:  # the field has a custom_vjp
             wanted = self.difference(direction, options)
         slope = float(tree.dot(gradient, direction, tree.real_dtype(self.z0)))
         pairs = zip(*map(jax.tree.leaves, (gradient, direction)), strict=True)
@@ -200,7 +199,7 @@ class _Problem(NamedTuple):
         return abs(slope - wanted) / max(size, 1e-30)
 
     def pushed(self, direction: PyTree, options: tuple) -> float:
-        """Return the derivative along a direction: the variational equation, solved together with the state."""
+        """Return the derivative along a direction, by the variational equation solved together with the state."""
         (f, z0, theta), (rigid, _, other) = self.split()
         push_f, v0, push_theta = direction
         method, steps, _, factor = options
@@ -218,12 +217,12 @@ class _Problem(NamedTuple):
         return float(tree.dot(self.cotangent, sol.z1[1], tree.real_dtype(z0)))
 
     def difference(self, direction: PyTree, options: tuple) -> float:
-        """Return the derivative along a direction by finite differences."""
-        moving, still = self.split()
+        """Return the derivative along a direction by central differences with Richardson extrapolation."""
+        moving, fixed = self.split()
 
         def moved(h: float) -> jax.Array:
             there = jax.tree.map(lambda x, v: x + h * v, moving, direction)
-            return self.value(there, still, options)
+            return self.value(there, fixed, options)
 
         def along(h: float) -> float:
             high, low = (float(moved(s * h)) for s in (1.0, -1.0))
@@ -233,7 +232,7 @@ class _Problem(NamedTuple):
         return (4 * along(h / 2) - along(h)) / 3
 
     def needed(self, method, steps, adjoint, exact: PyTree, accept: float) -> float | None:
-        """Return the largest of ever smaller relative tolerances with which, and with the next, it is accepted."""
+        """Return the largest tried relative tolerance that is accepted and whose tenth is accepted too."""
         smallest, fits = 4 * float(jnp.finfo(tree.real_dtype(self.z0)).eps), None
         for k in range(1, 9):
             tighter, back = steps.tighter(10.0**-k), adjoint.tighter(10.0**-k)
@@ -246,20 +245,20 @@ class _Problem(NamedTuple):
 
 
 def _scale(x: jax.Array) -> jax.Array:
-    """Return the size of a change of each element: of the element, or of the others; 1 where all are zero."""
+    """Return a size of change for each element: its modulus, or a part of the largest; 1 if all are zero."""
     most = jnp.max(jnp.abs(x), initial=0.0)
     return jnp.where(most > 0, jnp.maximum(jnp.abs(x), 1e-3 * most), 1.0)
 
 
 def _reference(method, steps, k: int) -> tuple:
-    """Return options at a tolerance smaller by `10**k`, with an adjoint that has an error control of its own."""
+    """Return options of a reference: a tolerance smaller by `10**k`, and an adjoint with its own error control."""
     method = method if method.has_error and method.degree else tsit5
     tight = steps if isinstance(steps, Adaptive) else Adaptive()
     return method, dataclasses.replace(tight.tighter(10.0**-k), first_step=None), Interpolated(), 16
 
 
 def _gap(got: PyTree, want: PyTree) -> float:
-    """Norm of the difference over the norm; infinite if it is not a number."""
+    """Return the norm of the difference over the norm of `want`; infinite if it is not a number."""
     difference, size = (norms.rms(x) for x in (tree.subtract(got, want), want))
     gap = float(difference / jnp.maximum(size, 1e-30))
     return gap if np.isfinite(gap) else np.inf
@@ -267,6 +266,6 @@ def _gap(got: PyTree, want: PyTree) -> float:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _back_at_t0(static, values: list, cotangent: PyTree) -> tuple[PyTree, jax.Array] | None:
-    """Return the state at `t0` that the way back finds, and its field evaluations; None if it does not."""
+    """Return `z(t0)` as the backward pass reconstructs it, and its field evaluations; None if it does not."""
     problem, leaves, _ = problem_of(static, values)
     return static.adjoint.reconstruct(Each(problem, leaves, [()] * len(leaves), ()), cotangent)

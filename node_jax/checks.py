@@ -1,4 +1,4 @@
-"""What JAX's checks and effects know of a solve: a rule each, or a refusal by name."""
+"""Rules of the primitives for `checkify` and for effects: each is either carried out or refused by name."""
 
 import contextlib
 import functools
@@ -22,20 +22,20 @@ _UNSEEN = (
     "f has a {0} in a solve, where {1} of checkify cannot look: check a call of f by itself, and the solve with"
     " checkify.nan_checks alone"
 )
-_SEES = {  # the beginnings of the names of the operations that a check looks at, and what it is called
+_SEES = {  # for each check: how the names of the operations that it tests begin, and the name of the check
     DivisionByZeroError: (("div",), "div_checks"),
     OOBError: (("dynamic_slice", "dynamic_update_slice", "gather", "scatter"), "index_checks"),
 }
 
 
 def checked(primitive: Primitive, suspected: Callable[..., Sequence], inside: Callable | None = None) -> None:
-    """Let the `nan_checks` of `checkify` look at `suspected(outs, args, **params)` wherever the primitive is bound.
+    """Register a rule of `checkify` for a primitive: `nan_checks` test `suspected(outs, args, **params)`.
 
-    Its other checks are refused where they would look at an operation named in `inside(args, **params)`.
+    Its other checks are refused where they would test an operation named in `inside(args, **params)`.
     """
 
     def rule(*given, **params):
-        # from 0.11 on JAX puts a context in front
+        # since 0.11 JAX passes a context first
         first = next(i for i, x in enumerate(given) if isinstance(x, Error))
         context, (error, enabled, *args) = given[:first], given[first:]
         if inside is not None and enabled & _SEES.keys():
@@ -58,7 +58,7 @@ def _refuse_unseen(enabled: Any, operations: set[str]) -> None:
 
 
 def refuse_effects(effects: Any) -> None:
-    """Refuse what a traced field does besides computing, if no solve can do that."""
+    """Refuse effects of a traced field that no solve can carry out."""
     for effect in effects:
         name = type(effect).__name__
         if name.startswith("Ordered"):
@@ -68,13 +68,13 @@ def refuse_effects(effects: Any) -> None:
 
 
 def without_order(lower: Callable) -> Callable:
-    """Refuse ordered effects, those of derivatives too, in the lowering of a primitive that has none."""
+    """Refuse ordered effects, those of derivatives included, when a primitive without effects is lowered."""
 
     @functools.wraps(lower)
     def rule(*args, **params):
         try:
             return lower(*args, **params)
-        except KeyError as error:  # JAX has no token for it
+        except KeyError as error:  # the effect, for which JAX has no token
             refuse_effects(error.args[:1])
             raise
 
@@ -82,7 +82,7 @@ def without_order(lower: Callable) -> Callable:
 
 
 def standard(rule: Callable) -> Callable:
-    """Let the code of a rule promote dtypes whatever `jax_numpy_dtype_promotion` is: that is for the caller's code."""
+    """Let a rule promote dtypes by the standard rules; `jax_numpy_dtype_promotion` is for the user's code only."""
 
     @functools.wraps(rule)
     def ruled(*args, **params):
@@ -93,20 +93,20 @@ def standard(rule: Callable) -> Callable:
 
 
 def promoting() -> contextlib.AbstractContextManager:
-    """Promote dtypes by the standard rules. A switch that stands right is not touched: JAX would lose its caches."""
+    """Promote dtypes by the standard rules. A flag that is set already is left alone: JAX would drop its caches."""
     if jax.config.jax_numpy_dtype_promotion == "standard":  # pyright: ignore[reportAttributeAccessIssue]
         return contextlib.nullcontext()
     return jax.numpy_dtype_promotion("standard")
 
 
 def watching() -> bool:
-    """Whether JAX raises for each NaN (`jax_debug_nans`) or infinity (`jax_debug_infs`) that it computes."""
+    """Whether JAX raises for every NaN (`jax_debug_nans`) or infinity (`jax_debug_infs`) that it computes."""
     return jax.config.jax_debug_nans or jax.config.jax_debug_infs  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @contextlib.contextmanager
 def trusting() -> Iterator[None]:
-    """Let NaN and infinities be made: rows that no step wrote and options left open were not computed."""
+    """Switch the NaN checks of JAX off: rows that no step wrote are NaN, and open options infinite, on purpose."""
     if watching():
         with jax.debug_nans(False), jax.debug_infs(False):
             yield
@@ -115,12 +115,12 @@ def trusting() -> Iterator[None]:
 
 
 def find_lost(lost: jax.Array) -> None:
-    """Raise FloatingPointError for a true entry where JAX is watching, in `vmap` and `grad` too."""
+    """Raise FloatingPointError for a true entry if JAX checks for NaN or infinity, in `vmap` and `grad` too."""
     one = jax.lax.select(lost, jnp.zeros(lost.shape), jnp.ones(lost.shape))
     jax.lax.div(jnp.zeros(lost.shape), one)  # 0 / 0
     jax.lax.div(jnp.ones(lost.shape), one)  # 1 / 0
 
 
 def lanes_in_front(x: jax.Array) -> jax.Array:
-    """Return `x` with its mapped axes in front, where `vmap` would bring them later, as a computation to be watched."""
-    return jax.lax.squeeze(jax.lax.reshape(x, (1, *x.shape)), (0,))  # `reshape` works on arrays with lanes in front
+    """Move mapped axes to the front by an operation on which JAX's NaN checks run."""
+    return jax.lax.squeeze(jax.lax.reshape(x, (1, *x.shape)), (0,))  # `vmap` of `reshape` moves the axis

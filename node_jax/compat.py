@@ -1,4 +1,4 @@
-"""The names of JAX that are not stable API: no other file imports one, and a test lists them."""
+"""The names of JAX that are not stable API: only this module imports them, and a test lists them."""
 
 import jax
 from jax.core import ShapedArray, Tracer
@@ -12,11 +12,11 @@ from jaxlib import version as xla_version
 
 try:
     from jax._src.checkify import DivisionByZeroError, OOBError, check_nans, error_checks
-except ImportError:  # a version of JAX without these: `checkify` then looks at nothing inside a solve
+except ImportError:  # without these names `checkify` does not look inside a solve
     DivisionByZeroError = OOBError = check_nans = None
     error_checks = {}
 
-# From 0.12 on JAX asks this of a `custom_vjp` some results of which are the same in all lanes.
+# Since 0.12 JAX asks for this option of a `custom_vjp` if some of its results have no mapped axis.
 SHARES = {"generic_batching": True} if jax.__version_info__ >= (0, 12) else {}
 
 __all__ = [

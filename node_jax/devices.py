@@ -1,4 +1,4 @@
-"""Ensembles over several devices and hosts: each runs its own loop and its own queue."""
+"""Ensembles over several devices and hosts: each device runs a loop and a queue of its own."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,17 +13,17 @@ def shard(solve: Callable, mesh: Mesh, axis: str) -> Callable:
     """Map a function over the first axis of its first argument, one part of it on each device.
 
     No device waits for another: the compiled program has no collective inside a loop, and the gradient with respect to
-    the arguments that all share is one sum over devices at the end.
+    the shared arguments is summed over the devices once, at the end.
 
     Args:
-        solve: `solve(own, *shared)` of one solve: `own` is one entry of the ensemble, a pytree (initial states, and
-            whatever else differs from solve to solve), `shared` are pytrees; it returns a pytree of arrays.
-        mesh: devices, a `jax.sharding.Mesh`.
-        axis: name of the axis of `mesh` along which the ensemble is spread.
+        solve: `solve(own, *shared)`, which solves for one entry of the ensemble. `own` is a pytree of what differs from
+            solve to solve, such as the initial state, `shared` are pytrees; it returns a pytree of arrays.
+        mesh: the devices, a `jax.sharding.Mesh`.
+        axis: name of the axis of `mesh` over which the ensemble is divided.
 
     Returns:
-        A function of the whole ensemble, every leaf of whose first argument has a leading axis that the number of
-        devices divides, and of `shared`; its result has that leading axis, spread in the same way.
+        A function of the whole ensemble and of `shared`. Every leaf of the ensemble has a leading axis, whose size is a
+        multiple of the number of devices; so has the result, divided over devices in the same way.
 
     Raises:
         ValueError: if `mesh` has no such axis, or its size does not divide the size of the ensemble.
@@ -38,7 +38,7 @@ def shard(solve: Callable, mesh: Mesh, axis: str) -> Callable:
     """
     if axis not in mesh.axis_names:
         raise ValueError(f"axis must be one of {mesh.axis_names}, the axes of mesh, got {axis!r}")
-    size, mesh = mesh.shape[axis], Mesh(mesh.devices, mesh.axis_names)  # whatever the types of its axes
+    size, mesh = mesh.shape[axis], Mesh(mesh.devices, mesh.axis_names)  # without the types of its axes
 
     def whole(own: PyTree, *shared: Any) -> PyTree:
         for path, x in jax.tree_util.tree_leaves_with_path(own):

@@ -1,7 +1,7 @@
-"""Jumps at known times: breakpoints, behind which a field is another one.
+"""Jumps at known times: breakpoints, at which the field changes discontinuously.
 
-Steps end at a breakpoint, and none sees the field on both sides of it. A step is followed by a jump: where it ended at
-a breakpoint, the method starts anew on the far side, and derivatives with respect to the time of the breakpoint enter.
+Steps end at a breakpoint, and no step evaluates the field on both sides of it. The jump follows the step: the method
+starts anew on the far side, and derivatives with respect to the time of the breakpoint enter there.
 """
 
 from typing import NamedTuple
@@ -16,22 +16,19 @@ from node_jax.types import Inputs, PyTree, VectorField
 
 
 class Window(NamedTuple):
-    """The times between two breakpoints, as far as the field may be asked about them."""
+    """The smallest and largest time, between two breakpoints, at which a step may evaluate the field."""
 
     low: jax.Array
     high: jax.Array
 
 
 def has_breakpoints(steps) -> bool:
-    """Whether there are any."""
+    """Whether a step policy has breakpoints."""
     return steps.breakpoints is not None and steps.breakpoints.size > 0
 
 
 def window(steps, t: jax.Array, sign: jax.Array) -> Window | None:
-    """Return the times that a step from `t` in the direction `sign` may see; None if there are no breakpoints.
-
-    A breakpoint at `t` itself lies outside: the step sees the field behind it.
-    """
+    """Return the window of a step from `t` in the direction `sign`, without `t` if it is a breakpoint; or None."""
     if not has_breakpoints(steps):
         return None
     breakpoints, t = lax.stop_gradient((steps.breakpoints, t))
@@ -44,13 +41,13 @@ def window(steps, t: jax.Array, sign: jax.Array) -> Window | None:
 
 
 def next_to(t: jax.Array, towards: float) -> jax.Array:
-    """Return the number next to `t`, at 0 the smallest that is not flushed to 0."""
+    """Return the number next to `t`; next to 0, the smallest normal number, as smaller ones are flushed to 0."""
     tiny = float(jnp.finfo(t.dtype).tiny)
     return jnp.where(t == 0, tiny if towards > 0 else -tiny, jnp.nextafter(t, towards))
 
 
 def within(field: VectorField, times: Window | None) -> VectorField:
-    """Return the field that is only asked about times within the window; its derivative in time stays what it is."""
+    """Return the field with its time clipped to the window; the derivative in time stays that of the field."""
     if times is None:
         return field
 
@@ -62,23 +59,23 @@ def within(field: VectorField, times: Window | None) -> VectorField:
 
 
 def visible(field: VectorField, steps, t: jax.Array, sign: jax.Array) -> VectorField:
-    """Return the field as a step from `t` in the direction `sign` may see it: never from beyond a breakpoint."""
+    """Return the field for a step from `t` in the direction `sign`, never evaluated beyond a breakpoint."""
     return within(field, window(steps, t, sign))
 
 
 def cross(field: VectorField, inputs: Inputs, node: jax.Array, h: jax.Array, z: PyTree) -> PyTree:
-    """Return the state of one lane at a node behind a breakpoint; the node does not move with the breakpoint.
+    """Return the state of one lane after a node, with its derivative in the time of a breakpoint that lies there.
 
-    Between the two lie a step of size zero with the field before the breakpoint, and one back with the field after it:
-    `dL/dtau = a (f(z, tau-) - f(z, tau+))`. At other nodes nothing happens.
+    The value does not change. To reach the breakpoint `tau` from the node, which is a constant, a step of size zero is
+    taken with the field before it, and one back with the field after it: `dL/dtau = a (f(z, tau-) - f(z, tau+))`.
     """
     points, sign = inputs.steps.breakpoints, inputs.sign
     inside = ((points - inputs.t0) * sign > 0) & ((inputs.t1 - points) * sign > 0)
     near = jnp.abs(points - node) <= 8 * jnp.finfo(node.dtype).eps * jnp.maximum(jnp.abs(node), jnp.abs(h))
-    ahead = (points - (node - h)) * sign  # a step ends at the first that lies ahead, also of two that are both near
+    ahead = (points - (node - h)) * sign  # of several near breakpoints, the step ended at the first
     here = inside & near & (h != 0) & (ahead > 0)
     first = points[jnp.argmin(jnp.where(here, ahead, jnp.inf))]
-    moved = jnp.where(jnp.any(here), first, node)  # others may be infinite
+    moved = jnp.where(jnp.any(here), first, node)  # where none is here, `first` may be infinite
     fixed = lax.stop_gradient(moved)
     before, after = (visible(field, inputs.steps, fixed, side) for side in (-sign, sign))
     there = rk4.replay(before, fixed, z, moved - fixed, inputs.theta, False)[0]

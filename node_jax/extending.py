@@ -1,8 +1,8 @@
-"""What a part of your own is made of: a method, a policy of steps, a save, or an adjoint.
+"""What a method, a step policy, a save or an adjoint of your own is made of.
 
-`docs/extending.md` shows one of each. The protocols, in `node_jax.protocols`, say what the members are; the classes
-with `Defaults` in their names have those that need not be said, and the rest are the records and functions that members
-take and return. Check a part with `node_jax.testing.assert_method`, `assert_steps`, `assert_save` and `assert_adjoint`.
+`docs/extending.md` shows one of each. `node_jax.protocols` describes the members; the classes named `...Defaults`
+define those that have a default, and the rest are records and functions that members take and return. Check a part with
+`assert_method`, `assert_steps`, `assert_save` or `assert_adjoint` of `node_jax.testing`.
 """
 
 from node_jax.adjoints.defaults import AdjointDefaults

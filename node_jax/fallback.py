@@ -1,4 +1,4 @@
-"""A solve whose loop XLA does not compile as one function runs kernel by kernel."""
+"""A fallback for solves whose loop XLA refuses to compile as one function."""
 
 import warnings
 from collections.abc import Callable
@@ -9,9 +9,9 @@ from node_jax.backends.cpu import plain, tried
 
 
 def or_plain(solve: Callable) -> Callable:
-    """Return `solve(static, dynamic)`, compiled; if XLA refuses a loop as one function, with plain ones and a warning.
+    """Return `solve(static, dynamic)`, compiled; if XLA refuses its loop as one function, warn and compile plain loops.
 
-    That can be seen in an eager call only: what a caller compiles is compiled after the solve was traced.
+    This works for eager calls only: under a `jit` of the caller, compilation happens after the solve was traced.
     """
     compiled, refused = jax.jit(solve, static_argnums=0), {}
 
@@ -30,7 +30,7 @@ def or_plain(solve: Callable) -> Callable:
             refused[static] = jax.jit(lambda dynamic: solve(static, dynamic))
             try:
                 solution = slowly(static, dynamic)
-            except jax.errors.JaxRuntimeError:  # the error has another cause
+            except jax.errors.JaxRuntimeError:  # the refused loop was not the cause
                 del refused[static]
                 raise error from None
             _warn(error)

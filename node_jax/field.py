@@ -1,4 +1,4 @@
-"""A field traced once, with what it closes over as inputs."""
+"""Trace a vector field once, and make the values that it closes over inputs of the solve."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -14,10 +14,10 @@ from node_jax.types import PyTree, VectorField
 
 
 class Hoisted(NamedTuple):
-    """A field that was traced once: `call(z, t, values)` takes a flat list of values and then of `consts`.
+    """A field that was traced once: `call(z, t, values)` takes a flat list of `theta` followed by `consts`.
 
-    With it come what it closed over, the shape of its result, the leaves it looks at, whether it multiplies matrices,
-    and for how many lanes a loop around it would be one function on a CPU.
+    `consts` are the values it closed over, `shape` that of its result, `used` says for each input leaf whether it is
+    read, `multiplies` whether matrices are multiplied, and `room` is defined in the glossary (docs/architecture.md).
     """
 
     call: VectorField
@@ -29,7 +29,7 @@ class Hoisted(NamedTuple):
 
 
 def hoist(f: Callable, z: PyTree, t: Any, values: PyTree) -> Hoisted:
-    """Trace `f(z, t, values)` once. Values of outer transformations that it closes over become visible inputs."""
+    """Trace `f(z, t, values)` once; tracers of outer transformations that it closes over become explicit inputs."""
     closed, shape = placement.traced(f, z, t, values)
     _refuse_other_solves(low(closed.jaxpr))
     refuse_effects(closed.jaxpr.effects)
@@ -45,7 +45,7 @@ def hoist(f: Callable, z: PyTree, t: Any, values: PyTree) -> Hoisted:
 
 
 def _refuse_other_solves(jaxpr: Any) -> None:
-    """Refuse what a field asks of other entries of a named axis, or of the device it runs on."""
+    """Refuse collectives over named axes, and values that vary over the devices of `shard_map`."""
     for eqn in jaxpr.eqns:
         name, axes = eqn.primitive.name, (eqn.params.get("axes", ()), eqn.params.get("axis_name", ()))
         axes = [axis for axis in jax.tree.leaves(axes) if isinstance(axis, str)]

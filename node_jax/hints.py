@@ -1,4 +1,4 @@
-"""What to use here instead of a name of another package."""
+"""Error messages that translate names of other packages into those of this one."""
 
 import difflib
 import functools
@@ -82,13 +82,13 @@ NAMES = {
 
 
 def method_named(name: Any) -> str:
-    """Say what to use for a method that is given as text, if that is known."""
+    """Return the hint for a method that is given as text; empty if there is none."""
     return _said(name.lower(), {key.lower(): hint for key, hint in NAMES.items()}) if isinstance(name, str) else ""
 
 
 def missing(owner: str, name: str, hints: dict[str, str], known: Iterable[str] = ()) -> NoReturn:
-    """Raise the error of a name that `owner` does not have, with what to use instead."""
-    said = "" if name.startswith("_") else _said(name, hints, known)  # those are asked for by libraries, often
+    """Raise AttributeError for a name that `owner` does not have, with a hint if there is one."""
+    said = "" if name.startswith("_") else _said(name, hints, known)  # libraries often probe for such names
     raise AttributeError(f"{owner} has no attribute {name!r}{said}")
 
 
@@ -101,10 +101,10 @@ def _said(name: str, hints: dict[str, str], known: Iterable[str] = ()) -> str:
 
 
 def refuses_by_name(*others: Callable) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Refuse keywords that a function does not have, with what to use instead.
+    """Raise TypeError, with a hint, for keywords that a function does not have.
 
     Args:
-        *others: functions whose keywords it passes on.
+        *others: functions to which it passes its keywords on.
     """
 
     def decorate(fn: Callable[P, R]) -> Callable[P, R]:

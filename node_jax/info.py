@@ -1,4 +1,4 @@
-"""What a report of a problem or of a time should say of the machine."""
+"""Versions and devices, for a bug report or a benchmark."""
 
 import importlib.metadata
 import platform
@@ -33,7 +33,7 @@ class Info(NamedTuple):
     platform: str
     devices: list[str]
     x64: bool
-    compiled_loops: str  # "on", or why small loops run kernel by kernel
+    compiled_loops: str  # "on", or the reason why small loops are not compiled as one function
 
     def __str__(self) -> str:
         """Return a line for each entry."""
@@ -48,10 +48,10 @@ class Info(NamedTuple):
 
 
 def info() -> Info:
-    """Return versions, devices, and which fast paths are on, and why not.
+    """Return versions, devices, and whether small loops are compiled as one function.
 
-    On a CPU small solves run as one compiled function, several times faster than kernel by kernel, with versions of
-    jaxlib that this was tried with; `NODE_JAX_FUSED=0` in the environment switches that off.
+    On a CPU this makes small solves several times faster. It is on with the versions of jaxlib that it was tested with;
+    `NODE_JAX_FUSED=0` in the environment switches it off.
 
     Returns:
         `Info`, whose text is a line for each entry; also `python -m node_jax info`.

@@ -1,4 +1,4 @@
-"""What a traced computation consists of."""
+"""Questions about a jaxpr: which operations it contains, and whether it multiplies large matrices."""
 
 import math
 from typing import Any
@@ -7,26 +7,26 @@ import jax
 
 from node_jax.compat import ClosedJaxpr, jaxpr_as_fun, pe
 
-PRODUCT = 8  # rows, columns and terms: with fewer of each, no library multiplies the matrices
+PRODUCT = 8  # with fewer rows, columns and terms than this, no library is called for a product of matrices
 
 
 def opened(jaxpr: Any) -> Any:
-    """Return a computation that takes its constants as its first arguments: newer versions of JAX keep them in it."""
+    """Return a jaxpr that takes its constants as its first arguments."""
     return jaxpr.replace(constvars=[], invars=[*jaxpr.constvars, *jaxpr.invars])
 
 
 def evaluated(jaxpr: Any, *args: Any) -> list:
-    """Return the results of a computation that holds no constants."""
+    """Evaluate a jaxpr that holds no constants."""
     return jaxpr_as_fun(ClosedJaxpr(jaxpr, ()))(*args)
 
 
 def low(jaxpr: Any) -> Any:
-    """Return a computation with what the newest JAX keeps whole, such as a search of a table, taken apart."""
+    """Return a jaxpr whose high-level operations, which the newest JAX keeps, such as a table search, are expanded."""
     return pe.lower_jaxpr2(jaxpr) if getattr(jaxpr, "is_high", False) else jaxpr  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def equations(jaxpr: Any) -> list:
-    """Return all equations, of nested computations too; of those for several platforms only what a CPU runs."""
+    """Return all equations, those of nested jaxprs too; of a choice by platform only the branch for the CPU."""
     found, chosen_by_platform = [], set()
     for eqn in low(jaxpr).eqns:
         found.append(eqn)
@@ -43,25 +43,25 @@ def equations(jaxpr: Any) -> list:
 
 
 def _of_cpu(params: dict) -> Any:
-    """Return the branch for the CPU of a choice by platform; None stands for all that are not named."""
+    """Return the branch for the CPU of a `platform_dependent`; a branch without platforms is the default."""
     branches = list(zip(params["branches_platforms"], params["branches"], strict=True))
     named = [branch for platforms, branch in branches if platforms is not None and "cpu" in platforms]
     return named[0] if named else next((branch for platforms, branch in branches if platforms is None), ())
 
 
 def multiplies(jaxpr: Any) -> bool:
-    """Whether large matrices are multiplied, or signals convolved, anywhere in a computation."""
+    """Whether a jaxpr multiplies large matrices or convolves."""
     return any(is_product(eqn) or eqn.primitive.name == "conv_general_dilated" for eqn in equations(jaxpr))
 
 
 def is_product(eqn: Any) -> bool:
-    """Whether an operation multiplies matrices that a library would."""
+    """Whether an equation is a matrix product that a library computes."""
     sizes = [x.aval.size for x in eqn.invars]
     return eqn.primitive.name == "dot_general" and all(sizes) and max(_matrices(eqn)) >= PRODUCT
 
 
 def _matrices(eqn: Any) -> tuple[int, int, int]:
-    """Return rows, terms and columns of a product as a library sees it: axes of one role are one."""
+    """Return rows, terms and columns of a product, as a library sees it: axes with the same role count as one."""
     (contracted, _), (batch, _) = eqn.params["dimension_numbers"]
     left, right = (x.aval for x in eqn.invars)
     terms, lanes = (math.prod(left.shape[i] for i in axes) for axes in (contracted, batch))

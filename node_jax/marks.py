@@ -1,6 +1,6 @@
-"""Marks for a back end, which change no value: what is run as a whole, computed once, spread over an array.
+"""Marks: identities that a back end may use to compile a program differently; they change no value.
 
-Without a back end that gives them a meaning they have none (see `backends`).
+Without a back end that interprets them they have no effect (see `backends`).
 """
 
 import functools
@@ -18,9 +18,9 @@ from node_jax.jaxprs import evaluated, low, opened
 
 
 def whole(fn: Callable, carry: Any) -> Any:
-    """Return `fn(carry)`, which a back end may compute by one function.
+    """Return `fn(carry)`, which a back end may compile as one function.
 
-    That may write over `carry`; what else it needs it closes over.
+    `fn` may overwrite `carry`; everything else that it reads it must close over.
     """
     if jax.config.jax_disable_jit:  # pyright: ignore[reportAttributeAccessIssue]
         return fn(carry)
@@ -31,7 +31,7 @@ def whole(fn: Callable, carry: Any) -> Any:
 
 
 def plain(*args, jaxpr, constants):
-    """Return the results of a whole."""
+    """Evaluate the computation inside `whole`."""
     return evaluated(jaxpr, *args)
 
 
@@ -44,7 +44,7 @@ def _batch_whole(args, dims, *, jaxpr, constants):
 
 
 def _jvp_whole(primals, tangents, **params):
-    """Differentiate the plain loop: nothing that is differentiated once more is run often."""
+    """Differentiate the computation itself; the result is not marked again."""
     return jax.jvp(functools.partial(plain, **params), tuple(primals), tuple(map(ad.instantiate_zeros, tangents)))
 
 
@@ -68,12 +68,12 @@ ad.primitive_jvps[whole_p] = _jvp_whole
 
 
 def once(values: Any) -> Any:
-    """Return the values, computed once: not anew in each of the kernels that read them."""
+    """Return the values unchanged, to be computed once instead of in each operation that reads them."""
     return jax.tree.map(once_p.bind, values)
 
 
 def _batch_once(args, dims):
-    """Bring lanes to the end: a call has the layout of its axes, and kernels are vectorised over the last of them."""
+    """Move the mapped axis to the end, the layout of lanes (docs/performance.md, Fusion)."""
     (x,), (dim,) = args, dims
     return once_p.bind(jnp.moveaxis(x, dim, -1)), x.ndim - 1
 
@@ -91,11 +91,7 @@ ad.deflinear2(once_p, _transpose_once)
 
 
 def spread(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Return an array of this shape with the scalar `x` everywhere.
-
-    `vmap` would put its axis in front of those of `shape`, and transpose all that this is multiplied by; lanes stay
-    last. XLA takes such transposes away in a program for one device, and not in one for several.
-    """
+    """Broadcast the scalar `x` to this shape, with mapped axes last instead of first (docs/performance.md, Loops)."""
     return spread_p.bind(x, shape=shape) if shape else x
 
 

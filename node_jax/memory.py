@@ -1,4 +1,4 @@
-"""What the gradient by each strategy would cost in memory."""
+"""Estimate how much memory the gradient by each strategy needs."""
 
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ from node_jax.types import PyTree, VectorField
 
 
 class MemoryEstimate(NamedTuple):
-    """Bytes that a gradient needs beside inputs and outputs.
+    """Memory of a gradient besides inputs and outputs, in bytes.
 
     Attributes:
         compiled: what XLA sets apart for the compiled gradient, everything included.
@@ -49,10 +49,10 @@ def estimate_memory(
     steps=Adaptive(),
     max_steps: int = 4096,
 ) -> dict[str, MemoryEstimate]:
-    """Compile the gradient of a sum over `z1` for each strategy, without running it, and say what memory it needs.
+    """Compile the gradient of a sum over `z1` by each strategy, without running it, and return the memory it needs.
 
     Args:
-        f: vector field; this and what follows as in `odesolve`.
+        f: vector field; this and the following arguments as in `odesolve`.
         z0: initial state.
         t0: initial time.
         t1: final time.
@@ -61,10 +61,10 @@ def estimate_memory(
         adjoints: the strategies to compile.
         method: an explicit Runge-Kutta method.
         steps: how steps are chosen.
-        max_steps: most trials.
+        max_steps: largest number of trials.
 
     Returns:
-        A `MemoryEstimate` for each, by name.
+        A dict with a `MemoryEstimate` for each strategy, by its `repr`.
 
     Example:
         >>> import node_jax as nj

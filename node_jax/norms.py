@@ -1,4 +1,4 @@
-"""Sizes of states, and tolerances in the same units."""
+"""Norms of states, and tolerances in the same units."""
 
 import math
 
@@ -11,7 +11,7 @@ from node_jax.types import PyTree
 
 
 def rms(z: PyTree) -> jax.Array:
-    """Root mean square over all elements of all leaves: the default error norm.
+    """Root mean square over all elements of all leaves, which is the default error norm.
 
     Args:
         z: pytree of real or complex arrays.
@@ -31,7 +31,7 @@ def rms(z: PyTree) -> jax.Array:
 
 
 def largest(z: PyTree, dtype: jnp.dtype) -> jax.Array:
-    """Largest modulus over all elements; NaN if any is NaN, zero for an empty tree."""
+    """Return the largest modulus over all elements; NaN if any is NaN, zero for an empty tree."""
     parts = [jnp.max(jnp.abs(x)).astype(dtype) for x in jax.tree.leaves(z) if x.size]
     return jax.tree.reduce(jnp.maximum, parts, jnp.zeros((), dtype))
 
@@ -42,15 +42,15 @@ def tolerances(z0: PyTree, z1: PyTree, rtol: PyTree, atol: PyTree) -> PyTree:
     def leaf(x, y, r, a):
         real = jnp.finfo(x.dtype)
         wide = promoted(real.dtype, jnp.float32)
-        r = jnp.maximum(r, 4 * float(real.eps)).astype(wide)  # no step changes a state by less
+        r = jnp.maximum(r, 4 * float(real.eps)).astype(wide)  # a smaller relative change is rounding
         scale = a.astype(wide) + r * jnp.maximum(jnp.abs(x), jnp.abs(y)).astype(wide)
-        return scale + float(jnp.finfo(wide).tiny)  # no error at all is fine even without a tolerance
+        return scale + float(jnp.finfo(wide).tiny)  # an error of zero is accepted even if both tolerances are
 
     return jax.tree.map(leaf, z0, z1, spread(rtol, z0), spread(atol, z0))
 
 
 def bounded(z: PyTree) -> PyTree:
-    """Limit the elements of real or complex leaves to what can be squared and added up."""
+    """Clip the elements of real or complex leaves so that the sum of their squares does not overflow."""
 
     def leaf(x):
         most = math.sqrt(float(jnp.finfo(x.dtype).max) / (4 * max(1, x.size)))

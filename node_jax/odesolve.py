@@ -1,4 +1,4 @@
-"""The door: checks, defaults and glue. The only module that knows all the others."""
+"""`odesolve`: check the arguments, choose the dtypes, trace the field, solve, and assemble the `Solution`."""
 
 import functools
 from typing import Any, NamedTuple
@@ -27,7 +27,7 @@ from node_jax.types import Inputs, PyTree, Status, VectorField
 
 
 class _Replaced(NamedTuple):
-    """A number that is given as a value too: compilations do not differ by it."""
+    """A number that is passed as a traced value too: all such numbers are equal, so they share a compilation."""
 
     number: int
 
@@ -39,7 +39,7 @@ class _Replaced(NamedTuple):
 
 
 class _Static(NamedTuple):
-    """Everything about a call that a new compilation depends on."""
+    """Everything about a call that compilation depends on."""
 
     structure: Any
     fixed: tuple  # leaves that are not arrays
@@ -47,7 +47,7 @@ class _Static(NamedTuple):
     adjoint: Adjoint
     max_steps: int | _Replaced | None
     lane_width: int | float | None
-    outside: tuple = ()  # what the functions among them read
+    outside: tuple = ()  # key of the values that functions read from outside
 
 
 @refuses_by_name()
@@ -80,39 +80,36 @@ def odesolve(
             nor are values that functions of other modules read. Inside a `jit` of the caller nothing is noticed. Pass
             what changes as `theta`.
         z0: initial state: pytree of real or complex floating arrays.
-        t0: initial time, real scalar. Times keep their digits: all have the widest dtype among times given as arrays
-            and the real dtype of `z0`, at least float32. Python numbers have the dtype of the others, or 64 bits where
-            that would blur the distances between them (a float32 state and seconds since 1970).
+        t0: initial time, real scalar. All times get the widest dtype among times given as arrays and the real dtype of
+            `z0`, at least float32. Python numbers get that dtype too, or 64 bits where it would blur the distances
+            between them (a float32 state and seconds since 1970).
         t1: final time, scalar; `t1 < t0` integrates backwards, `t1 == t0` returns `z0`.
         theta: parameters: any pytree of arrays, Python numbers and functions. Numbers are traced as arrays, bools and
-            integers too; functions are static. Text and other objects are refused: they go into static fields of a
-            module, or into what `f` closes over.
+            integers too; functions are static. Text and other objects are refused: put them into static fields of a
+            module, or let `f` close over them.
         method: an explicit Runge-Kutta method, or one of your own (`node_jax.protocols.Method`).
         steps: `Adaptive(rtol, atol)`, `Fixed(n)`, `Grid(ts)`, or a policy of your own.
         adjoint: how gradients are computed.
-        save: what is written down besides `z1`.
-        max_steps: most trials of one lane under `Adaptive`; None: no limit (and no reverse-mode gradient).
+        save: what is saved besides `z1`.
+        max_steps: largest number of trials of one lane under `Adaptive`; None: no limit (and no reverse mode).
         throw: raise `SolveError` when a solve outside any transformation fails.
-        lane_width: most solves of a batch that step together. The others wait, and each takes the lane of one that is
-            done: a batch of solves of different lengths costs what its steps cost. Default: on a CPU 64 for small
-            states, fewer for large ones, 256 for fields that multiply matrices; all on other platforms.
-            `math.inf`: all together.
-        expected_cost: what this solve is expected to cost, a real scalar in any unit, each lane its own: those that
-            wait are taken the most expensive first. Default: as they come.
+        lane_width: largest number of solves of a batch that step together. The others wait in a queue, and each takes
+            the lane of one that is done, so that short solves do not wait for long ones. Default: on a CPU 64 for small
+            states, fewer for large ones, 256 for fields that multiply matrices; elsewhere, and with `math.inf`, all.
+        expected_cost: expected cost of this solve relative to the others of the batch, a real scalar in any unit: the
+            queue takes the most expensive first. Default: in the order of the batch.
 
     Returns:
         A `Solution`.
 
     Raises:
-        SolveError: if the solve fails, values are concrete and `throw` is true; `.solution` holds what was saved. Where
-            an argument is wrong it is an `InputError`, a `ValueError` too, that names the argument and its value.
+        SolveError: if the solve fails, values are concrete and `throw` is true; `.solution` holds what was saved. If
+            an argument is wrong it is an `InputError`, also a `ValueError`, which names the argument and its value.
         ValueError, TypeError: for arguments of a wrong shape, dtype or type, at trace time.
         FloatingPointError: under `jax_debug_nans` or `jax_debug_infs`, if a solve meets a NaN or an infinity. Rows that
-            no step wrote are NaN and pass, except where they are results of a `jit` of the caller, which JAX looks at
-            itself.
+            no step wrote are NaN on purpose and accepted, except as results of a `jit` of the caller, which JAX checks.
         NotImplementedError: if `f` has an ordered effect or a `checkify.check`, which no solve can carry out, or an
-            operation that `div_checks` or `index_checks` of `checkify` would look at. Its `nan_checks` find a solve
-            that failed.
+            operation that `div_checks` or `index_checks` of `checkify` would test. Its `nan_checks` find failed solves.
 
     Example:
         >>> import node_jax as nj
@@ -140,7 +137,7 @@ def odesolve(
 
 
 def _complaint(t0: Any, t1: Any, steps: Any, save: Any) -> str | None:
-    """Say which argument of a concrete solve is wrong, and its value."""
+    """Return a message about the first argument of a concrete solve whose value is wrong."""
     for name, t in (("t0", t0), ("t1", t1)):
         if not np.isfinite(t):
             return f"{name} must be finite, got {t}"
@@ -150,13 +147,13 @@ def _complaint(t0: Any, t1: Any, steps: Any, save: Any) -> str | None:
 def _solved(*args, **options) -> Solution:
     static, dynamic = _with_limit(*prepare(*args, **options))
     if jax.config.jax_check_tracer_leaks:  # pyright: ignore[reportAttributeAccessIssue]
-        # a cache that keeps a function keeps the values of a transformation that the function closes over
+        # no cache here: it would keep the functions in `static` and the tracers that they close over alive
         return jax.jit(functools.partial(_solve, static))(dynamic)
     return _compiled(static, dynamic)
 
 
 def _watched(*args, **options) -> Solution:
-    """Solve under `jax_debug_nans` or `jax_debug_infs`: what is NaN by contract passes, what a solve met is found."""
+    """Solve under `jax_debug_nans` or `jax_debug_infs`: allow rows that are NaN on purpose, find failed solves."""
     with trusting():
         solution = jax.tree.map(lanes_in_front, _solved(*args, **options))
     try:
@@ -173,7 +170,7 @@ def _watched(*args, **options) -> Solution:
 def prepare(
     f, z0, t0, t1, theta, *, method, steps, adjoint, save, max_steps, lane_width=None, expected_cost=None
 ) -> tuple[_Static, list]:
-    """Separate what a compilation depends on from the values."""
+    """Separate what compilation depends on from the values."""
     z0, theta = arguments.checked_state(z0), arguments.checked_theta(theta)
     dtype = time_dtype(z0, t0, t1, (steps, save))
     ends, (t0, t1) = (t0, t1), (_time("t0", t0, dtype), _time("t1", t1, dtype))
@@ -192,7 +189,7 @@ def prepare(
 
 
 def _with_limit(static: _Static, dynamic: list) -> tuple[_Static, list]:
-    """Give the limit on trials as a value outside all transformations; a derivative has a history as long as it."""
+    """Outside all transformations pass `max_steps` as a value, so that another one does not compile anew."""
     limit = static.max_steps
     if not isinstance(limit, int) or not placement.outermost():
         return static, dynamic
@@ -200,7 +197,7 @@ def _with_limit(static: _Static, dynamic: list) -> tuple[_Static, list]:
 
 
 def _classes(f: Any) -> list[type]:
-    """Return the classes of a user's modules in `f`, those inside other modules included."""
+    """Return the classes of a user's modules in `f`, including modules inside modules."""
     found: dict[type, None] = {}
 
     def look(x):
@@ -220,7 +217,7 @@ _PACKAGES = ("node_jax.", "equinox.")
 
 
 def problem_of(static: _Static, dynamic: list) -> tuple[Problem, list, PyTree]:
-    """Return the problem by structure and by value, and theta."""
+    """Return the static problem, the leaves of its inputs, and theta."""
     max_steps, limit = static.max_steps, None
     if isinstance(max_steps, _Replaced):
         max_steps, (*dynamic, limit) = max_steps.number, dynamic
@@ -257,7 +254,7 @@ _compiled = or_plain(_solve)
 
 
 def _is_value(x: Any, numbers: bool) -> bool:
-    """Whether a leaf is traced: arrays always, Python numbers outside a module `f`."""
+    """Whether a leaf is traced: arrays always are, Python numbers only outside a module `f`."""
     return eqx.is_array_like(x) if numbers else eqx.is_array(x)
 
 
@@ -268,7 +265,7 @@ def _time(name: str, t: Any, dtype: jnp.dtype) -> jax.Array:
 
 
 def _cast(part: Any, ends: tuple, t0: jax.Array, t1: jax.Array) -> Any:
-    """Cast the values of steps or save; times that came with fewer digits end where they do in those."""
+    """Cast the values of steps or save to the dtype of times, and align times that came with fewer digits."""
     cast = jax.tree.map(lambda x: jnp.asarray(x, t0.dtype), part)
     given = [x for name in part.times if (x := getattr(part, name)) is not None]
     blurred = blur((*given, *ends), t0.dtype) if given else 0.0

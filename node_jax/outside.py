@@ -1,4 +1,4 @@
-"""What a field reads from outside, as a key that changes when it does: a compiled solve has such values built in."""
+"""A key of what a field reads from outside, since a compiled solve holds such values as constants."""
 
 import dis
 import functools
@@ -9,14 +9,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-_FEW = 64  # entries of a tuple that is compared by value
+_FEW = 64  # longest tuple that is compared by value
 _BY_VALUE = {int, bool, str, complex, bytes, type(None)}
 _CALL = "__call__"
 _INSTALLED = ("site-packages", "dist-packages")
 
 
 class _Names(NamedTuple):
-    """Globals and attributes that some code reads and does not store, and the cells that it only reads."""
+    """Globals and attributes that code reads and never stores, and indices of the closure cells that it only reads."""
 
     globals: tuple[str, ...]
     attributes: tuple[str, ...]
@@ -24,12 +24,12 @@ class _Names(NamedTuple):
 
 
 class _Same:
-    """An object compared by identity, without keeping it alive if that is possible."""
+    """An object compared by identity, held by a weak reference if it supports one."""
 
     def __init__(self, x: Any):
         try:
             self.held = weakref.ref(x)
-        except TypeError:  # a list, a dictionary
+        except TypeError:  # no weak references, as for a list
             self.held = functools.partial(_itself, x)
         self.number = id(x)
 
@@ -47,15 +47,15 @@ def _itself(x: Any) -> Any:
 def reads(*functions: Any) -> tuple:
     """Return a hashable key of the values that functions read from outside.
 
-    These are the globals that their code mentions, the variables they close over, and those attributes of plain
-    objects, classes and modules among them, `self` included, that the code mentions. Numbers, strings and
-    tuples of them count by value; everything else by identity, so that an array, a list or a dictionary that is changed
-    in place is not seen. Functions of the same module are looked into. What the code itself stores (counters)
-    and code of installed packages are left out.
+    The key covers the globals that their code names, the variables they close over, and the attributes that the code
+    names of plain objects, classes and modules among these, `self` included. Numbers, strings and tuples of them count
+    by value. Everything else counts by identity, so a change inside an array, list or dictionary goes unnoticed.
+    Functions of the same module are followed. Names that the code itself stores to (counters) and code of installed
+    packages are left out.
 
     Args:
-        *functions: functions, methods, `functools.partial`s, objects that can be called; a class stands for what its
-            instances do when they are called, whatever they hold.
+        *functions: functions, methods, `functools.partial`s, callable objects; a class stands for calls of its
+            instances, whatever these hold.
 
     Example:
         >>> rate = 1.0
@@ -94,7 +94,7 @@ def _of_callable(f: Any, found: list, seen: set) -> None:
 
 
 def _of_function(f: FunctionType, own: Any, kind: type | None, found: list, seen: set) -> None:
-    """Read what a function does, and the methods of the same object that it mentions."""
+    """Collect what a function reads, and the methods of the same object that it names."""
     names, world = _names(f.__code__), f.__globals__
     for name in names.globals:
         if name in world:
@@ -113,7 +113,7 @@ def _of_function(f: FunctionType, own: Any, kind: type | None, found: list, seen
 
 
 def _methods(kind: type | None, names: tuple[str, ...]) -> Iterator[FunctionType]:
-    """Functions of a class, those of properties included, that some code mentions."""
+    """Yield the functions of a class, properties included, that some code names."""
     for name in () if kind is None else (*names, _CALL):
         x = getattr(kind, name, None)
         x = x.fget if isinstance(x, property) else x
@@ -122,10 +122,10 @@ def _methods(kind: type | None, names: tuple[str, ...]) -> Iterator[FunctionType
 
 
 def _token(x: Any, names: tuple[str, ...], world: dict | None, seen: set) -> Any:
-    """Return what stands for a value in the key."""
+    """Return the entry of the key for one value."""
     kind = type(x)
     if kind is float:
-        return x.hex()  # tells -0.0 from 0.0, and NaN equals itself
+        return x.hex()  # distinguishes -0.0 from 0.0, and NaN equals itself
     if kind in _BY_VALUE:
         return kind, x
     if kind is tuple and len(x) <= _FEW:
@@ -142,7 +142,7 @@ def _token(x: Any, names: tuple[str, ...], world: dict | None, seen: set) -> Any
 
 
 def _attributes(x: Any, names: tuple[str, ...], world: dict | None, seen: set) -> tuple:
-    """Return what stands for those attributes of a plain object, a class or a module that some code mentions."""
+    """Return the entries for those attributes of an object, class or module that some code names."""
     own = getattr(x, "__dict__", None)
     if not own or not names or isinstance(x, FunctionType) or (id(x), id(names)) in seen:
         return ()

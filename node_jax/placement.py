@@ -1,4 +1,4 @@
-"""Where arrays lie: axes of `shard_map` over which they vary, axes of a mesh along which their types spread them."""
+"""Where arrays live: the axes of `shard_map` over which they vary, and the mesh axes over which they are sharded."""
 
 import contextlib
 import math
@@ -14,17 +14,17 @@ from node_jax.compat import AbstractMesh, ClosedJaxpr, Jaxpr, Literal, ShapedArr
 
 
 def is_tracer(x: Any) -> bool:
-    """Whether a value belongs to a transformation that is still going on."""
+    """Whether a value is a tracer."""
     return isinstance(x, Tracer)
 
 
 def is_traced(values: Any) -> bool:
-    """Whether any value of a pytree belongs to one."""
+    """Whether any leaf of a pytree is a tracer."""
     return any(map(is_tracer, jax.tree.leaves(values)))
 
 
 def outermost() -> bool:
-    """Whether no transformation is going on; False, which costs a compilation, where JAX calls that otherwise."""
+    """Whether no transformation is active. A wrong False, if JAX renames the trace, only costs a compilation."""
     return type(find_top_trace(())).__name__ == "EvalTrace"
 
 
@@ -35,7 +35,7 @@ def axes(aval: Any) -> frozenset:
 
 
 def varying_alike(leaves: Sequence) -> list:
-    """Let all values vary over the axes of `shard_map` over which any does; the transpose adds cotangents up."""
+    """Cast all values to vary over every `shard_map` axis that any varies over; the transpose sums cotangents."""
     union = frozenset().union(*(axes(jax.typeof(x)) for x in leaves))
 
     def cast(x):
@@ -55,10 +55,10 @@ def shaped(x: Any, args: Sequence) -> ShapedArray:
 
 
 def mapped(batched: Callable, args: Sequence, dims: Sequence, together: bool = False) -> tuple[list, list]:
-    """Return `batched(size, *args)`: results and where they have the mapped axis, which `args` have where `dims` say.
+    """Return the results of `batched(size, *args)` and the positions of their mapped axis, as a batching rule does.
 
-    If the types of the arguments spread that axis over devices, each computes its own part, under `shard_map`; or,
-    where all lanes go `together` since some results have no such axis, each computes the whole.
+    If the mapped axis of the arguments is sharded over a mesh, each device computes its own part under `shard_map`; or
+    everything if all lanes go `together`, since some results lack that axis.
     """
     sizes, spreads = zip(*(_along(x, d) for x, d in zip(args, dims, strict=True) if d is not None), strict=True)
     spread = next((s for s in spreads if s is not None), None)
@@ -86,16 +86,13 @@ def mapped(batched: Callable, args: Sequence, dims: Sequence, together: bool = F
 
 
 def _along(x: Any, d: int) -> tuple[int, tuple | None]:
-    """Return the size of an axis, and the mesh with those of its axes that the type of `x` spreads it over, if any."""
+    """Return the size of an axis of `x`, and the mesh with the mesh axes over which it is sharded, if any."""
     sharding = jax.typeof(x).sharding
     return x.shape[d], None if sharding.spec[d] is None else (sharding.mesh, sharding.spec[d])
 
 
 def traced(f: Callable, *examples: Any) -> tuple[ClosedJaxpr, Any]:
-    """Trace `f` as the code of one device: no type names a mesh, even if those of what it closes over do.
-
-    Return the computation and the shape of its result. Within `shard_map` code is of one device as it is.
-    """
+    """Trace `f` as code for one device, without a mesh in any type; return the jaxpr and the shape of its result."""
 
     def on_one_device(x):
         aval = jax.typeof(x)

@@ -1,4 +1,4 @@
-"""What a solve returns, and the error that carries it."""
+"""The result of a solve, and the errors that carry it."""
 
 import copyreg
 import dataclasses
@@ -35,8 +35,8 @@ class Solution(eqx.Module):
         ts: times of `zs`, shape `(n,)`; None unless saved with `SaveAt` or `SaveSteps`.
         zs: saved states, leading axis `n`; NaN where not reached. None as above.
         status: int32, a `Status`.
-        t_reached: time up to which the solve came, in units of `t`.
-        stats: counts `nfe`, `accepted`, `rejected`, int32.
+        t_reached: last time that the solve reached, in units of `t`.
+        stats: counts such as `nfe`, `accepted`, `rejected`, int32.
         interpolant: polynomials of the steps, with `Dense`; else None.
         penalties: integrals of the regularizers of a `NeuralODE`, real scalars by name; else empty.
 
@@ -59,12 +59,12 @@ class Solution(eqx.Module):
 
     @property
     def ok(self) -> jax.Array:
-        """Whether the lane succeeded; bool."""
+        """Whether the lane succeeded, bool."""
         return self.status == Status.SUCCESS
 
     @property
     def count(self) -> jax.Array:
-        """Number of accepted steps: the rows in use with `SaveSteps` and `Dense`; int32."""
+        """Number of accepted steps, int32: with `SaveSteps` and `Dense` the number of rows in use."""
         return self.stats.accepted
 
     def evaluate(self, t) -> PyTree:
@@ -93,22 +93,22 @@ class Solution(eqx.Module):
         t = jnp.asarray(t, dtype)
         for _ in range(self.status.ndim):
             read = jax.vmap(read, in_axes=(0, None))
-        with trusting():  # outside it is NaN, and inside the value for outside is made too
+        with trusting():  # the NaN for times outside is computed for every time
             return read((self.interpolant, self.count, self.t_reached), t)
 
     def filled(self, value: float = 0.0) -> "Solution":
         """Return the solution with `value` in the place of all states of failed lanes, for losses and plots.
 
-        A failed lane has NaN in `z1` and in the rows that it did not reach, and a NaN that a loss reads gives a NaN
-        gradient, even where the loss is masked afterwards. With the states replaced first, a failed lane contributes
-        exactly nothing to a gradient. Lanes stay where they are, and `ok` still says which failed.
+        A failed lane has NaN in `z1` and in the rows that it did not reach. A loss that reads a NaN has a NaN gradient,
+        even if it is masked afterwards. Once the states are replaced, a failed lane contributes exactly zero to a
+        gradient. The order of lanes is unchanged, and `ok` still says which failed.
 
         Args:
             value: real scalar, cast to the dtype of each leaf.
 
         Returns:
-            A `Solution` whose `z1` and `zs` hold `value` in every lane that failed, those rows included that it
-            reached. Times, `interpolant` and counts stay as they are; unused rows of `SaveSteps` stay NaN.
+            A `Solution` whose `z1` and `zs` hold `value` in every lane that failed, also in rows that it reached.
+            Times, `interpolant` and counts are unchanged; unused rows of `SaveSteps` stay NaN.
 
         Example:
             >>> import jax, jax.numpy as jnp, node_jax as nj
@@ -128,7 +128,7 @@ class Solution(eqx.Module):
         return dataclasses.replace(self, z1=z1, zs=zs)
 
     def __getattr__(self, name: str) -> NoReturn:
-        """Say what is used here instead of a name of another package."""
+        """Raise an error that shows which attribute stands for a name of another package."""
         hints.missing("Solution", name, hints.ATTRIBUTES, Solution.__annotations__)
 
     def __str__(self) -> str:
@@ -149,14 +149,14 @@ def _read(blurred, rest, t):
     inside = jnp.abs(t - between(t, starts[0], reached)) <= rounding(starts[0], reached, blurred)
     passed = jnp.where(backwards, starts >= t, starts <= t) & (jnp.arange(starts.shape[0]) < count)
     row = tree.row(polynomials, jnp.maximum(jnp.sum(passed) - 1, 0))
-    # outside there may be no polynomial: NaN would reach the gradient of everything that it depends on
+    # outside the reached times a row may be NaN, which would make the gradient NaN even though it is not selected
     start, size, q = tree.where(inside, row, tree.full_like(row, 0.0))
     value = horner(q, (jnp.where(inside, t, 0.0) - start) / jnp.where(size == 0, 1.0, size))
     return tree.where(inside, value, tree.full_like(value, jnp.nan))
 
 
 def summary(solution: Solution) -> str:
-    """Say how the lanes of a concrete solution ended, in one line."""
+    """Return one line on how the lanes of a concrete solution ended."""
     status = np.asarray(solution.status)
     reached = np.asarray(solution.t_reached)
     failed = status != Status.SUCCESS
@@ -176,7 +176,7 @@ def summary(solution: Solution) -> str:
 class SolveError(RuntimeError):
     """A concrete solve failed; `solution` holds everything that was saved before.
 
-    It can be pickled and copied, `solution` included, and so travels between processes.
+    It can be pickled and copied together with `solution`, and so passed between processes.
 
     Args:
         solution: the `Solution` of the failed solve.
@@ -202,7 +202,7 @@ class SolveError(RuntimeError):
         self.solution = solution
 
     def __reduce__(self) -> tuple:
-        """Rebuild from message and attributes, past `__init__`, which takes a solution and not a message."""
+        """Rebuild from message and attributes without `__init__`, whose argument is a solution and no message."""
         return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # pyright: ignore[reportAttributeAccessIssue]
 
 

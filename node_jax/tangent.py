@@ -1,4 +1,4 @@
-"""A field together with its variational equation: error control that sees how trajectories separate."""
+"""A field extended by its variational equation, so that error control also covers derivatives."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from node_jax.types import PyTree, VectorField
 
 
 class _WithTangent(eqx.Module):
-    """The field of a state and a tangent; equal wrappers of the same function share a compilation."""
+    """The field of a state and a tangent; wrappers of the same function are equal and share a compilation."""
 
     f: Any
 
@@ -21,18 +21,17 @@ class _WithTangent(eqx.Module):
 def with_tangent(f: VectorField) -> VectorField:
     """Return the field of a state `z` and a tangent `v`: `dz/dt = f(z, t, theta)` and `dv/dt = (df/dz) v`.
 
-    The error control of a solve looks at the state. Where the state hardly moves, as at an equilibrium, its error
-    estimate says nothing of the derivatives of the solution (`sol.stats.unseen` counts such steps), and the exact
-    gradient of the steps taken can be far from that of the flow. In a solve of this field the error of the tangent is
-    controlled too, so the steps resolve it. The cost is about twice the evaluations a step, and the steps that the
-    tangent needs.
+    The error control of a solve sees the state only. Where the state hardly moves, as at an equilibrium, its error
+    estimate carries no information about derivatives of the solution (`sol.stats.unseen` counts such steps), and the
+    exact gradient of the steps can be far from that of the flow. In a solve of this field the error of the tangent is
+    controlled too. A step costs about twice as much, and the tangent may need more steps.
 
     Args:
         f: vector field `f(z, t, theta)`.
 
     Returns:
-        A field for the state `(z, v)`, with `v` a pytree like `z`. The tangent to start from should have no special
-        direction, and about the size of a change of `z0` that matters.
+        A field for the state `(z, v)`, with `v` a pytree like `z`. Start from a tangent without special direction,
+        about as large as a change of `z0` that matters.
 
     Example:
         >>> import jax, jax.numpy as jnp, node_jax as nj

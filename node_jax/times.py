@@ -1,4 +1,4 @@
-"""The dtype of times, which keep the digits that they come with, and times that are meant to be an end of the solve."""
+"""The dtype of the times of a solve, and the repair of times that differ from its ends by rounding only."""
 
 import functools
 from collections.abc import Sequence
@@ -13,24 +13,28 @@ from node_jax import tree
 from node_jax.placement import is_tracer
 from node_jax.types import PyTree
 
-ULPS = 8  # units in the last place: a time this near to an end of the solve is that end
-BLURRED = 0.05  # part of the smallest distance between two times by which rounding may move them
-SAME = 2e-6  # part of the whole way below which two times count as the same
+ULPS = 8  # a time within so many units in the last place of an end of the solve counts as that end
+BLURRED = 0.05  # rounding may move times by this part of the smallest distance between two of them
+SAME = 2e-6  # times nearer to each other than this part of the whole range count as equal
 
 
 def time_dtype(z0: PyTree, t0: Any, t1: Any, parts: Sequence) -> jnp.dtype:
     """Return the dtype of all times of a solve: at least that of the state and that of every array of times.
 
-    `parts` are steps and save, whose `times` name the fields that hold some.
+    Python numbers and integers have no dtype of their own. They take that of the others, or 64 bits where rounding to
+    that would blur the distances between them. Traced values have the dtype that JAX gives them.
 
-    Python numbers and integers have no dtype of their own. They take that of the others, or 64 bits where that would
-    blur the distances between them. Those of a transformation have the dtype that JAX gives them.
+    Args:
+        z0: initial state.
+        t0: initial time.
+        t1: final time.
+        parts: steps and save, whose `times` name the attributes that hold times.
 
     Raises:
-        ValueError: if it would and 64 bits are not enabled.
+        ValueError: if 64 bits are needed and not enabled.
     """
     times = {"t0": t0, "t1": t1}
-    for part in parts:  # no methods of modules here: each call of one takes 30 us
+    for part in parts:  # equinox wraps methods: their calls are slow
         times |= {f"{type(part).__name__}({name}=...)": getattr(part, name) for name in part.times}
     times = {name: x for name, x in times.items() if x is not None}
     own = [dtype for dtype in map(_digits, times.values()) if dtype is not None]
@@ -48,10 +52,7 @@ def time_dtype(z0: PyTree, t0: Any, t1: Any, parts: Sequence) -> jnp.dtype:
 
 
 def _digits(x: Any) -> jnp.dtype | None:
-    """Return the dtype that a time came with; None for Python numbers and integers, whose values say what they need.
-
-    The values of a transformation are not known: they keep all the digits that they have.
-    """
+    """Return the dtype that a time came with (all that a tracer may hold); None for Python numbers and integers."""
     if is_tracer(x) and jnp.issubdtype(x.dtype, jnp.integer):
         return jnp.finfo(f"float{8 * max(4, x.dtype.itemsize)}").dtype
     if not isinstance(x, jax.Array | np.ndarray | np.generic) or not jnp.issubdtype(x.dtype, jnp.floating):
@@ -61,7 +62,7 @@ def _digits(x: Any) -> jnp.dtype | None:
 
 
 def _holds(dtype: jnp.dtype, x: Any) -> bool:
-    """Whether a dtype holds a number, or all that an array of such a dtype may hold."""
+    """Whether a dtype can hold a number, or any value of an array's dtype, exactly."""
     if type(x) in (int, float):
         return float(dtype.type(x)) == x
     own = _digits(x)
@@ -69,11 +70,11 @@ def _holds(dtype: jnp.dtype, x: Any) -> bool:
 
 
 def _known(x: Any, dtype: jnp.dtype) -> np.ndarray:
-    """Return the finite values, in 64 bits, of concrete times of which `dtype` may not hold some."""
+    """Return the finite values, in 64 bits, of concrete times that `dtype` might not hold; else none."""
     if is_tracer(x) or (type(x) not in (int, float) and _holds(dtype, x)):
         return np.zeros(0)
     values = np.ravel(np.asarray(x))
-    if values.dtype.kind not in "fiu":  # is refused by name elsewhere
+    if values.dtype.kind not in "fiu":  # `arguments` and `arraylike` refuse them
         return np.zeros(0)
     values = values.astype(np.float64)
     return values[np.isfinite(values)]
@@ -84,8 +85,8 @@ def _largest(x: Any, dtype: jnp.dtype) -> float:
 
 
 def _blurs(times: dict[str, Any], dtype: jnp.dtype) -> bool:
-    """Whether rounding moves a time by a part of the distance to another; the nearest of these count as one."""
-    if all(_holds(dtype, x) for x in times.values()):  # most often, and soon seen
+    """Whether rounding to `dtype` moves a time by a notable part of the smallest distance to another."""
+    if all(_holds(dtype, x) for x in times.values()):  # the usual case, and the cheapest test
         return False
     values = np.unique(np.concatenate([_known(x, dtype) for x in times.values()]))
     if values.size < 2:
@@ -97,17 +98,14 @@ def _blurs(times: dict[str, Any], dtype: jnp.dtype) -> bool:
 
 
 def blur(given: tuple, dtype: jnp.dtype) -> float:
-    """Return the rounding, relative to a time, of the one with fewest digits among those given; 0 if `dtype` has fewer.
-
-    A solve has more digits than its times where its state does. Of times with less than 32 bits it is that of 32.
-    """
+    """Return the coarsest relative rounding of the given times, at most that of float32; 0 if `dtype` is as coarse."""
     own = [float(jnp.finfo(digits).eps) for digits in map(_digits, given) if digits is not None]
     most = min(max(own, default=0.0), float(jnp.finfo(jnp.float32).eps))
     return most if most > float(jnp.finfo(dtype).eps) else 0.0
 
 
 def rounding(t0: jax.Array, t1: jax.Array, blur: float = 0.0) -> jax.Array:
-    """Return the distance from an end within which a time is meant to be that end."""
+    """Return the distance from an end of the solve within which a time counts as that end."""
     furthest = jnp.maximum(jnp.abs(t0), jnp.abs(t1))
     least = ULPS * float(jnp.finfo(t0.dtype).eps) * furthest
     return jnp.maximum(least, jnp.minimum(ULPS * blur * furthest, BLURRED * jnp.abs(t1 - t0))) if blur else least
@@ -115,23 +113,23 @@ def rounding(t0: jax.Array, t1: jax.Array, blur: float = 0.0) -> jax.Array:
 
 @jax.custom_jvp
 def between(ts: jax.Array, t0: jax.Array, t1: jax.Array) -> jax.Array:
-    """Return times of which those beyond an end, where rounding put them, are that end; they move with `ts` alone."""
+    """Clip times to the ends of the solve, beyond which rounding may have put them; the derivative is that of `ts`."""
     return jnp.clip(ts, jnp.minimum(t0, t1), jnp.maximum(t0, t1))
 
 
 @between.defjvp
 def _moved_between(times: tuple, dots: tuple) -> tuple[jax.Array, jax.Array]:
-    return between(*times), dots[0]  # that of `clip` would be half of it at an end
+    return between(*times), dots[0]  # at an end, the derivative of `clip` would be half of this
 
 
 def from_end_to_end(ts: jax.Array, t0: jax.Array, t1: jax.Array, blur: float = 0.0) -> jax.Array:
-    """Return times that begin at `t0` and end at `t1` to the last bit if they do up to rounding."""
+    """Return times that begin at `t0` and end at `t1` exactly, if they do so up to rounding."""
     ends, inside = jnp.stack([t0, t1]), between(ts, t0, t1)
     return _moved(ts, inside.at[jnp.array([0, -1])].set(ends), rounding(t0, t1, blur))
 
 
 def within_ends(ts: jax.Array, t0: jax.Array, t1: jax.Array, blur: float) -> jax.Array:
-    """Return times none of which lies beyond an end by rounding."""
+    """Return times in which those that lie beyond an end by rounding are that end."""
     return _moved(ts, between(ts, t0, t1), rounding(t0, t1, blur))
 
 
@@ -140,7 +138,7 @@ def _moved(ts: jax.Array, there: jax.Array, near: jax.Array) -> jax.Array:
 
 
 def misplaced(name: str, ts: Any, t0: Any, t1: Any) -> str | None:
-    """Say which of concrete times is no number, turns back or lies beyond an end; None if none does."""
+    """Return a message about the first concrete time that is not finite, turns back or lies beyond an end; or None."""
     ts, (t0, t1) = np.asarray(ts, np.float64), np.asarray([t0, t1], np.float64)
     sign = -1.0 if t1 < t0 else 1.0
     blur = ULPS * float(np.finfo(np.float32).eps) * max(abs(t0), abs(t1))
@@ -158,7 +156,7 @@ def misplaced(name: str, ts: Any, t0: Any, t1: Any) -> str | None:
 
 
 def narrowed(slope: PyTree, z: PyTree, t: jax.Array) -> PyTree:
-    """Bring a slope to the dtypes of the state where times have more digits than the state, and gave them to it."""
+    """Cast a slope to the dtypes of the state, if only the wider dtype of the times had promoted it."""
     if t.dtype == tree.real_dtype(z) or jax.tree.structure(slope) != jax.tree.structure(z):
         return slope
 

@@ -1,4 +1,4 @@
-"""Pytree algebra: the only place with arithmetic inside `tree_map`."""
+"""Algebra on pytrees; no other module has arithmetic inside `tree_map`."""
 
 import contextlib
 import functools
@@ -16,7 +16,7 @@ from node_jax.types import PyTree
 
 
 def real_dtype(*trees: PyTree) -> jnp.dtype:
-    """Real dtype that holds times and norms of `trees`: that of the widest leaf, at least float32."""
+    """Return the real dtype for times and norms of `trees`: that of the widest leaf, at least float32."""
     with promoting():
         return jnp.finfo(jnp.result_type(jnp.float32, *jax.tree.leaves(trees))).dtype
 
@@ -33,14 +33,14 @@ def _promoted(a: Any, b: Any, x64: bool) -> jnp.dtype:
 
 
 def single(x: Any) -> jax.Array:
-    """Return an array in a dtype of at least 32 bits, as squares of 16 bits overflow early."""
+    """Return an array in a dtype of at least 32 bits; squares would soon overflow in 16."""
     return lax.convert_element_type(x, promoted(x.dtype, jnp.float32))
 
 
 def combine(z: PyTree, h: jax.Array, weights: Sequence, slopes: Sequence[PyTree]) -> PyTree:
-    """Return `z + h * sum(weights[i] * slopes[i])`, leaving out weights that are the number zero.
+    """Return `z + h * sum(weights[i] * slopes[i])`; weights that are the number zero are left out.
 
-    In operations of `lax`: each of `jnp` is a function of its own to trace, and a step has a hundred of them here.
+    It is written in `lax`, as `jnp` would take longer to trace (docs/performance.md, Calls).
     """
     terms = [(w, k) for w, k in zip(weights, slopes, strict=False) if not (isinstance(w, float) and w == 0.0)]
     if not terms:
@@ -48,7 +48,7 @@ def combine(z: PyTree, h: jax.Array, weights: Sequence, slopes: Sequence[PyTree]
     used, kept = zip(*terms, strict=True)
 
     def leaf(x, *ks):
-        dtype = promoted(x.dtype, jnp.float32)  # sums of 16 bits would lose most of the digits that there are
+        dtype = promoted(x.dtype, jnp.float32)  # sums in 16 bits would lose most of their digits
         start, size = single(x), _scalar(h, dtype)
         terms = [lax.mul(_scalar(w, dtype), single(k)) for w, k in zip(used, ks, strict=True)]
         moved = lax.mul(marks.spread(size, x.shape), functools.reduce(lax.add, terms))
@@ -125,7 +125,7 @@ def dot(a: PyTree, b: PyTree, dtype: jnp.dtype) -> jax.Array:
 
 
 def excess(a: PyTree, b: PyTree) -> jax.Array:
-    """Return the sum of `|a|**2 - |b|**2`: one kernel where two norms would be two."""
+    """Return the sum of `|a|**2 - |b|**2` over all elements, in one reduction."""
     dtype = real_dtype(a)
 
     def leaf(x, y):
@@ -136,7 +136,7 @@ def excess(a: PyTree, b: PyTree) -> jax.Array:
 
 
 def spread(prefix: PyTree, tree: PyTree) -> PyTree:
-    """Repeat each leaf of `prefix` over the subtree of `tree` that it stands for."""
+    """Repeat each leaf of `prefix` over the subtree of `tree` in its place."""
     return jax.tree.map(lambda p, sub: jax.tree.map(lambda _: p, sub), prefix, tree)
 
 
@@ -156,12 +156,12 @@ def buffer(like: PyTree, n: int, value: float = 0.0) -> PyTree:
 
 
 def picked(leaves: Sequence, chosen: Sequence[bool]) -> list:
-    """Return the entries that are chosen."""
+    """Return the entries for which `chosen` is true."""
     return [x for x, yes in zip(leaves, chosen, strict=True) if yes]
 
 
 def replaced(leaves: Sequence, chosen: Sequence[bool], some: Sequence) -> list:
-    """Put `some` in the place of the entries that are chosen."""
+    """Return `leaves` with `some` in the place of the entries for which `chosen` is true."""
     new = iter(some)
     return [next(new) if yes else x for x, yes in zip(leaves, chosen, strict=True)]
 

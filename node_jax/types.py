@@ -1,4 +1,4 @@
-"""Records that every other module shares."""
+"""Records that the other modules exchange."""
 
 import enum
 from collections.abc import Callable
@@ -39,7 +39,7 @@ class Status(enum.IntEnum):
     CAPACITY = 5
 
 
-RUNNING = -1  # a lane that has neither succeeded nor failed yet
+RUNNING = -1  # status of a lane that has neither succeeded nor failed yet
 
 
 def is_count(x: Any) -> bool:
@@ -48,16 +48,13 @@ def is_count(x: Any) -> bool:
 
 
 def direction(t0: jax.Array, t1: jax.Array) -> jax.Array:
-    """Return -1 where time runs backwards from `t0` to `t1`, else 1.
-
-    The direction is a fact of the solve. It is never read off the sign of a step, which may be zero.
-    """
+    """Return -1 where time runs backwards from `t0` to `t1`, else 1; the sign of a step could be 0."""
     one = t0.dtype.type(1)
     return jnp.where(t1 < t0, -one, one)
 
 
 class Time(NamedTuple):
-    """A compensated time `high + low`: float32 solves with a large `t` neither stall nor drift."""
+    """A time as the unevaluated sum `high + low`, so that rounding loses no small step at a large `t`."""
 
     high: Any
     low: Any
@@ -72,20 +69,20 @@ class Time(NamedTuple):
 
 
 class Inputs(NamedTuple):
-    """Everything a solve depends on by value; each leaf has its own lane axes at its end."""
+    """The values that a solve depends on; the lane axes of a leaf, if it has any, are its last axes."""
 
     z0: PyTree
     t0: jax.Array
     t1: jax.Array
-    theta: PyTree  # a list of arrays in the solve of a user
+    theta: PyTree  # in `odesolve` a flat list of the arrays that the field reads
     steps: Any
     save: Any
-    expected_cost: Any = None  # of a lane; None: not known
-    limit: Any = None  # most trials of a lane; None: `max_steps` of the problem
+    expected_cost: Any = None  # of one lane, in any unit; None: not known
+    limit: Any = None  # largest number of trials of a lane; None: `max_steps` of the problem
 
     @property
     def sign(self) -> jax.Array:
-        """-1 where time runs backwards, else 1."""
+        """Return -1 where time runs backwards, else 1."""
         return direction(self.t0, self.t1)
 
 
@@ -93,14 +90,14 @@ class Step(NamedTuple):
     """What a method returns for one trial step.
 
     Attributes:
-        z1: the state at the end.
-        error: one or two embedded error estimates, shaped like `z1`; none for a method without.
-        dense: states, of which the method makes its dense output: the slopes of the stages, for example.
-        memory: what the method wants to find at the next step if this one is accepted.
-        ok: whether there is a result: false, as where Newton's method does not converge, rejects the step and halves
-            its size. (A result that is not finite is another case: there may be a wall.)
-        work: field evaluations of the trial, int32, if the `evaluations` of the method are None.
-        retry: what the method wants to find if this step is rejected; None: what it found.
+        z1: state at the end of the step.
+        error: one or two embedded error estimates, each shaped like `z1`; empty for a method that has none.
+        dense: states from which the method builds its dense output, for example the slopes of the stages.
+        memory: what the method needs for the next step if this one is accepted.
+        ok: whether there is a result. If false, as where Newton's method does not converge, the step is rejected and
+            its size is halved. (A result that is not finite is rejected too, and its end is taken for a wall.)
+        work: field evaluations of the trial, int32; read only if `evaluations` of the method is None.
+        retry: what the method needs for the next trial if this one is rejected; None: the memory of this trial.
     """
 
     z1: PyTree
@@ -113,7 +110,7 @@ class Step(NamedTuple):
 
 
 class Trial(NamedTuple):
-    """An attempted step of one lane from `(t, z)` to `(end, z1)`; `index` counts its accepted steps before this one."""
+    """An attempted step of one lane from `(t, z)` to `(end, z1)`; `index` is the number of steps accepted before it."""
 
     accepted: jax.Array
     index: jax.Array
@@ -126,7 +123,7 @@ class Trial(NamedTuple):
 
 
 class StepBar(NamedTuple):
-    """Cotangents that saved rows send into one step of one lane."""
+    """Cotangents of one step of one lane, as far as they come from the rows that it saved."""
 
     t: jax.Array
     h: jax.Array
@@ -136,7 +133,7 @@ class StepBar(NamedTuple):
 
 
 class Proposal(NamedTuple):
-    """A step to try: its size, where it ends, whether that is `t1`, whether that is a breakpoint."""
+    """A step to try: its size, its end, and whether that end is `t1` (`last`) or a breakpoint (`breaks`)."""
 
     h: jax.Array
     end: Time
@@ -145,17 +142,17 @@ class Proposal(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """Whether a trial counts, what is to be counted of it, what to carry on, and a failure (else `SUCCESS`)."""
+    """The decision about a trial: acceptance, what to count, the control to carry on, a failure (else `SUCCESS`)."""
 
     accepted: jax.Array
     limited: jax.Array  # the step is at the limit of stability of the method
-    unseen: jax.Array  # the step moved the state by less than the tolerance
+    unseen: jax.Array  # the error estimate of the step carries no information (see `Stats`)
     control: PyTree
     failure: jax.Array
 
 
 class Results(NamedTuple):
-    """What a save contributes to a `Solution`; None for what it does not have."""
+    """The fields of a `Solution` that a save fills; None for the others."""
 
     ts: Any = None
     zs: PyTree = None
@@ -166,7 +163,7 @@ class Stats(NamedTuple):
     """Counts of one lane (int32, shape `lanes`).
 
     Attributes:
-        nfe: field evaluations, first step and rejected trials included.
+        nfe: field evaluations, including those of the first step size and of rejected trials.
         accepted: accepted steps.
         rejected: rejected trials.
         limited: accepted steps at the limit of stability of the method (after Hairer and Wanner, Solving ODEs II,
@@ -193,11 +190,11 @@ class Stats(NamedTuple):
     unseen: jax.Array
 
     def __getitem__(self, i: Any) -> Any:
-        """Return a count by its place; names are attributes."""
+        """Return the count at a position; for a name, raise an error that shows the attribute."""
         if isinstance(i, str):
             hints.missing("stats", i, hints.COUNTS, self._fields)
         return tuple.__getitem__(self, i)
 
     def __getattr__(self, name: str) -> NoReturn:
-        """Say what is used here instead of a name of another package."""
+        """Raise an error that shows which attribute stands for a name of another package."""
         hints.missing("stats", name, hints.COUNTS, self._fields)

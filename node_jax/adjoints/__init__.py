@@ -1,1 +1,1 @@
-"""Gradient strategies, one a file."""
+"""Gradient strategies, one in each module."""

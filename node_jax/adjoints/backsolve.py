@@ -36,17 +36,19 @@ from node_jax.types import Inputs, PyTree, Stats, Trial, direction
 
 
 class Backsolve(eqx.Module, AdjointDefaults):
-    """Integrate the adjoint `da/dt = -a df/dz` backwards together with the state, in memory that no step adds to.
+    """Integrate the adjoint `da/dt = -a df/dz` backwards together with the state; steps add nothing to the memory.
 
-    At each output time the cotangent jumps and the state restarts from the one that was saved (Algorithm 2 of Chen et
-    al., 2018). The integral for the parameters is a quadrature over accepted steps: its size enters neither the state
-    nor the error control, and shared parameters are summed over lanes on the way. The gradient has an error of the
-    order of the tolerance times what the way back amplifies: where trajectories contract, the state cannot be found
-    again, and the gradient can be wrong without a sign of it. `check_gradient` shows that; `Checkpointed` avoids it.
+    At each output time the cotangent jumps and the state restarts from the saved one (Algorithm 2 of Chen et al.,
+    2018). The integral for the parameters is a quadrature over accepted steps, so that it enters neither the state nor
+    the error control, and shared parameters are summed over lanes on the way. The error of the gradient is of the order
+    of the tolerance times the factor by which the backward solve amplifies errors. Where trajectories contract, the
+    state cannot be reconstructed, and the gradient can be wrong without any sign of it: `check_gradient` shows that,
+    and `Checkpointed` avoids it.
 
     Args:
-        steps: an `Adaptive` of Python numbers for the way back; default: that of the forward solve, or `Adaptive()`.
-        method: method for the way back; default: that of the forward solve.
+        steps: an `Adaptive` of Python numbers for the backward solve; default: that of the forward solve, or
+            `Adaptive()`.
+        method: method for the backward solve; default: that of the forward solve.
 
     Raises:
         TypeError: if `steps` is not an `Adaptive` of Python numbers.
@@ -67,7 +69,7 @@ class Backsolve(eqx.Module, AdjointDefaults):
     remedy = "use adjoint=Checkpointed() for forward mode and forward over reverse, Direct() for the rest"
 
     def __check_init__(self):
-        """Refuse steps that cannot be part of a compiled program."""
+        """Refuse steps that cannot be constants of a compiled program."""
         check_steps(self, self.steps)
 
     def stored(self, limit: int, state: int, sizes: int) -> int:
@@ -75,29 +77,29 @@ class Backsolve(eqx.Module, AdjointDefaults):
         return 0
 
     def backward(self, each: Each, outcome: Outcome, history: tuple, bar: Cotangents, wanted: Wanted) -> list:
-        """Solve backwards with the adjoint."""
+        """Solve the augmented system backwards."""
         moves = each.problem.unflatten(wanted.shifted)
         refuse_moving_nodes(self, each, moves)
         ends, bar = Ends.of(each, outcome, bar, wanted.moving, moves)
         late, bar = ends.pull_arrival(bar)
-        # a lane whose steps do not count has no way back
+        # a lane whose steps do not contribute has nothing to solve
         taken = jnp.where(ends.lane.steps, outcome.stats.accepted, 0)
         counted = outcome._replace(stats=outcome.stats._replace(accepted=taken))
         back = way_back(self, ends.each, counted, bar, wanted.moving)
         return ends.total(late, back.theta_bar, ends.pull_departure(bar, back.z_bar))
 
     def reconstruct(self, each: Each, z1_bar: PyTree) -> tuple[PyTree, jax.Array]:
-        """Return the state at `t0` that the augmented solve ends with, and its field evaluations."""
+        """Return the state at `t0` at which the augmented solve ends, and its field evaluations."""
         back = way_back(self, each, integrate(each, None)[0], Cotangents(z1_bar, ()), [False] * len(each.leaves))
         return back.z0, back.stats.nfe
 
     def tighter(self, factor: float) -> "Backsolve":
-        """Return the strategy with smaller tolerances for the way back."""
+        """Return the strategy with smaller tolerances for the backward solve."""
         return tightened(self, factor)
 
 
 class WayBack(NamedTuple):
-    """What the augmented solve found: cotangents at `t0` and of parameters, the state at `t0`, and its account."""
+    """The result of the augmented solve: cotangents of `z0` and of leaves, the state at `t0`, status and counts."""
 
     z_bar: PyTree
     theta_bar: list
@@ -141,12 +143,12 @@ def way_back(adjoint: Backsolve, each: Each, outcome: Outcome, bar: Cotangents, 
 
 
 def _least_step(t: jax.Array, sign: jax.Array) -> jax.Array:
-    """Return the smallest step that ends at `t`: of breakpoints nearby it passes no other."""
+    """Return the smallest step that ends at `t`, so that it passes no other breakpoint."""
     return t - jnp.where(sign > 0, next_to(t, -jnp.inf), next_to(t, jnp.inf))
 
 
 def _last_known(inputs: Inputs, rest: tuple[Outcome, Observations | None]) -> tuple[PyTree, jax.Array]:
-    """Return the state of one lane from which the way back starts, and its time."""
+    """Return the last saved state of one lane, from which the backward solve starts, and its time."""
     outcome, seen = rest
     z, t = inputs.z0, inputs.t0
     if seen is not None:
@@ -169,12 +171,12 @@ def _last_cotangent(inputs: Inputs, rest) -> PyTree:
     if seen is None:
         return a
     here, _, g = at_time(inputs.sign, seen, inputs.t0)
-    # where there was nothing to integrate, the rows are accounted for as constants
+    # where there was nothing to integrate, `pull_departure` adds the cotangents of the rows
     return tree.add(a, tree.where(here & ~still, g, tree.full_like(g, 0.0)))
 
 
 def _jump(problem: Problem, inputs: Inputs, p: Progress, landed: jax.Array, seen: Observations | None) -> Progress:
-    """At an output time take the saved state and add its cotangent; restart the slope."""
+    """At an output time take the saved state and add its cotangent; rebuild the memory of the method."""
     if seen is not None:
         here, z, g = at_time(direction(inputs.t1, inputs.t0), seen, p.t.high)
         jumped = (z, tree.add(p.z[1], g))
@@ -210,7 +212,7 @@ class _Augmented(NamedTuple):
 
 
 def _stages(method: Method, trial: Trial, seen: Window | None) -> Points:
-    """Return the points of a quadrature along one step; those of a rejected one have no weight."""
+    """Return the quadrature points along one step; those of a rejected one have no weight."""
     h = jnp.where(trial.accepted, trial.h, 0.0)
     states, fractions, weights = method.quadrature(trial.z, trial.h, trial.dense)
     states = tree.where(trial.accepted, states, [trial.z] * len(states))

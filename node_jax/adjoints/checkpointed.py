@@ -1,7 +1,7 @@
-"""The exact gradient of the discrete solve, from stored step sizes and checkpoints.
+"""The exact gradient of the discrete solve, from recorded step sizes and checkpoints.
 
-The forward pass records every accepted step size and the states at checkpoints. The way back replays accepted steps
-only, without error estimates or controller, and transposes each.
+The forward pass records the size of every accepted step, and states at checkpoints. The backward pass takes accepted
+steps again, without error estimates and step control, and transposes each.
 """
 
 import equinox as eqx
@@ -22,13 +22,13 @@ from node_jax.types import PyTree, is_count
 class Checkpointed(eqx.Module, AdjointDefaults):
     """Differentiate the steps that were taken, exactly, within a memory budget.
 
-    States are kept at every `s`-th recorded step; `s` starts at 1 and doubles, dropping every second state, when the
-    slots are full. The way back replays the segments between them into a buffer of at most as many states; where that
-    does not hold a segment, into one buffer more for each factor of `slots` in its length. With `k` buffers
-    `slots ** (k + 1) / 2` steps need at most `(k + 1) slots` states and `k` replays, and no replay where the steps
-    fitted the slots (see Griewank and Walther, Evaluating Derivatives, ch. 12, for the best that can be had). Step
-    sizes are constants of the gradient under `Adaptive`, an error of the order of the tolerance; under `Fixed` and
-    `Grid` they are differentiated.
+    A state is kept at every `s`-th recorded step. `s` starts at 1; whenever the slots are full it doubles, and every
+    second state is dropped. The backward pass replays the segment between two kept states into a buffer of at most as
+    many states; if that does not hold a segment, into one more buffer for each factor of `slots` in its length. With
+    `k` buffers, `slots ** (k + 1) / 2` steps need at most `(k + 1) slots` states and `k` replays; no replay if all
+    steps fit the slots (for the optimum see Griewank and Walther, Evaluating Derivatives, ch. 12). Step sizes are
+    constants of the gradient under `Adaptive`, an error of the order of the tolerance; under `Fixed` and `Grid` they
+    are differentiated.
 
     Args:
         memory: budget for the slots, in bytes. Default: 16 MiB, or 256 states if these are more, at most 256 MiB.
@@ -45,21 +45,21 @@ class Checkpointed(eqx.Module, AdjointDefaults):
     memory: int | None = eqx.field(static=True, default=None)
     checkpoints: int | None = eqx.field(static=True, default=None)
 
-    remedy = "use adjoint=Direct()"  # for what it does not support
+    remedy = "use adjoint=Direct()"
 
     def __check_init__(self):
-        """Refuse a budget that holds nothing."""
+        """Refuse a budget that is not a positive integer."""
         for name in ("memory", "checkpoints"):
             value = getattr(self, name)
             if value is not None and not is_count(value):
                 raise ValueError(f"Checkpointed({name}=...) must be a positive integer, got {value!r}")
 
     def recorder(self, each: Each) -> Slots:
-        """Return what writes the history of a solve."""
+        """Return the recorder of step sizes and states."""
         return recorder_of(self, each, self.memory, self.checkpoints, states=True)
 
     def stored(self, limit: int, state: int, sizes: int) -> int:
-        """Return the bytes kept along `limit` steps, of states of `state` bytes and step sizes of `sizes` in all."""
+        """Return the bytes kept for `limit` steps: states have `state` bytes each, step sizes `sizes` in all."""
         return sizes + stored_bytes(self.memory, self.checkpoints, limit, state)
 
     def backward(self, each: Each, outcome: Outcome, history: History, bar: Cotangents, wanted: Wanted) -> list:
@@ -76,5 +76,5 @@ class Checkpointed(eqx.Module, AdjointDefaults):
         return replay(each, outcome, history, self.recorder(each), wanted)
 
     def replayed(self, method: Method) -> int | None:
-        """Return the evaluations of a step that is taken again, those between checkpoints apart."""
+        """Return the evaluations of a step in the backward pass, not counting replays between checkpoints."""
         return method.replay_evaluations

@@ -1,4 +1,4 @@
-"""What an adjoint need not say."""
+"""Defaults for the members of an adjoint."""
 
 from typing import Any
 
@@ -10,9 +10,9 @@ from node_jax.types import PyTree
 
 
 class AdjointDefaults:
-    """The members of `node_jax.protocols.Adjoint` beside `stored`, and `replay` or `backward`.
+    """All members of `node_jax.protocols.Adjoint` except `stored`, and `replay` or `backward`.
 
-    By default an adjoint records steps, takes them with the method of the user, and refuses the modes that it does not
+    By default an adjoint records step sizes, uses the method of the user, and refuses the modes that it does not
     define.
     """
 
@@ -25,25 +25,25 @@ class AdjointDefaults:
         return method
 
     def recorder(self, each: Any) -> Any:
-        """Return what writes step sizes down, and no states."""
+        """Return the recorder of step sizes, without states."""
         return recorder_of(self, each)
 
     def replay(self, each: Any, outcome: Any, history: Any, wanted: Any) -> tuple[PyTree, PyTree, PyTree]:
-        """Refuse."""
+        """Raise NotImplementedError."""
         raise unsupported(self, "forward mode")
 
     def backward(self, each: Any, outcome: Any, history: Any, bar: Any, wanted: Any) -> list:
-        """Refuse."""
+        """Raise NotImplementedError."""
         raise unsupported(self, "reverse mode")
 
     def reconstruct(self, each: Any, z1_bar: PyTree) -> tuple[PyTree, jax.Array] | None:
-        """Return none: the way back does not find the state at `t0` again."""
+        """Return None: the backward pass does not reconstruct the state at `t0`."""
         return None
 
     def replayed(self, method: Any) -> int | None:
-        """Return none: evaluations of the way back are not counted."""
+        """Return None: evaluations of the backward pass are not counted."""
         return None
 
     def tighter(self, factor: float) -> Any:
-        """Return the adjoint as it is: it has no tolerances."""
+        """Return the adjoint unchanged: it has no tolerances."""
         return self

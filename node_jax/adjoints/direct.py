@@ -1,4 +1,4 @@
-"""Derivatives of any order and any mode, by code that JAX differentiates itself."""
+"""Derivatives of any order and mode, by code that JAX differentiates itself."""
 
 from typing import Any, NamedTuple
 
@@ -18,15 +18,15 @@ from node_jax.engine.lane import Outcome
 from node_jax.methods.polynomial import proper
 from node_jax.types import Inputs, PyTree, Time
 
-BLOCK = 16  # steps that are skipped, or taken, together
+BLOCK = 16  # steps that are taken, or skipped, together
 
 
 class Direct(eqx.Module, AdjointDefaults):
-    """Differentiate the steps that were taken plainly: reverse and forward mode, of any order.
+    """Differentiate the steps that were taken as plain code: reverse and forward mode, of any order.
 
-    The steps are found first, then taken again by a bounded loop whose cost follows the steps taken, not `max_steps`.
-    Reverse mode stores one state for every 16th of `max_steps`, and takes each step three times more. Step sizes are
-    constants of the derivative under `Adaptive`; derivatives with respect to times are right up to the 4th.
+    The solve first finds the steps. A bounded loop then takes them again; its cost grows with their number and not with
+    `max_steps`. Reverse mode stores one state for every 16 of `max_steps`, and takes each step three times more. Step
+    sizes are constants of the derivative under `Adaptive`; derivatives with respect to times are correct up to the 4th.
 
     Example:
         >>> import jax, node_jax as nj
@@ -64,7 +64,7 @@ class Direct(eqx.Module, AdjointDefaults):
 
 
 def _held(each: Each, alive: jax.Array) -> Each:
-    """Hold leaves fixed that only idle lanes use: what is computed for these may be NaN, in any derivative."""
+    """Stop gradients of inputs that only lanes without contribution use: derivatives of any order may be NaN there."""
     each = with_donors(each, alive)
     pairs = zip(each.leaves, each.masks, strict=True)
     return each.replace(
@@ -80,7 +80,7 @@ class _Carry(NamedTuple):
 
 
 def _take(each: Each, inside: Each, outcome: Outcome, history: History, moves: Inputs, limit: int) -> tuple:
-    """Take all steps; return the last state, what was saved, and where each step started and ended."""
+    """Take all steps; return the last state, what was saved, and start and end of each step."""
     problem, save = each.problem, each.inputs.save
     z0, t0 = each(lambda inputs, _: (depart(problem, inputs, moves), lax.stop_gradient(inputs.t0)))()
     accepted = outcome.stats.accepted
@@ -102,11 +102,7 @@ def _take(each: Each, inside: Each, outcome: Outcome, history: History, moves: I
 
 
 def _bounded(body, carry, n: jax.Array, limit: int, h: PyTree):
-    """Scan `body` over steps of which only the first `n` count, in blocks; blocks without one of these are skipped.
-
-    The others change nothing. Each block is taken again on the way back: what a conditional passes on would be stored
-    for each of them, parameters included.
-    """
+    """Scan `body` over `limit` steps, of which `n` count, in checkpointed blocks; blocks beyond `n` are skipped."""
     count = -(-limit // BLOCK)
     h = jax.tree.map(lambda x: jnp.pad(x, [(0, -limit % BLOCK)] + [(0, 0)] * (x.ndim - 1)), h)
     blocks = jax.tree.map(lambda x: x.reshape(count, BLOCK, *x.shape[1:]), (jnp.arange(count * BLOCK), h))
@@ -125,12 +121,12 @@ def _bounded(body, carry, n: jax.Array, limit: int, h: PyTree):
 
 
 def _wanted(x: jax.Array) -> jax.Array:
-    """Return `x`; its cotangent is then an array, also where nothing uses `x`: JAX's `scan` needs one."""
+    """Return `x` with a cotangent that is always an array, as `lax.scan` needs, even if nothing uses `x`."""
     return lax.optimization_barrier(x) if jnp.issubdtype(x.dtype, jnp.inexact) else x
 
 
 def _read(inside: Each, ended: tuple[Outcome, PyTree], history: History, starts: Start, ends: jax.Array):
-    """Interpolate the output times from the steps that they lie in; without one, all rows are the last state."""
+    """Interpolate the states at output times in the steps that contain them; without steps, return the last state."""
     problem, last = inside.problem, history.n - 1
 
     def read(inputs, rest):
@@ -148,7 +144,7 @@ def _read(inside: Each, ended: tuple[Outcome, PyTree], history: History, starts:
             return problem.method.at(start.z, h, y.dense, left / h)
 
         others = jax.tree.map(lambda x: jnp.where(outcome.ok, x, jnp.nan), z)
-        written = jnp.arange(inputs.save.size) < outcome.saved.cursor.count
+        written = rows.written(inputs, outcome.saved, outcome.stats.accepted, jnp.array(False))
         return tree.where_rows(written, jax.vmap(at)(inputs.save.ts, written), others)
 
     return inside(read)((starts, ends, ended))

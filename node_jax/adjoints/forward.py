@@ -13,12 +13,12 @@ from node_jax.engine.lane import Outcome
 class Forward(eqx.Module, AdjointDefaults):
     """Push tangents along the steps that were taken: `jax.jvp`, `jax.jacfwd`, forward over forward.
 
-    The cost grows with the number of tangents, the memory does not grow with the number of steps (8 bytes a step and
-    lane apart). Better than reverse mode where there are few inputs and many outputs, such as a sensitivity at many
+    The cost grows with the number of tangents. The memory does not grow with the number of steps, except for the size
+    of each step (8 bytes for each lane in float64). It suits few inputs and many outputs, such as a sensitivity at many
     times. Step sizes are constants of the derivative under `Adaptive`.
 
     Raises:
-        NotImplementedError: where it is transposed (`jax.grad`); it names the strategy to use.
+        NotImplementedError: if it is transposed, as by `jax.grad`; the message names the strategy to use.
 
     Example:
         >>> import jax, node_jax as nj

@@ -36,19 +36,19 @@ from node_jax.types import Inputs, PyTree, Trial, VectorField, is_count
 
 
 class Interpolated(eqx.Module, AdjointDefaults):
-    """Integrate the adjoint `da/dt = -a df/dz` backwards, reading the state from the steps of the forward solve.
+    """Integrate the adjoint `da/dt = -a df/dz` backwards, along the dense output of the forward solve.
 
-    States are kept as by `Checkpointed`; a step is taken again for its dense output, and the adjoint is integrated
-    over it with an error control of its own, of the adjoint alone. The integral for the parameters is a Gauss
-    quadrature along its accepted steps, as in the GaussAdjoint of SciMLSensitivity: its size does not enter the step
-    control, and shared parameters are summed over lanes on the way. The state is never integrated backwards: where
-    trajectories contract, this is stable and `Backsolve` is not. The gradient has an error of the order of the
-    tolerance. `Checkpointed` needs fewer evaluations; this one gives the gradient of the flow instead of that of the
-    steps, which at the limit of stability is another one.
+    States are kept as by `Checkpointed`. Each step is taken again for its dense output, and the adjoint is integrated
+    over it with its own error control. The integral for the parameters is a Gauss quadrature along the accepted steps
+    of the adjoint, as in the GaussAdjoint of SciMLSensitivity: it does not enter the error control, and shared
+    parameters are summed over lanes on the way. The state is never integrated backwards, so this is stable where
+    trajectories contract and `Backsolve` is not. The error of the gradient is of the order of the tolerance.
+    `Checkpointed` needs fewer evaluations and gives the gradient of the steps; this is the gradient of the flow, which
+    differs at the limit of stability.
 
     Args:
         steps: an `Adaptive` of Python numbers for the adjoint; default: that of the forward solve, or `Adaptive()`.
-        method: method for the adjoint, one with dense output; default: that of the forward solve, or `tsit5`.
+        method: method with dense output for the adjoint; default: that of the forward solve, or `tsit5`.
         memory: budget for the states that are kept, in bytes; default as with `Checkpointed`.
 
     Raises:
@@ -71,7 +71,7 @@ class Interpolated(eqx.Module, AdjointDefaults):
     remedy = "use adjoint=Checkpointed() for forward mode and forward over reverse, Direct() for the rest"
 
     def __check_init__(self):
-        """Refuse options that cannot work."""
+        """Refuse options of a wrong type or value, and methods without dense output."""
         check_steps(self, self.steps)
         if self.memory is not None and not is_count(self.memory):
             raise ValueError(f"Interpolated(memory=...) must be a positive integer, got {self.memory!r}")
@@ -82,13 +82,13 @@ class Interpolated(eqx.Module, AdjointDefaults):
             )
 
     def recorder(self, each: Each) -> Slots:
-        """Return what writes the history of a solve."""
+        """Return the recorder of step sizes and states."""
         if not each.problem.method.degree:
             raise ValueError(f"method={each.problem.method!r} has no dense output, which {self!r} reads")
         return recorder_of(self, each, self.memory, states=True)
 
     def stored(self, limit: int, state: int, sizes: int) -> int:
-        """Return the bytes kept along `limit` steps, of states of `state` bytes and step sizes of `sizes` in all."""
+        """Return the bytes kept for `limit` steps: states have `state` bytes each, step sizes `sizes` in all."""
         return sizes + stored_bytes(self.memory, None, limit, state)
 
     def backward(self, each: Each, outcome: Outcome, history: History, bar: Cotangents, wanted: Wanted) -> list:
@@ -108,7 +108,7 @@ class Interpolated(eqx.Module, AdjointDefaults):
 
 
 class Segment(NamedTuple):
-    """The polynomial of one step, `z(t + s) = sum_j q[j] (s / h)**j`, and the times at which it sees the field."""
+    """The dense output of one step, `z(t + s) = sum_j q[j] (s / h)**j`, and the window of times for the field."""
 
     t: Any
     h: Any
@@ -116,7 +116,7 @@ class Segment(NamedTuple):
     window: Window | None
 
     def at(self, s: jax.Array) -> PyTree:
-        """Return the state after `s`."""
+        """Return the state at a distance `s` from the start of the step."""
         return horner(self.q, s / jnp.where(self.h == 0, 1.0, self.h))
 
 
@@ -137,7 +137,7 @@ def _usable(method: Method) -> bool:
 
 
 def _pullback(adjoint: Interpolated, each: Each, chosen: list[bool]) -> Pullback:
-    """Pull the end of a step back by the adjoint equation, what was read from its polynomial by `jax.vjp`."""
+    """Pull the end of a step back by the adjoint equation, and cotangents of its dense output by `jax.vjp`."""
     problem = each.problem
     reads = each.inputs.save.reads_dense
     discrete = pullback_of_steps(each, chosen)
@@ -168,7 +168,7 @@ def _pullback(adjoint: Interpolated, each: Each, chosen: list[bool]) -> Pullback
 
 
 def _sweep(adjoint: Interpolated, each: Each, chosen: list[bool], segment: Segment, a1: PyTree) -> tuple[list, PyTree]:
-    """Integrate the adjoint over one step of every lane; return the cotangents of leaves and of the first state."""
+    """Integrate the adjoint over one step of every lane; return cotangents of the leaves and of the first state."""
     problem, inputs = each.problem, each.inputs
     method = adjoint.method or (problem.method if _usable(problem.method) else tsit5)
     whole = jnp.where(segment.h == 0, 1.0, jnp.abs(segment.h))
@@ -186,7 +186,7 @@ def _sweep(adjoint: Interpolated, each: Each, chosen: list[bool], segment: Segme
 
 
 def _gauss(method: Method, segment: Segment, trial: Trial) -> Points:
-    """Return the points of one step of the adjoint; those of a rejected one have no weight."""
+    """Return the quadrature points along one step of the adjoint; those of a rejected one have no weight."""
     h = jnp.where(trial.accepted, trial.h, 0.0)
     states, fractions, weights = gauss(method, trial.z, trial.h, trial.dense)
     a = tree.where(trial.accepted, states, [trial.z] * len(states))

@@ -1,4 +1,4 @@
-"""The exact gradient of a reversible scheme: states are found again algebraically instead of being kept."""
+"""The exact gradient of a reversible scheme, which reconstructs states algebraically instead of keeping them."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -36,14 +36,15 @@ from node_jax.types import Inputs, PyTree, Time, Trial, is_count
 
 
 class Reversible(eqx.Module, AdjointDefaults):
-    """Solve by a reversible scheme around the method, and differentiate it exactly in memory for few states.
+    """Solve by a reversible scheme around the method, and differentiate it exactly while keeping few states.
 
     Two states are carried, coupled such that a step can be undone (McCallum and Foster, 2024; see
-    `node_jax.methods.Coupled`). It is a scheme as well as an adjoint: a step costs twice the evaluations, and `z1` is
-    another one within the tolerance. The way back undoes the steps; of each only the time and size are kept (16 bytes,
-    nothing under `Fixed`), and two states for each restart. Undoing amplifies rounding by `coupling**-n` over `n` steps
-    and by what the flow contracts: hence the restarts. `restart=None` is for problems that hardly contract, and
-    `check_gradient` says whether the first state was found again. `Checkpointed` is faster wherever its slots fit.
+    `node_jax.methods.Coupled`). This changes the forward solve: a step costs twice the evaluations, and `z1` differs
+    within the tolerance. The backward pass undoes the steps. For each step only its time and size are kept (16 bytes in
+    float64, nothing under `Fixed`), and two states for each restart. Undoing amplifies rounding by `coupling**-n` over
+    `n` steps and by the contraction of the flow, which the restarts limit. Use `restart=None` only if trajectories
+    hardly contract; `check_gradient` says how well the first state is reconstructed. `Checkpointed` is faster wherever
+    its slots suffice.
 
     Args:
         coupling: the number that couples the two states, between 0 and 1.
@@ -67,18 +68,18 @@ class Reversible(eqx.Module, AdjointDefaults):
     remedy = "use adjoint=Checkpointed() for forward mode and forward over reverse, Direct() for the rest"
 
     def __check_init__(self):
-        """Refuse a coupling that is not one."""
+        """Refuse a coupling or a restart out of range."""
         if not 0.0 < self.coupling < 1.0:
             raise ValueError(f"Reversible(coupling=...) must lie between 0 and 1, got {self.coupling!r}")
         if self.restart is not None and not is_count(self.restart):
             raise ValueError(f"Reversible(restart=...) must be a positive integer or None, got {self.restart!r}")
 
     def scheme(self, method: Method) -> Coupled:
-        """Return the method that the solve takes steps with."""
+        """Return the reversible scheme around the method."""
         return coupled(method, self.coupling, self.restart)
 
     def recorder(self, each: Each) -> "Pairs":
-        """Return what writes the history of a solve."""
+        """Return the recorder of times, sizes and pairs of states."""
         inputs = each.inputs
         if inputs.save.reads_dense and each.problem.method.dense_evaluations:
             raise ValueError(f"adjoint={self!r} does not support save={inputs.save!r} with {each.problem.method!r}")
@@ -86,7 +87,7 @@ class Reversible(eqx.Module, AdjointDefaults):
         return Pairs(recorder_of(self, each), timed, self.restart)
 
     def stored(self, limit: int, state: int, sizes: int) -> int:
-        """Return the bytes kept along `limit` steps, of states of `state` bytes and step sizes of `sizes` in all."""
+        """Return the bytes kept for `limit` steps: states have `state` bytes each, step sizes `sizes` in all."""
         return 2 * sizes + 2 * Pairs.count(self.restart, limit) * state
 
     def backward(self, each: Each, outcome: Outcome, history: History, bar: Cotangents, wanted: Wanted) -> list:
@@ -98,17 +99,17 @@ class Reversible(eqx.Module, AdjointDefaults):
         return ends.total(late, of_leaves(ends, chosen, carry), ends.pull_departure(bar, carry.y_bar))
 
     def reconstruct(self, each: Each, z1_bar: PyTree) -> tuple[PyTree, jax.Array]:
-        """Return the state at `t0` that is found when all steps are undone, and its field evaluations."""
+        """Return the state at `t0` after all steps are undone, and the field evaluations of that."""
         outcome, history = integrate(each, self.recorder(each))
-        still = [False] * len(each.leaves)
-        ends, bar = Ends.of(each, outcome, Cotangents(z1_bar, ()), still, each.problem.unflatten(still))
-        undone = undo_all(ends, history, bar, still)
+        fixed = [False] * len(each.leaves)
+        ends, bar = Ends.of(each, outcome, Cotangents(z1_bar, ()), fixed, each.problem.unflatten(fixed))
+        undone = undo_all(ends, history, bar, fixed)
         method: Any = each.problem.method
         return undone.y, 2 * method.replay_evaluations * outcome.stats.accepted
 
 
 class Pairs(NamedTuple):
-    """Write time and size of every step, and both states at the end of every stretch between restarts."""
+    """Record time and size of every step, and both states at the end of each stretch between restarts."""
 
     sizes: Slots
     timed: bool
@@ -116,22 +117,22 @@ class Pairs(NamedTuple):
 
     @staticmethod
     def count(restart: int | None, limit: int) -> int:
-        """Stretches of `limit` steps."""
+        """Return the number of stretches in `limit` steps."""
         return 1 if restart is None else -(-limit // restart)
 
     def fits(self, size: int, lanes: int) -> bool:
-        """Whether more lanes keep as many states of each: they do."""
+        """Return true: the number of recorded states does not depend on the number of lanes."""
         return True
 
     def blank(self, z: PyTree, t: jax.Array) -> History:
-        """Set the buffers apart; one row more takes what need not be kept."""
+        """Allocate the buffers; one more row takes what need not be kept."""
         limit = self.sizes.limit
         high = tree.buffer(t, limit) if self.timed else None
         pairs = tree.buffer((z, z), self.count(self.restart, limit) + 1)
         return self.sizes.blank(z, t)._replace(t=Time(high, None), z=pairs)
 
     def write(self, history: History, t: Time, z: PyTree, trial: Trial, rounds: jax.Array, memory=()) -> History:
-        """Record one trial; the row of a stretch is written again by each of its steps."""
+        """Record one trial; each step of a stretch overwrites its row, so that the last one stays."""
         after = self.sizes.write(history, t, z, trial, rounds)
         high = tree.put(history.t.high, t.high, history.n) if self.timed else None
         spare = self.count(self.restart, self.sizes.limit)
@@ -141,7 +142,7 @@ class Pairs(NamedTuple):
 
 
 class Undone(NamedTuple):
-    """The carry of the way back: both states and their cotangents; `left` counts steps that are not yet undone."""
+    """The carry of the backward pass: both states and their cotangents; `left` counts steps still to be undone."""
 
     y: PyTree
     z: PyTree
@@ -156,7 +157,7 @@ def undo_all(ends: Ends, history: History, bar: Cotangents, chosen: Sequence[boo
     """Undo every step of every lane, and transpose it."""
     each, lane = ends.each, lane_of(ends)
     problem, inside, exact = each.problem, at_nodes(each), each.inputs.steps.exact_times
-    method: Any = problem.method  # a `Coupled`
+    method: Any = problem.method  # it is a `Coupled`
     uncrossed = each.replace(problem=problem._replace(crosses=False))
     forth, back = (pullback_of_steps(uncrossed, chosen, step) for step in (retrace, _step_back))
     stretch = method.restart or jnp.iinfo(jnp.int32).max
@@ -201,7 +202,7 @@ def undo_all(ends: Ends, history: History, bar: Cotangents, chosen: Sequence[boo
 
 
 def _step_back(problem: Problem, inputs: Inputs, start: Start) -> Retraced:
-    """Take the step of the base method from the end of a recorded step to its start, from the state in `start`."""
+    """Take the step of the inner method from the end of a recorded step to its start, from the state in `start`."""
     t, h = times_of(inputs, start)
     field = at_stages(problem, inputs, t)
     return Retraced(problem.method.replay(field, t + h, start.z, -h, inputs.theta, False)[0], (), t, h)

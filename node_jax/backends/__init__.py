@@ -1,1 +1,1 @@
-"""What a platform makes of the marks that the engine sets."""
+"""How each platform compiles the marks that the engine sets."""

@@ -1,8 +1,8 @@
-"""On a CPU: a loop over small arrays as one compiled function, where XLA would run its kernels one by one.
+"""Marks on a CPU: a loop over small arrays is compiled as one function.
 
-XLA on a CPU hands every kernel of a loop to a scheduler, for 50 ns and more each; of a small solve this is most of the
-time. It can also emit a called computation as a single function. By itself it does so for the smallest loops only; here
-the call asks for it.
+XLA on a CPU hands every kernel of a loop to a scheduler, which takes most of the time of a small solve. It can also
+emit a called computation as a single function. It does so by itself for the smallest loops only, and otherwise if
+attributes of the call ask for it (docs/performance.md, Loops).
 """
 
 import contextlib
@@ -23,8 +23,8 @@ from node_jax.compat import Primitive, mlir, set_xla_metadata, xla_version
 from node_jax.jaxprs import equations, is_product
 from node_jax.marks import once_p, whole_p
 
-TRIED = (0, 10), (0, 12)  # the first and the last jaxlib that all this was tried with; of another we ask nothing
-LARGEST = 1024  # elements that an operation may work on: beyond, a kernel costs more than to start it
+TRIED = (0, 10), (0, 12)  # the first and the last version of jaxlib with which this was tested; others run plain loops
+LARGEST = 1024  # largest number of elements of an operation: for more, starting a kernel costs little in comparison
 _refused: contextvars.ContextVar[bool] = contextvars.ContextVar("refused", default=False)
 
 
@@ -32,7 +32,7 @@ def _names(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-# What the emitter takes: not sorting, scattering, calls of libraries, and of products of matrices only the smallest.
+# Primitives that XLA emits in one function: no sorts, scatters, library calls, or larger matrix products.
 _COMPUTING = _names("""
 abs acos acosh add add_any and argmax argmin asin asinh atan atan2 atanh bitcast_convert_type cbrt ceil clamp complex
 conj convert_element_type cos cosh div eq erf erf_inv erfc exp exp2 expm1 floor ge gt imag integer_pow is_finite le
@@ -53,35 +53,35 @@ _DTYPES = set(map(np.dtype, _names("bool int32 int64 uint32 uint64 float32 float
 
 
 def _whole(*args, jaxpr, constants):
-    """Decide: no transformation changes sizes any more."""
+    """Lower `whole`: as one function if all of its operations allow it. Shapes are final at this point."""
     if not _is_emitted(jaxpr):
         return marks.plain(*args, jaxpr=jaxpr, constants=constants)
 
     def whole(*args):
-        # The emitter does not survive an argument that is not used: with the arguments among the results, all are.
-        # (Large ones in the carry, which would be copied before they are written over, are used in any case.)
+        # XLA crashes on an argument that is not used, so the arguments are returned too. (Large arrays of the carry are
+        # always used, and would be copied before they are overwritten.)
         kept = [x for i, x in enumerate(args) if i < constants or x.size <= LARGEST]
         return *marks.plain(*args, jaxpr=jaxpr, constants=constants), *kept
 
-    args = lax.optimization_barrier(args)  # else XLA puts constants in their place
+    args = lax.optimization_barrier(args)  # else XLA moves constants inside and leaves arguments unused
     first, *rest = jax.jit(whole)(*args)
     return [set_xla_metadata(first, xla_cpu_small_call="true", inlineable="false"), *rest][: len(jaxpr.outvars)]
 
 
 def _called(x: jax.Array) -> Any:
-    """Return `x` through a call of nothing, with which XLA fuses neither what is before nor what comes after."""
+    """Return `x` through a call that is not inlined, so that XLA does not fuse across it."""
     return set_xla_metadata(jax.jit(lax.optimization_barrier)(x), inlineable="false") if tried() else x
 
 
 def _divides(context: Any) -> bool:
-    """Whether XLA divides a computation among devices: not where there is one, nor inside `shard_map`."""
+    """Whether XLA partitions a computation over devices: not on one device, and not inside `shard_map`."""
     axes = getattr(getattr(context, "mesh", None), "shape", {})
     auto = [size for axis, size in axes.items() if axis not in context.manual_axes]
     return max(auto, default=getattr(context, "num_devices", 1)) > 1
 
 
 def _lower(primitive: Primitive, plain: Callable, on_cpu: Callable) -> None:
-    """Lower a mark by `on_cpu`, unless collectives may come to stand in what it calls."""
+    """Lower a mark by `on_cpu`, unless partitioning may put collectives into the called computation."""
     lowered, called = (mlir.lower_fun(fn, multiple_results=primitive.multiple_results) for fn in (plain, on_cpu))
 
     def rule(ctx, *args, **params):
@@ -96,12 +96,12 @@ _lower(once_p, lambda x: x, _called)
 
 
 def is_emitted(fn: Callable, *args: Any) -> bool:
-    """Whether a loop around `fn(*args)` would be one function, as far as that is up to `fn`."""
+    """Whether a loop around `fn(*args)` becomes one function, as far as `fn` allows it."""
     return _is_emitted(jax.make_jaxpr(fn)(*args).jaxpr)
 
 
 def tried() -> bool:
-    """Whether this is a jaxlib that was tried, and the environment does not switch off what it is asked for."""
+    """Whether this version of jaxlib was tested, and the environment does not switch this off."""
     off = why_not()
     if off and xla_version.__version_info__[:2] > TRIED[1] and os.environ.get("NODE_JAX_FUSED") != "0":
         _warn_of_newer()
@@ -110,7 +110,7 @@ def tried() -> bool:
 
 @contextlib.contextmanager
 def during(variable: contextvars.ContextVar, value: Any):
-    """Give a variable this value for a while."""
+    """Set a context variable within the context."""
     token = variable.set(value)
     try:
         yield
@@ -119,12 +119,12 @@ def during(variable: contextvars.ContextVar, value: Any):
 
 
 def plain() -> contextlib.AbstractContextManager:
-    """Ask nothing of XLA for a while."""
+    """Ignore the marks within this context."""
     return during(_refused, True)
 
 
 def why_not() -> str:
-    """Say why nothing of this is asked of XLA on a CPU; empty if it is."""
+    """Return the reason why marks have no effect on a CPU; empty if they have one."""
     if _refused.get():
         return "XLA refused it"
     first, last = TRIED
@@ -151,7 +151,7 @@ def _is_emitted(jaxpr: Any) -> bool:
 
 
 def room(jaxpr: Any) -> int:
-    """Return for how many lanes a loop around this computation of one would be one function."""
+    """Return the most lanes for which a loop around this computation of one lane becomes one function; 0 if none."""
     eqns = equations(jaxpr)
     if not (tried() and all(map(_known, eqns))):
         return 0

@@ -1,4 +1,4 @@
-"""Step-size policies: what to try next, and whether a trial counts. All arrays are those of one lane."""
+"""Step policies: which step to try, and whether a trial is accepted. All arrays are those of one lane."""
 
 from node_jax.control.adaptive import Adaptive
 from node_jax.control.defaults import StepsDefaults

@@ -1,4 +1,4 @@
-"""Steps chosen so that the estimated error stays below a tolerance."""
+"""Adaptive steps, chosen so that the estimated error stays below a tolerance."""
 
 import dataclasses
 import functools
@@ -49,12 +49,12 @@ class Adaptive(eqx.Module, StepsDefaults):
         max_factor: largest ratio of a step to the one before.
         force_min_step: whether a finite step of size `min_step` is accepted whatever its error, as torchdiffeq does.
             The error is then no longer controlled.
-        stay_stable: whether a step at the limit of stability of the method is followed by a smaller one. There the
-            error is small and the product of the steps' Jacobians is not: without it the solution of a stiff problem
-            may be right and its gradient wrong by orders of magnitude. It takes up to 5 % more steps there.
+        stay_stable: whether a step at the limit of stability of the method is followed by a smaller one. At that limit
+            the error is small, but the product of the steps' Jacobians is not: the solution of a stiff problem may be
+            right and its gradient wrong by orders of magnitude. Staying below takes a few more steps.
         norm: maps a pytree shaped like `z` to a real scalar; a module-level function (a new one recompiles).
-        controlled: maps `z` to the part of it that chooses the steps; `rtol`, `atol` and `norm` are those of this part.
-            What is left out, such as an integral that is computed along, changes no step. A module-level function that
+        controlled: maps `z` to the part by which steps are chosen; `rtol`, `atol` and `norm` are those of this part.
+            The rest, such as an integral computed along with the state, affects no step. A module-level function that
             selects leaves or entries; default: all of `z`.
 
     Example:
@@ -80,18 +80,18 @@ class Adaptive(eqx.Module, StepsDefaults):
     controlled: Callable | None = eqx.field(static=True, default=None)
 
     def __check_init__(self):
-        """Refuse what cannot choose a part of the state."""
+        """Refuse a `controlled` that is not callable."""
         if self.controlled is not None and not callable(self.controlled):
             raise TypeError(f"Adaptive(controlled=...) must be a function of the state, got {self.controlled!r}")
 
     times = ("breakpoints",)
 
     def part(self, z: PyTree) -> PyTree:
-        """Return the part of a pytree like the state that chooses the steps."""
+        """Return the part of a pytree like the state by which steps are chosen."""
         return z if self.controlled is None else self.controlled(z)
 
     def paired(self) -> "Adaptive":
-        """Return the steps for a pair of states, each with these tolerances."""
+        """Return the policy for a pair of states, each with these tolerances."""
         return dataclasses.replace(
             self,
             rtol=(self.rtol,) * 2,
@@ -105,12 +105,12 @@ class Adaptive(eqx.Module, StepsDefaults):
         return self
 
     def tighter(self, factor: float) -> "Adaptive":
-        """Return the policy with tolerances smaller by this factor, as arrays: nobody typed these."""
+        """Return the policy with its tolerances multiplied by `factor`, as arrays, for which no warning is given."""
         scaled = jax.tree.map(lambda x: jnp.asarray(x) * factor, (self.rtol, self.atol))
         return dataclasses.replace(self, rtol=scaled[0], atol=scaled[1])
 
     def _rules(self) -> Iterator[tuple[str, str, Any, Any]]:
-        """Yield what is asked of each value known only at run time: its name, what it must be, the value, whether."""
+        """Yield name, requirement, value and validity of each value that is known only at run time."""
         for name in ("rtol", "atol"):
             for x in jax.tree.leaves(getattr(self, name)):
                 yield name, "finite and not negative", x, (x >= 0) & jnp.isfinite(x)
@@ -122,24 +122,24 @@ class Adaptive(eqx.Module, StepsDefaults):
             yield "breakpoints", "numbers", x, ~jnp.isnan(x)
 
     def complaint(self, t0: Any, t1: Any) -> str | None:
-        """Say which concrete value is wrong; None if none is."""
+        """Return a message about the first concrete value that is wrong; None if none is."""
         wrong = (
             f"Adaptive({name}=...) must be {kind}, got {x}" for name, kind, x, ok in self._rules() if not np.all(ok)
         )
         return next(wrong, None)
 
     def valid(self, t0: jax.Array, t1: jax.Array) -> jax.Array:
-        """Whether the values known only at run time make sense."""
+        """Whether the values known only at run time are valid."""
         return functools.reduce(jnp.logical_and, (jnp.all(ok) for *_, ok in self._rules()))
 
     def first_evaluations(self, method: Any) -> int:
-        """Field evaluations before the first trial."""
+        """Return the number of field evaluations before the first trial."""
         return 2 if self.first_step is None else int(method.first_same_as_last)
 
     def first(
         self, method: Any, field: VectorField, z0: PyTree, t0: jax.Array, t1: jax.Array, theta: PyTree, limit: Any
     ) -> tuple[Control, PyTree]:
-        """Return the first control and the method's memory; `limit` bounds the trials, None if nothing does."""
+        """Return the first control and the method's first memory; `limit` is the largest number of trials, or None."""
         memory = method.start(field, t0, z0, theta)
         span, tangent, rests = jnp.abs(t1 - t0), jnp.full_like(t0, jnp.nan), jnp.array(False)
         if self.first_step is not None:
@@ -151,9 +151,9 @@ class Adaptive(eqx.Module, StepsDefaults):
             size, tangent, rests = first_step(
                 lambda z, t: field(z, t, theta), self.norm, self.part, tolerance, method.error_order, z0, slope, t0, t1
             )
-        # On an error estimate that says nothing, a step grows at first, and up to about a thousandth of the way or what
-        # resolves a tangent. From a state at rest that holds for all steps that move it by less than the tolerance, the
-        # first of them included.
+        # While the error estimate carries no information, steps grow at most to a thousandth of the interval, or to a
+        # size that resolves a tangent. From a state at rest this limits the first step too, and all steps that change
+        # the state by less than the tolerance.
         few = 1000 if limit is None else jnp.clip(limit // 4, 1, 1000).astype(t0.dtype)
         resolving = jnp.fmax(span / few, self._resolving(method.error_order).astype(t0.dtype) * tangent)
         size = jnp.where(rests, jnp.minimum(size, resolving), size)
@@ -164,17 +164,17 @@ class Adaptive(eqx.Module, StepsDefaults):
         return Control(size, last, before, jnp.full_like(size, jnp.inf), jnp.zeros((), jnp.int32), unseen), memory
 
     def _resolving(self, order: int) -> jax.Array:
-        """Return the step, in units of the time in which a tangent changes, that gives it to the relative tolerance."""
+        """Return the step that resolves a tangent to `rtol`, in units of the time in which the tangent changes."""
         rtol = norms.largest(self.rtol, jnp.dtype(jnp.float32))
         return jnp.minimum(1.0, (math.factorial(order) * rtol) ** (1.0 / order))
 
     def _least(self, t0: jax.Array, t1: jax.Array) -> jax.Array:
-        """Return the size of the smallest step that moves a compensated time."""
+        """Return the size of the smallest allowed step: one that still changes a compensated time."""
         eps, furthest = float(jnp.finfo(t0.dtype).eps), jnp.maximum(jnp.abs(t0), jnp.abs(t1))
         return jnp.maximum(jnp.asarray(self.min_step, t0.dtype), 4 * eps * eps * furthest)
 
     def _goal(self, t: Time, t0: jax.Array, t1: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Return where the next step may end at most, how far that is, and whether it is a breakpoint."""
+        """Return the next breakpoint or `t1`, its distance, and whether it is a breakpoint."""
         goal, breaks = t1, jnp.array(False)
         if self.breakpoints is not None and self.breakpoints.size:
             sign = direction(t0, t1)
@@ -186,7 +186,7 @@ class Adaptive(eqx.Module, StepsDefaults):
         return goal, (goal - t.high) - t.low, breaks
 
     def propose(self, control: Control, t: Time, done: jax.Array, t0: jax.Array, t1: jax.Array) -> Proposal:
-        """Aim at the next breakpoint or `t1`, and take it if the step comes near."""
+        """Propose a step of the current size, or one to the next breakpoint or `t1` if that is about as near."""
         goal, left, breaks = self._goal(t, t0, t1)
         arrives = 1.01 * control.size >= jnp.abs(left)
         asked = direction(t0, t1) * control.size
@@ -195,23 +195,23 @@ class Adaptive(eqx.Module, StepsDefaults):
         )
 
     def end(self, index: jax.Array, t: Time, h: jax.Array, t0: jax.Array, t1: jax.Array) -> Time:
-        """Return where a recorded step of size `h` from `t` ended: at a breakpoint or `t1` to the last bit."""
+        """Return the end of a recorded step of size `h` from `t`, exactly the breakpoint or `t1` if it ended there."""
         goal, left, _ = self._goal(t, t0, t1)
         return _end(t, h, h == left, goal)
 
     def judge(
         self, method: Any, step: Step, z: PyTree, t: Time, proposal: Proposal, control: Control, t0, t1
     ) -> Verdict:
-        """Accept a trial whose error is within the tolerance, and choose the next step size."""
+        """Accept a trial whose error is within the tolerance, and choose the size of the next step."""
         dtype, eps = t0.dtype, float(jnp.finfo(t0.dtype).eps)
         z, z1 = self.part(z), self.part(step.z1)
         tolerance = norms.tolerances(z, z1, self.rtol, self.atol)
         ratio = self._estimate(step, tolerance).astype(dtype)
-        # Apart, as is `accepted`: on a CPU each count of steps would take the step once more.
+        # several results read this and `accepted` (docs/performance.md, Fusion)
         moved = marks.once(norms.largest(tree.divide(tree.subtract(z1, z), tolerance), dtype))
         good = ~jnp.isnan(ratio) & jnp.isfinite(moved)
         if step.ok is not True:
-            good |= ~step.ok  # no result, and no wall either
+            good |= ~step.ok  # no result, but no wall either
         weight, streak = control.counts >> 3, control.counts & 7
         digits = float(jnp.finfo(tree.real_dtype(z)).eps)
         silent = (ratio <= 0.25 * digits * moved) | ((control.unseen < 0) & (moved <= 1))
@@ -220,13 +220,13 @@ class Adaptive(eqx.Module, StepsDefaults):
             fits |= control.size <= self.min_step
         accepted = marks.once(good & fits if step.ok is True else good & fits & step.ok)
 
-        # in single precision, which is vectorised on a CPU: a step size needs no more digits
+        # in float32, whose digits suffice for a step size (docs/performance.md, Vectorisation)
         error = jnp.log(jnp.maximum(ratio, 1e-10).astype(jnp.float32)).astype(dtype)
         size = jnp.abs(proposal.h) * self._factor(method, error, accepted, control)
         size = jnp.where(accepted & proposal.breaks, jnp.maximum(size, control.size), size)
         size = jnp.where(silent, jnp.minimum(size, jnp.maximum(jnp.abs(control.unseen), control.size)), size)
         streak = jnp.where(good, streak + accepted, 0)
-        size, room = before_wall(size, good, accepted, streak, control)
+        size, wall = before_wall(size, good, accepted, streak, control)
         if step.ok is not True:
             size = jnp.where(step.ok, size, 0.5 * control.size)
 
@@ -247,14 +247,11 @@ class Adaptive(eqx.Module, StepsDefaults):
             last = jnp.where(accepted, jnp.maximum(error, -9.0), last)
         counts = 8 * weight + jnp.minimum(streak, PATIENCE)
         return Verdict(
-            accepted, limited, silent | (moved <= 1), Control(size, last, before, room, counts, control.unseen), failure
+            accepted, limited, silent | (moved <= 1), Control(size, last, before, wall, counts, control.unseen), failure
         )
 
     def _factor(self, method: Any, error: jax.Array, accepted: jax.Array, control: Control) -> jax.Array:
-        """Return the change of the step size, from the logarithms of the last errors.
-
-        One logarithm and one exponential, in single precision: on a CPU a power costs twenty times a product.
-        """
+        """Return the factor of the step size, in float32 as in `judge`, from the logarithms of the last errors."""
         damped = (self.p + self.i + self.d) * error
         if control.last is not None:
             damped -= (self.p + 2 * self.d) * control.last
@@ -263,7 +260,7 @@ class Adaptive(eqx.Module, StepsDefaults):
         exponent = jnp.where(accepted, damped, error)
         exponent = (exponent * (-1.0 / method.error_order)).astype(jnp.float32)
         factor = self.safety * jnp.exp(exponent).astype(error.dtype)
-        one, least = factor.dtype.type(1), self.min_factor  # of one dtype: `where` of two Python numbers has 64 bits
+        one, least = factor.dtype.type(1), self.min_factor  # `where` of two Python numbers would have 64 bits
         least = least if self.p or self.d else jnp.where(accepted, one, least)
         return jnp.clip(factor, least, jnp.where(accepted, self.max_factor, one))
 
@@ -271,12 +268,12 @@ class Adaptive(eqx.Module, StepsDefaults):
         high, *low = (self.norm(tree.divide(self.part(error), tolerance)) for error in step.error)
         if not low:
             return high
-        # DOP853: the 5th-order estimate, damped by the 3rd-order one; by their quotient, as squares can overflow
+        # DOP853: the 5th-order estimate, damped by the 3rd-order one; by their quotient, since squares can overflow
         return jnp.where(high == 0, 0.0, high / jnp.sqrt(1.0 + 0.01 * (low[0] / high) ** 2))
 
 
 class _Both(NamedTuple):
-    """The norm of two states together."""
+    """The norm of a pair of states."""
 
     norm: Callable
 
@@ -285,7 +282,7 @@ class _Both(NamedTuple):
 
 
 class _Parts(NamedTuple):
-    """The controlled parts of two states."""
+    """The controlled parts of a pair of states."""
 
     controlled: Callable
 

@@ -1,4 +1,4 @@
-"""What a policy of steps need not say."""
+"""Defaults for the members of a step policy."""
 
 from typing import Any
 
@@ -9,9 +9,9 @@ from node_jax.types import PyTree, Time
 
 
 class StepsDefaults:
-    """The members of `node_jax.protocols.Steps` beside `first`, `propose` and `judge`.
+    """All members of `node_jax.protocols.Steps` except `first`, `propose` and `judge`.
 
-    By default a policy holds no times, chooses as it goes, and is bound to its solve.
+    By default a policy holds no times, knows no step beforehand, and fits only the solve that it was made for.
     """
 
     times: Any = ()
@@ -23,19 +23,19 @@ class StepsDefaults:
         return max_steps
 
     def fixed_count(self) -> int | None:
-        """No number of steps is known beforehand."""
+        """Return None: the number of steps is not known beforehand."""
         return None
 
     def interval(self, i: jax.Array, t0: jax.Array, t1: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """No step is known beforehand."""
+        """Raise NotImplementedError: no step is known beforehand."""
         raise NotImplementedError(f"{type(self).__name__}.interval(i, t0, t1) is needed, as exact_times is true")
 
     def aligned(self, t0: jax.Array, t1: jax.Array, blur: float = 0.0) -> Any:
-        """Return the policy as it is: it holds no times that could be an end of the solve."""
+        """Return the policy unchanged: it holds no times."""
         return self
 
     def complaint(self, t0: Any, t1: Any) -> str | None:
-        """Nothing can be wrong."""
+        """Return None: nothing can be wrong."""
         return None
 
     def valid(self, t0: jax.Array, t1: jax.Array) -> jax.Array:
@@ -47,7 +47,7 @@ class StepsDefaults:
         return z
 
     def first_evaluations(self, method: Any) -> int:
-        """Return those of `method.start`."""
+        """Return the field evaluations of `method.start`."""
         return int(method.first_same_as_last)
 
     def end(self, index: jax.Array, t: Time, h: jax.Array, t0: jax.Array, t1: jax.Array) -> Time:
@@ -55,9 +55,5 @@ class StepsDefaults:
         return t.plus(h)
 
     def anew(self) -> Any:
-        """Return none: the policy is bound to its solve."""
-        return
-
-    def tighter(self, factor: float) -> Any:
-        """Return none: the policy has no tolerance."""
+        """Return None: the policy fits only its solve."""
         return

@@ -1,4 +1,4 @@
-"""Steps known beforehand."""
+"""Prescribed steps, which are known before the solve."""
 
 import functools
 from typing import Any
@@ -15,9 +15,9 @@ from node_jax.types import Proposal, Status, Time, Verdict, direction, is_count
 
 
 class _Prescribed(eqx.Module, StepsDefaults):
-    """What `Fixed` and `Grid` share: every finite trial counts."""
+    """What `Fixed` and `Grid` share: every finite trial is accepted."""
 
-    exact_times = True  # step sizes are functions of the times and are differentiated with them
+    exact_times = True
 
     def fixed_count(self) -> int:
         raise NotImplementedError
@@ -40,7 +40,7 @@ class _Prescribed(eqx.Module, StepsDefaults):
         return Verdict(good, limited, jnp.array(False), control, jnp.where(good, Status.SUCCESS, Status.NON_FINITE))
 
     def end(self, index, t, h, t0, t1):
-        """Return where a recorded step ended."""
+        """Return the end of step `index`."""
         end = self.interval(index, t0, t1)[1]
         return Time(end, jnp.zeros_like(end))
 
@@ -67,11 +67,11 @@ class Fixed(_Prescribed):
             raise ValueError(f"Fixed(n): n must be a positive integer, got {self.n!r}")
 
     def fixed_count(self) -> int:
-        """The number of steps."""
+        """Return the number of steps."""
         return self.n
 
     def interval(self, i, t0, t1):
-        """Start and end of step `i`."""
+        """Return start and end of step `i`."""
         h = (t1 - t0) / self.n
         end = jnp.where(i == self.n - 1, t1, t0 + (i + 1).astype(h.dtype) * h)
         return t0 + i.astype(h.dtype) * h, end
@@ -84,8 +84,8 @@ class Grid(_Prescribed):
         ts: array or list of real numbers `(n + 1,)`, `n >= 1`, monotonic, from `t0` to `t1`, in units of `t`.
 
     Raises:
-        ValueError: if `ts` is not one-dimensional or has fewer than two entries. A grid whose ends are not `t0` and
-            `t1`, or that turns back, ends with status `BAD_INPUT`.
+        ValueError: if `ts` is not one-dimensional or has fewer than two entries. With a grid whose ends are not `t0`
+            and `t1`, or that turns back, the solve ends with status `BAD_INPUT`.
 
     Example:
         >>> import jax.numpy as jnp
@@ -104,15 +104,15 @@ class Grid(_Prescribed):
             raise ValueError(f"Grid(ts): ts must have shape (n + 1,) with n >= 1, got shape {shape}")
 
     def fixed_count(self) -> int:
-        """The number of steps."""
+        """Return the number of steps."""
         return self.ts.shape[0] - 1
 
     def aligned(self, t0, t1, blur=0.0):
-        """Return the grid with the ends of the solve for its own where these are equal up to rounding."""
+        """Return the grid with its ends replaced by those of the solve, if they are equal up to rounding."""
         return Grid(from_end_to_end(self.ts, t0, t1, blur))
 
     def complaint(self, t0, t1):
-        """Say what is wrong with concrete times; None if nothing is."""
+        """Return a message about concrete times that are wrong; None if none is."""
         return misplaced("Grid(ts): ts", self.ts, t0, t1) or (
             f"Grid(ts): ts must begin at t0={t0} and end at t1={t1}, got {self.ts[0]} and {self.ts[-1]}"
         )
@@ -123,5 +123,5 @@ class Grid(_Prescribed):
         return (self.ts[0] == t0) & (self.ts[-1] == t1) & jnp.all(steps >= 0)
 
     def interval(self, i, t0, t1):
-        """Start and end of step `i`."""
+        """Return start and end of step `i`."""
         return self.ts[i], self.ts[i + 1]

@@ -1,4 +1,4 @@
-"""Steps that were chosen before, taken again."""
+"""The steps of an earlier solve, taken again."""
 
 import dataclasses
 from typing import Any
@@ -13,17 +13,17 @@ from node_jax.types import Proposal, PyTree, Status, Step, Time, Verdict
 
 
 class Repeated(Adaptive):
-    """End each step where it ended in a solve before, whatever the error estimate.
+    """End each step where the same step of an earlier solve ended, whatever the error estimate.
 
-    A solve that is compiled into another program rounds otherwise, and may choose other steps: with rows that belong
-    to steps, cotangents of the first would meet other rows in the second.
+    A solve compiled as part of another program rounds differently and may choose other steps. Cotangents of rows that
+    belong to steps would then meet rows of other steps.
     """
 
-    ends: Any = None  # times at which the steps of that solve ended; NaN where it took none
+    ends: Any = None  # end times of the steps of the earlier solve, shape `(n,)`; NaN after the last
 
     @classmethod
     def of(cls, steps: Adaptive, ends: Any) -> "Repeated":
-        """Repeat the steps that a policy chose."""
+        """Return the policy that repeats the steps chosen by `steps`, which ended at `ends`."""
         return cls(**_fields(steps), ends=ends)
 
     def anew(self) -> Adaptive:
@@ -31,14 +31,14 @@ class Repeated(Adaptive):
         return Adaptive(**{name: x for name, x in _fields(self).items() if name != "ends"})
 
     def propose(self, control: Control, t: Time, done: jax.Array, t0: jax.Array, t1: jax.Array) -> Proposal:
-        """Aim at the end of the step that was taken."""
+        """Propose the step to the recorded end."""
         size = jnp.abs((tree.row(self.ends, done) - t.high) - t.low)
         return super().propose(control._replace(size=size), t, done, t0, t1)
 
     def judge(
         self, method: Any, step: Step, z: PyTree, t: Time, proposal: Proposal, control: Control, t0, t1
     ) -> Verdict:
-        """Accept every finite trial; the first that is not has no end, or should not have been accepted."""
+        """Accept every finite trial; after the last recorded end the proposed end is NaN, and the trial fails."""
         verdict = super().judge(method, step, z, t, proposal, control, t0, t1)
         good = jnp.isfinite(norms.largest(step.z1, t0.dtype)) & jnp.isfinite(proposal.h)
         return verdict._replace(accepted=good, failure=jnp.where(good, Status.SUCCESS, Status.NON_FINITE))

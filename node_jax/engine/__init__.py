@@ -1,1 +1,1 @@
-"""The engine: what one lane does, and how many lanes do it together."""
+"""The engine: the steps of one lane, and how many lanes take theirs together."""

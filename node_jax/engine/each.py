@@ -1,4 +1,4 @@
-"""All lanes of a solve: a function of one lane is mapped over them."""
+"""Map functions of one lane over all lanes of a solve."""
 
 import dataclasses
 import functools
@@ -18,9 +18,8 @@ from node_jax.types import Inputs, PyTree
 def lift(fn, masks: Sequence[Sequence[bool]], lanes: Sequence[int]):
     """Map `fn(leaves, rest)` of one lane over every lane axis.
 
-    Leaf `i` of `leaves` has at its end the axes that `masks[i]` names, `rest` and the result have all of them there,
-    the outermost last. Nothing is repeated over an axis that it does not depend on, and the same component of all
-    lanes is contiguous.
+    The last axes of leaf `i` of `leaves` are the lane axes that `masks[i]` names; `rest` and the result have all lane
+    axes, the outermost last. Nothing is repeated over an axis that it lacks.
     """
     for k in reversed(range(len(lanes))):
         axes = [-1 if mask[k] else None for mask in masks]
@@ -30,16 +29,16 @@ def lift(fn, masks: Sequence[Sequence[bool]], lanes: Sequence[int]):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Each:
-    """Map a function of one lane over the lanes: `each(fn)(rest)` calls `fn(inputs, rest)`."""
+    """The engine of a solve: `each(fn)(rest)` maps `fn(inputs, rest)` of one lane over all lanes."""
 
     problem: Problem
-    leaves: Sequence[Any]  # arrays, or their shapes
+    leaves: Sequence[Any]  # of the inputs: arrays, or their shapes
     masks: Sequence[Sequence[bool]]
     lanes: Sequence[int]
-    columns: Any = None  # of tables that these lanes write; None: each lane its own
+    columns: Any = None  # column of a table for each lane; None: the lanes in their order
 
     def __call__(self, fn: Callable) -> Callable:
-        """Lift `fn(inputs, rest)`."""
+        """Map `fn(inputs, rest)` over the lanes; return a function of `rest`."""
         lifted = lift(lambda leaves, rest: fn(self.problem.unflatten(leaves), rest), self.masks, self.lanes)
         return lambda rest=(): lifted(list(self.leaves), rest)
 
@@ -50,23 +49,23 @@ class Each:
 
     @functools.cached_property
     def places(self) -> Any:
-        """The inputs with the place among the leaves in the place of each."""
+        """A tree like the inputs, which holds the index of each leaf in `leaves`."""
         return self.problem.unflatten(range(len(self.leaves)))
 
     def emitted(self, p: Progress) -> bool:
-        """Whether a loop around the field of all lanes would be one function on a CPU."""
+        """Whether a loop around the field of all lanes can be compiled as one function."""
         if self.problem.room is not None:
             return self.problem.room >= math.prod(self.lanes)
         return is_emitted(self(lambda inputs, p: self.problem.field(p.z, p.t.high, inputs.theta)), p)
 
     def replace(self, **changes: Any) -> "Each":
-        """Return the engine with other parts."""
+        """Return the engine with some attributes replaced."""
         return dataclasses.replace(self, **changes)
 
     def put(self, chosen: Sequence[bool], some: Sequence) -> "Each":
-        """Put `some` in the place of the leaves that are chosen."""
+        """Return the engine with `some` in the place of the chosen leaves."""
         return self.replace(leaves=tree.replaced(self.leaves, chosen, some))
 
     def write(self, rows: PyTree, values: PyTree, i: jax.Array) -> PyTree:
-        """Write values of shape `(m, *shape, *lanes)` at rows `i` of a table, of each lane its own `i`."""
+        """Write values of shape `(m, *shape, *lanes)` at rows `i` of a table, where each lane has its own `i`."""
         return write_rows(rows, values, i, self.columns)

@@ -1,4 +1,4 @@
-"""How an ensemble is laid out for a queue: which of its lane axes become one, and its values as rows of a table."""
+"""The layout of an ensemble for a queue: which lane axes are merged into one, and how values are reordered for that."""
 
 import contextlib
 import contextvars
@@ -15,25 +15,25 @@ from node_jax.engine.each import Each
 from node_jax.engine.lane import Problem
 from node_jax.types import PyTree
 
-NARROW, WIDE = 64, 256  # most lanes that step together on a CPU, in a loop that is one function and in others: measured
-MEMORY = 4 * 2**30  # bytes for what a gradient keeps, on a device that does not say how much it has
+NARROW, WIDE = 64, 256  # most lanes on a CPU, in a loop that is one function and in others (docs/performance.md, Loops)
+MEMORY = 4 * 2**30  # bytes that a gradient may keep on a device that does not report its memory
 
 _for_cpu: contextvars.ContextVar[bool | None] = contextvars.ContextVar("for_cpu", default=None)
 
 
 def lowered_for(cpu: bool) -> contextlib.AbstractContextManager:
-    """Say for a while whether a program is lowered for a CPU: until then it is what the default backend is."""
+    """Within this context, let `on_cpu` know whether the program is lowered for a CPU."""
     return during(_for_cpu, cpu)
 
 
 def on_cpu() -> bool:
-    """Whether the program that is traced or lowered is one for a CPU, as far as is known."""
+    """Whether the program is for a CPU: until it is lowered, whether the default backend is one."""
     known = _for_cpu.get()
     return jax.default_backend() == "cpu" if known is None else known
 
 
 def width_of(problem: Problem) -> int | float:
-    """Return the most trajectories that step together: on a CPU what its first cache holds, on other devices all."""
+    """Return the largest number of solves that step together (docs/performance.md, Loops)."""
     if problem.lane_width is not None:
         return problem.lane_width
     if not on_cpu():
@@ -42,16 +42,13 @@ def width_of(problem: Problem) -> int | float:
 
 
 def memory() -> int:
-    """Return the bytes that a gradient may keep on a device that is no CPU: half of what it has."""
+    """Return the bytes that a gradient may keep on an accelerator: half of its memory."""
     stats = None if jax.default_backend() == "cpu" else jax.local_devices()[0].memory_stats()
     return stats["bytes_limit"] // 2 if stats and "bytes_limit" in stats else MEMORY
 
 
 class Plan(NamedTuple):
-    """Which lane axes are queued, one after the other, and how many trajectories step together.
-
-    Each index of the other axes has a queue of its own.
-    """
+    """How an ensemble is queued: along which axes; the other axes, with a queue for each index; lanes of a queue."""
 
     queued: tuple[int, ...]
     kept: tuple[int, ...]
@@ -59,10 +56,10 @@ class Plan(NamedTuple):
 
 
 def plan(each: Each, limit: int | float, outer: int | None = None) -> Plan | None:
-    """Say how an ensemble is queued; None if all of its trajectories step together, of which `limit` are the most.
+    """Plan the queue of an ensemble; None if at most `limit` solves are to step together and all do.
 
-    A leaf larger than a state stays shared where it lacks a lane axis: then the queue runs along that axis. With
-    `outer`, so many of the outermost axes may be queued; default: all.
+    A leaf larger than a state stays shared if it lacks a lane axis: then only such axes are queued. At most the `outer`
+    outermost axes may be queued; None: all.
     """
     size = math.prod(each.lanes)
     if size <= limit:
@@ -86,7 +83,7 @@ def plan(each: Each, limit: int | float, outer: int | None = None) -> Plan | Non
 
 
 def merged(each: Each, plan: Plan) -> Each:
-    """Make one lane axis, the outermost, of all that are queued; a leaf that has some of them gets all axes."""
+    """Merge the queued lane axes into one, the outermost; a leaf with any of them is broadcast to all lane axes."""
     count = math.prod(each.lanes[k] for k in plan.queued)
     lanes = (count, *(each.lanes[k] for k in plan.kept))
     queued = [any(mask[k] for k in plan.queued) for mask in each.masks]
@@ -96,7 +93,7 @@ def merged(each: Each, plan: Plan) -> Each:
 
 
 def merged_leaf(x: jax.Array, mask: Sequence[bool], lanes: Sequence[int], plan: Plan) -> jax.Array:
-    """Do that for one leaf."""
+    """Merge the queued lane axes of one leaf."""
     if not any(mask[k] for k in plan.queued):
         return x
     entry = x.shape[: x.ndim - sum(mask)]
@@ -105,7 +102,7 @@ def merged_leaf(x: jax.Array, mask: Sequence[bool], lanes: Sequence[int], plan: 
     x = jnp.broadcast_to(x.reshape(*x.shape, *[1] * len(missing)), (*x.shape, *(lanes[k] for k in missing)))
     now, wanted = [*own, *missing], [*reversed(plan.kept), *reversed(plan.queued)]
     x = x.transpose(*range(len(entry)), *(len(entry) + now.index(k) for k in wanted))
-    count = math.prod(lanes[k] for k in plan.queued)  # -1 would be ambiguous for an entry without elements
+    count = math.prod(lanes[k] for k in plan.queued)  # -1 would be ambiguous for an entry of size 0
     return x.reshape(*x.shape[: x.ndim - len(plan.queued)], count)
 
 
@@ -123,12 +120,12 @@ def restored(values: PyTree, lanes: Sequence[int], plan: Plan) -> PyTree:
 
 
 def column(values: PyTree, i: jax.Array, axes: int) -> PyTree:
-    """Return entry `i` of the last axes of every leaf, so many, taken as one."""
+    """Return entry `i` of the last `axes` axes of every leaf, flattened into one."""
     return jax.tree.map(lambda x: lax.dynamic_index_in_dim(_flat(x, axes), i, axis=-1, keepdims=False), values)
 
 
 def put_column(values: PyTree, some: PyTree, i: jax.Array, axes: int) -> PyTree:
-    """Put `some` there."""
+    """Replace entry `i` of the last `axes` axes of every leaf, flattened into one, by `some`."""
 
     def leaf(x, y):
         return lax.dynamic_update_index_in_dim(_flat(x, axes), y, i, axis=-1).reshape(x.shape)

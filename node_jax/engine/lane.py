@@ -1,6 +1,6 @@
-"""One lane from its start to its outcome: what it depends on, how far it has come, one trial of a step.
+"""One lane from its start to its outcome: the problem, its progress, and one trial step.
 
-`run` takes a single lane and is the short reference: `lockstep` and `queue` take many, and each ends as it does here.
+`run` solves a single lane and is the reference: `lockstep` and `queue` give the same results for many lanes.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,21 +17,21 @@ from node_jax.types import RUNNING, Inputs, Proposal, PyTree, Stats, Status, Tim
 
 
 class Problem(NamedTuple):
-    """Everything a solve depends on by structure. `field(z, t, theta)` takes the theta of `Inputs`."""
+    """Everything that a solve depends on by structure; `field(z, t, theta)` takes the theta of `Inputs`."""
 
     field: VectorField
-    timed: bool  # whether the field looks at t
+    timed: bool  # whether the field depends on t
     method: Method
     max_steps: int | None
     unflatten: Callable[[Sequence[Any]], Inputs]
-    crosses: bool = False  # whether breakpoints move in a derivative
-    lane_width: int | float | None = None  # lanes that step together; None: chosen
+    crosses: bool = False  # whether a derivative with respect to breakpoints is taken
+    lane_width: int | float | None = None  # most lanes that step together; None: chosen by `ensemble.width_of`
     multiplies: bool = False  # whether the field multiplies matrices
-    room: int | None = None  # lanes for which a loop around the field is one function on a CPU; None: not known
+    room: int | None = None  # most lanes with which a loop around the field is one function; None: not known
 
 
 class Progress(NamedTuple):
-    """How far a lane has come. A count is None where it follows from others or nothing is to be counted."""
+    """How far a lane has come; a count is None if it is not needed or follows from others."""
 
     t: Time
     z: PyTree
@@ -47,7 +47,7 @@ class Progress(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What a lane returns: the state at `t1` (NaN after a failure), what was saved, and the account of it."""
+    """The result of a lane: the state at `t1` (NaN after a failure), what was saved, status and counts."""
 
     z1: PyTree
     saved: PyTree
@@ -62,19 +62,19 @@ class Outcome(NamedTuple):
 
     @property
     def still(self) -> jax.Array:
-        """Whether there was nothing to integrate: all that the lane returns is `z0`."""
+        """Whether there was nothing to integrate, so that every output is `z0`."""
         return self.ok & (self.stats.accepted == 0)
 
 
 class Sink(NamedTuple):
-    """Where a lane writes what it does: `write(held, before, trial, after)` returns what is held after a trial."""
+    """A place to record a lane: `write(held, before, trial, after)` returns what is held after a trial."""
 
     held: PyTree
     write: Callable[[PyTree, Progress, Trial, Progress], PyTree]
 
 
 def run(problem: Problem, inputs: Inputs, sinks: Sequence[Sink] = ()) -> tuple[Progress, list]:
-    """Take one lane from its start to its end; return its progress and what the sinks hold."""
+    """Solve one lane; return its progress and what the sinks hold."""
 
     def live(carry):
         return carry[0].status == RUNNING
@@ -89,14 +89,14 @@ def run(problem: Problem, inputs: Inputs, sinks: Sequence[Sink] = ()) -> tuple[P
 
 
 def begin(problem: Problem, inputs: Inputs) -> Progress:
-    """Check the values and choose the first step."""
+    """Check the values of the inputs and choose the first step."""
     z0, t0, t1, theta, steps, save, *_ = inputs
     method = problem.method
     field = visible(problem.field, steps, t0, inputs.sign)
     control, memory = steps.first(method, field, z0, t0, t1, theta, _limit(problem, inputs))
     valid = jnp.isfinite(t0) & jnp.isfinite(t1) & steps.valid(t0, t1) & save.valid(t0, t1)
     finite = tree.all_finite(z0) & tree.all_finite(memory)
-    # prescribed steps are taken on a way of no length too: the derivatives in the times are theirs
+    # prescribed steps are taken even if t0 == t1: derivatives with respect to times come from them
     status = jnp.full((), RUNNING) if steps.exact_times else jnp.where(t0 == t1, Status.SUCCESS, RUNNING)
     status = jnp.where(finite, status, Status.NON_FINITE)
     status = jnp.where(valid, status, Status.BAD_INPUT).astype(jnp.int32)
@@ -117,7 +117,7 @@ def begin(problem: Problem, inputs: Inputs) -> Progress:
 
 
 def attempt(problem: Problem, inputs: Inputs, p: Progress) -> tuple[Progress, tuple[Trial, jax.Array]]:
-    """Try one step; a lane that is done stays as it is. Also say whether the step ended at a breakpoint."""
+    """Try one step, unless the lane is done; return also the trial, and whether the step ended at a breakpoint."""
     _, t0, t1, theta, steps, save, *_ = inputs
     live = p.status == RUNNING
     proposal: Proposal = steps.propose(p.control, p.t, p.accepted, t0, t1)
@@ -155,14 +155,14 @@ def attempt(problem: Problem, inputs: Inputs, p: Progress) -> tuple[Progress, tu
 
 
 def jump(problem: Problem, inputs: Inputs, p: Progress, landed: jax.Array) -> Progress:
-    """Do what follows a step that landed on a breakpoint: the first slope is evaluated anew on the far side."""
+    """Evaluate the first slope anew if the step landed on a breakpoint."""
     if p.restarts is None:
         return p
     return lax.cond(landed, lambda p: restart(problem, inputs, p, landed), lambda p: p, p)
 
 
 def restart(problem: Problem, inputs: Inputs, p: Progress, landed: jax.Array) -> Progress:
-    """Build the memory of the method anew, if the lane landed on a breakpoint."""
+    """Build the memory of the method anew if the lane landed on a breakpoint."""
     field = visible(problem.field, inputs.steps, p.t.high, inputs.sign)
     memory = problem.method.start(field, p.t.high, p.z, inputs.theta)
     restarts = None if p.restarts is None else p.restarts + landed
@@ -170,7 +170,7 @@ def restart(problem: Problem, inputs: Inputs, p: Progress, landed: jax.Array) ->
 
 
 def outcome(problem: Problem, inputs: Inputs, rest: tuple[Progress, PyTree, jax.Array]) -> Outcome:
-    """Sum up one lane, with what was saved and the trials of others that it waited for."""
+    """Return the outcome of one lane from `(progress, what was saved, idle trials)`."""
     p, saved, idle = rest
     method = problem.method
     work = p.work if method.evaluations is None else (p.accepted + p.rejected) * method.evaluations
@@ -187,14 +187,11 @@ def outcome(problem: Problem, inputs: Inputs, rest: tuple[Progress, PyTree, jax.
 
 
 def at_stages(problem: Problem, inputs: Inputs, t: jax.Array) -> VectorField:
-    """Return the field as the stages of a step from `t` may see it; the state of each is computed once.
-
-    That costs a kernel, which the products of matrices need in any case.
-    """
+    """Return the field for the stages of a step from `t`, with states computed once (docs/performance.md, Fusion)."""
     field = visible(problem.field, inputs.steps, t, inputs.sign)
     return field if problem.multiplies else lambda z, time, theta: field(marks.once(z), time, theta)
 
 
 def _limit(problem: Problem, inputs: Inputs) -> Any:
-    """Return the most trials of a lane; None if nothing bounds them."""
+    """Return the largest number of trials of a lane; None if there is none."""
     return inputs.steps.trials(problem.max_steps if inputs.limit is None else inputs.limit)

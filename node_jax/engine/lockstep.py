@@ -1,7 +1,7 @@
-"""Many lanes in lockstep: one loop of masked trials, for any lane axes.
+"""Many lanes in lockstep: one loop in which all lanes try a step together, for any lane axes.
 
-What one lane does is in `lane`; here it is mapped over the lanes. The loop's predicate is never batched: it asks
-whether any lane is live, and a lane that is done changes nothing.
+`lane` says what one lane does; here it is mapped over the lanes. The predicate of the loop is a scalar: whether any
+lane is live. A lane that is done does not change.
 """
 
 import functools
@@ -23,7 +23,7 @@ from node_jax.types import RUNNING, Inputs, Status, Trial
 
 
 def completed(each: Each) -> Callable[[Trial, jax.Array], Trial]:
-    """Return the function that adds what only dense output needs to a trial, where any lane wants it."""
+    """Return a function that adds to a trial the states that only dense output needs, if any lane wants them."""
     method = each.problem.method
 
     def more(inputs: Inputs, trial: Trial) -> tuple:
@@ -43,7 +43,7 @@ def completed(each: Each) -> Callable[[Trial, jax.Array], Trial]:
 
 
 def advance(each: Each) -> Callable[[Progress, Saved], tuple[Progress, Saved]]:
-    """Return what tries one step of every lane."""
+    """Return a function that tries one step in every lane."""
 
     def step(p: Progress, saved: Saved) -> tuple[Progress, Saved]:
         after, (trial, landed) = each(functools.partial(attempt, each.problem))(p)
@@ -54,7 +54,7 @@ def advance(each: Each) -> Callable[[Progress, Saved], tuple[Progress, Saved]]:
 
 
 def jumped(each: Each, p: Progress, landed: jax.Array) -> Progress:
-    """Do what follows the step of lanes that landed on a breakpoint."""
+    """Evaluate first slopes anew in lanes that landed on a breakpoint."""
     if p.restarts is None:
         return p
     again = each(lambda inputs, rest: restart(each.problem, inputs, *rest))
@@ -62,7 +62,7 @@ def jumped(each: Each, p: Progress, landed: jax.Array) -> Progress:
 
 
 def _turn(each: Each, recorder: Recorder | None, packing: Packing) -> Callable:
-    """Return the body of the loop; with a single lane that writes anything down, its last trial travels along."""
+    """Return the body of the loop; for a single lane that records or saves anything, it carries the last trial too."""
     try_step = each(functools.partial(attempt, each.problem))
 
     def counts(saved, trial):
@@ -89,14 +89,11 @@ def _turn(each: Each, recorder: Recorder | None, packing: Packing) -> Callable:
 
 
 def integrate(each: Each, recorder: Recorder | None, used: Any = None) -> tuple[Outcome, Any]:
-    """Run every lane to its end and return the outcomes, with the history that `recorder` wrote.
-
-    It is written over `used`, a history that has served, if there is one.
-    """
+    """Solve all lanes; return the outcomes, and the history, for which the buffers of `used` are reused if given."""
     begun = each(lambda inputs, _: begin(each.problem, inputs))
 
     def whole(carry):
-        # lanes begin outside, as those of the queue do: results are the same to the last bit
+        # several lanes begin outside, as in the queue, so that results of both are equal to the last bit
         start, history = carry if each.lanes else (begun(), carry[1])
         return _looped(each, recorder, start, history)
 
@@ -130,12 +127,12 @@ def _looped(each: Each, recorder: Recorder | None, start: Progress, history: Any
 
 
 def _no_trial(each: Each, p: Progress) -> tuple[Trial, jax.Array]:
-    """Return what `attempt` says of the trial before the first."""
+    """Return a trial and a flag for the carry before the first trial."""
     no = jnp.array(False)
     return Trial(no, p.accepted, p.t, p.t.high, p.t.high, p.z, p.z, (p.z,) * each.problem.method.dense_size), no
 
 
 def concluded(each: Each, p: Progress, saved: Saved, idle: jax.Array) -> Outcome:
-    """Sum up all lanes."""
+    """Return the outcomes of all lanes."""
     saved = rows.finish(each, saved, p.z)
     return each(lambda inputs, rest: outcome(each.problem, inputs, rest))((p, saved, idle))

@@ -1,4 +1,4 @@
-"""Loops and tables in the shapes that a compiler likes; they change no value."""
+"""Loops and tables in the forms that compile to fast code; no value depends on the form."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -12,16 +12,14 @@ from node_jax.backends.cpu import tried
 from node_jax.engine.lane import Progress
 from node_jax.types import RUNNING, PyTree
 
-FEW = 64  # lanes: below, one array for several numbers is faster
+FEW = 64  # with fewer lanes, one array for several scalars is faster
 
 
 class Packing(NamedTuple):
-    """How the progress of all lanes travels through a loop: as it is, or with one array for all numbers of a dtype.
+    """How the progress of all lanes is carried through a loop: as it is, or with all scalars of a dtype in one array.
 
-    On a CPU every array of a carry costs a kernel. With hundreds of lanes of a network two threads share the kernels of
-    a turn, and lose more by that than they gain: saving at times took twice as long with an array for each number. A
-    loop that is one function is faster as it is (a turn of `Fixed` 71 ns against 86, that of 256 lanes a fifth less),
-    except with a few lanes, where arrays are short.
+    Each array of a carry costs a kernel, unless the loop is compiled as one function. There packing pays only for a few
+    lanes, whose arrays are short (docs/performance.md, Loops).
     """
 
     like: Progress
@@ -29,11 +27,11 @@ class Packing(NamedTuple):
 
     @classmethod
     def of(cls, lanes: Sequence[int], p: Progress, emitted: bool) -> "Packing":
-        """Choose for these lanes; `emitted` says whether a loop around their field would be one function on a CPU."""
+        """Choose for these lanes; `emitted`: whether a loop around their field can be compiled as one function."""
         return cls(p, 1 < math.prod(lanes) < FEW or not emitted)
 
     def closed(self, p: Progress) -> PyTree:
-        """Pack what each lane has one number of."""
+        """Pack the values that are scalars in each lane."""
         return (pack(p._replace(z=(), memory=())), p.z, p.memory) if self.packs else p
 
     def opened(self, packed: PyTree) -> Progress:
@@ -45,11 +43,10 @@ class Packing(NamedTuple):
 
 
 def until(counts: Callable, try_step: Callable, packing: Packing, packed: PyTree, last: PyTree) -> tuple:
-    """Repeat the trials of a single lane until one counts or the lane ends; the last trial travels along.
+    """Repeat the trials of a single lane until one counts or the lane ends; return also the last trial.
 
-    A recorder then sees accepted steps only. And buffers stay out of the innermost loop, where it is not one function:
-    XLA on a CPU runs a loop body one kernel after the other, without a thread pool, only if all its arrays are small
-    (0.6 us a step against 1.6).
+    A recorder then sees accepted steps only, and its buffers stay out of the inner loop. XLA on a CPU runs a loop body
+    without its thread pool only if all arrays in it are small (docs/performance.md, Loops).
     """
 
     def live(carry):
@@ -79,10 +76,10 @@ def unpack(packed: list[jax.Array], like: PyTree) -> PyTree:
 
 
 def write_rows(rows: PyTree, values: PyTree, i: jax.Array, columns: jax.Array | None = None) -> PyTree:
-    """Write values of shape `(m, *shape, *lanes)` at rows `i` to `i + m - 1`, of each lane its own `i`.
+    """Write values of shape `(m, *shape, *lanes)` at rows `i` to `i + m - 1`, where each lane has its own `i`.
 
-    `columns` are those of the lanes; default: all, in their order. One scatter with a window, in the layout that XLA
-    keeps in place; a vmapped update would transpose the buffer.
+    `columns` are those of the lanes in the table; None: all, in their order. One scatter with a window updates the
+    table in place, where the `vmap` of an update of one lane would transpose it.
     """
 
     def leaf(table, x):
@@ -98,13 +95,13 @@ def write_rows(rows: PyTree, values: PyTree, i: jax.Array, columns: jax.Array | 
 
 
 def _scatter(table: jax.Array, window: jax.Array, at: jax.Array) -> jax.Array:
-    """Write the columns of the window at rows and columns `at`, shape `(columns, 2)`."""
+    """Write the columns of the window at the rows and columns `at`, shape `(columns, 2)`."""
     numbers = lax.ScatterDimensionNumbers((0, 1), (2,), (0, 2))
     return lax.scatter(table, at, window, numbers, unique_indices=True, mode="promise_in_bounds")
 
 
 def _write_in_turn(table: jax.Array, window: jax.Array, at: jax.Array) -> jax.Array:
-    """Do the same one column after the other: a loop that a CPU runs as one function, which it does with no scatter."""
+    """Do the same column by column: on a CPU such a loop can be part of one function, and a scatter cannot."""
 
     def write(k, table):
         column = lax.dynamic_slice_in_dim(window, k, 1, axis=2)
@@ -114,7 +111,7 @@ def _write_in_turn(table: jax.Array, window: jax.Array, at: jax.Array) -> jax.Ar
 
 
 def write_row(rows: PyTree, value: PyTree, i: jax.Array) -> PyTree:
-    """Write values of shape `(*shape, *lanes)` at row `i` of `(n, *shape, *lanes)`, of each lane its own `i`."""
+    """Write values of shape `(*shape, *lanes)` at row `i` of `(n, *shape, *lanes)`, where each lane has its own `i`."""
     tables = jax.tree.map(lambda x: x.reshape(x.shape[0], -1, i.size), rows)
     tables = write_rows(tables, jax.tree.map(lambda x: x[None], value), i)
     return jax.tree.map(lambda table, x: table.reshape(x.shape), tables, rows)

@@ -1,8 +1,7 @@
-"""The lane engine fed from a queue: an ensemble larger than the lane width goes through lanes that refill.
+"""The queue: an ensemble with more solves than lanes, where a lane that is done takes the next solve.
 
-As soon as a lane is done it writes down its result and takes the next trajectory, one lane after the other: a CPU
-copies columns of tables for that, in about the time of two steps of one lane. Which trajectory a lane holds decides
-nothing but the order of work, so results are those of lockstep.
+One lane after the other writes its result and is refilled, which copies columns of tables. The assignment of solves
+to lanes changes the order of work only, so results are those of lockstep.
 """
 
 import math
@@ -23,9 +22,9 @@ from node_jax.types import RUNNING, PyTree, Status, Time
 
 
 class Start(NamedTuple):
-    """What is kept of a trajectory that waits: its leaves, and of its first progress what these do not say."""
+    """The start of each waiting solve: its leaves, and the parts of its first progress that these do not determine."""
 
-    shared: list  # time and components of the state, as far as they are no leaves of its own
+    shared: list  # time and leaves of the state that do not differ between solves as inputs
     memory: PyTree
     control: PyTree
     status: jax.Array
@@ -34,18 +33,18 @@ class Start(NamedTuple):
 
 
 class Lanes(NamedTuple):
-    """What each lane holds."""
+    """The contents of the lanes that step together."""
 
     p: Progress
     counts: tuple  # what is saved, without the rows
-    leaves: list  # those that differ between trajectories
-    who: jax.Array  # its trajectory
-    since: jax.Array  # the turn in which that was loaded; -1: the lane had none yet
-    owes: jax.Array  # whether its result is not yet written down
+    leaves: list  # those that differ between solves
+    who: jax.Array  # index of the solve
+    since: jax.Array  # turn in which it was loaded; -1: the lane had none yet
+    owes: jax.Array  # whether its result is not written yet
 
 
 class State(NamedTuple):
-    """The carry of the loops; `taken` trajectories have left each queue, `turn` counts trials of all lanes."""
+    """The carry of the loops; `taken` counts the solves that left each queue, `turn` the trials of the batch."""
 
     lanes: Lanes
     tables: PyTree
@@ -55,17 +54,17 @@ class State(NamedTuple):
 
 
 class Queue(NamedTuple):
-    """An ensemble whose first lane axis waits for a lane; each index of the others has a queue of its own."""
+    """An ensemble queued along its first lane axis; each index of the other axes has a queue of its own."""
 
     each: Each
-    width: int  # lanes of a queue
-    begun: Progress  # of all trajectories
+    width: int  # lanes of each queue
+    begun: Progress  # of all solves
     start: Start
-    order: jax.Array | None  # trajectories as they are loaded, one queue after the other; None: as they are
+    order: jax.Array | None  # solves as they are loaded, one queue after the other; None: in their own order
 
     @classmethod
     def of(cls, each: Each, width: int, p: Progress, counts: PyTree) -> "Queue":
-        """Let trajectories wait that start with this progress and these counts."""
+        """Build the queue of solves that start with this progress and these cursors and counts."""
         own = [mask[0] for mask in each.masks]
         shared = [x for x, i in zip([p.t.high, *jax.tree.leaves(p.z)], _places(each), strict=True) if not own[i]]
         start = Start(shared, p.memory, p.control, p.status, counts, tree.picked(each.leaves, own))
@@ -73,21 +72,21 @@ class Queue(NamedTuple):
 
     @property
     def own(self) -> list[bool]:
-        """Say for each leaf whether it differs between trajectories."""
+        """Say for each leaf whether it differs between the solves of a queue."""
         return [mask[0] for mask in self.each.masks]
 
     @property
     def total(self) -> int:
-        """Trajectories in each queue."""
+        """The number of solves in each queue."""
         return self.each.lanes[0]
 
     @property
     def lanes(self) -> tuple[int, ...]:
-        """The lane axes of those that step together."""
+        """The lane axes of the solves that step together."""
         return self.width, *self.each.lanes[1:]
 
     def empty(self, tables: PyTree) -> State:
-        """Return lanes without trajectories; the columns of tables that they write are those of different ones."""
+        """Return lanes that hold no solves yet; no two of them write the same column of a table."""
         shape = (*reversed(self.lanes[1:]), self.width)
         number = self.begun.status
         every = Lanes(self.begun, self.start.counts, self.start.leaves, number, number, number > 0)
@@ -101,29 +100,29 @@ class Queue(NamedTuple):
         return State(lanes, tables, done, jnp.zeros(math.prod(shape[:-1]), jnp.int32), jnp.zeros((), jnp.int32))
 
     def of_lane(self, values: PyTree, i: jax.Array) -> PyTree:
-        """Return the values of lane `i`, all lane axes taken as one."""
+        """Return the values of lane `i`, all lane axes flattened into one."""
         return column(values, i, len(self.lanes))
 
     def with_lane(self, values: PyTree, some: PyTree, i: jax.Array) -> PyTree:
-        """Put `some` there."""
+        """Replace the values of lane `i` by `some`."""
         return put_column(values, some, i, len(self.lanes))
 
     def running(self, state: State) -> jax.Array:
-        """Say for each lane, shape `(queues, width)`, whether it is on its way."""
+        """Say for each lane, shape `(queues, width)`, whether it is live."""
         return (state.lanes.p.status == RUNNING).reshape(-1, self.width)
 
     def free(self, state: State) -> jax.Array:
-        """Say for each lane whether it could take a trajectory."""
+        """Say for each lane whether it is done and solves wait in its queue."""
         return ~self.running(state) & (state.taken < self.total)[:, None]
 
     def unserved(self, state: State) -> jax.Array:
-        """Say for each lane whether it is free or owes a result."""
+        """Say for each lane whether it is free, or is done and its result is not written yet."""
         return self.free(state) | ~self.running(state) & state.lanes.owes.reshape(-1, self.width)
 
     def served(self, state: State) -> State:
-        """Let one lane write down its result and take the next trajectory, if there is one; first those without any.
+        """Let one lane write its result and take the next solve of its queue, if any; lanes without a solve come first.
 
-        What a lane without a trajectory writes down is written over: nothing is done before all lanes have one.
+        Such a lane writes a meaningless result, which is overwritten: no solve ends before all lanes have one.
         """
         new = (state.lanes.since < 0).reshape(-1)
         i = jnp.argmax(self.unserved(state).reshape(-1).astype(jnp.int32) + new).astype(jnp.int32)
@@ -140,7 +139,7 @@ class Queue(NamedTuple):
         return state._replace(lanes=lanes, done=done, taken=put_column(state.taken, place + more, i // self.width, 1))
 
     def loaded(self, first: jax.Array, place: jax.Array, turn: jax.Array) -> Lanes:
-        """Return a lane with the trajectory at this place of the queue whose columns begin at `first`."""
+        """Return a lane with the solve at this place of the queue whose columns begin at `first`."""
         who = place if self.order is None else column(self.order, first + place, 1)
         start: Start = self.of_lane(self.start, first + who)
         leaves, shared = tree.replaced(self.each.leaves, self.own, start.leaves), iter(start.shared)
@@ -156,7 +155,7 @@ class Queue(NamedTuple):
         return Lanes(p, start.counts, start.leaves, who, turn, jnp.array(True))
 
     def march(self, state: State) -> State:
-        """Try steps until a lane is free, or none is on its way."""
+        """Try steps until a lane is free or none is live."""
         now = self.together(state.lanes)
         step = advance(now)
         packing = Packing.of(now.lanes, state.lanes.p, now.emitted(state.lanes.p))
@@ -179,14 +178,14 @@ class Queue(NamedTuple):
         return opened(lax.while_loop(goes_on, body, carry))
 
     def together(self, lanes: Lanes) -> Each:
-        """Return the trajectories that are in the lanes."""
+        """Return the engine of the solves that are in the lanes."""
         who = lanes.who.reshape(-1, self.width)
         first = jnp.arange(who.shape[0], dtype=jnp.int32) * self.total
         leaves = tree.replaced(self.each.leaves, self.own, lanes.leaves)
         return self.each.replace(leaves=leaves, lanes=self.lanes, columns=(first[:, None] + who).reshape(-1))
 
     def through(self, state: State) -> State:
-        """Let all trajectories go through the lanes: on a CPU in one function, if the field allows it."""
+        """Run all solves; the loop is marked to be compiled as one function if the field allows it."""
         whole = self.together(state.lanes).emitted(state.lanes.p)
 
         def fill(state: State) -> State:
@@ -205,7 +204,7 @@ class Queue(NamedTuple):
 
 
 def results(p: Progress, counts: PyTree, idle: jax.Array) -> tuple:
-    """Return what is kept of a trajectory."""
+    """Return what is kept of a solve that is done."""
     return p._replace(memory=(), control=()), counts, idle
 
 
@@ -226,13 +225,13 @@ def run(each: Each, width: int) -> tuple[Progress, Saved, jax.Array]:
 
 
 def _places(each: Each) -> list[int]:
-    """Return which leaves are the time and the components of the state at which a solve starts."""
+    """Return the indices of the leaves for the time and the state at which a solve starts."""
     inputs: Any = each.places
     return [inputs.t0, *jax.tree.leaves(inputs.z0)]
 
 
 def _order(each: Each) -> jax.Array | None:
-    """Return the trajectories of each queue in the order in which they are loaded; None: as they are."""
+    """Return the solves of each queue in the order in which lanes take them; None: in the order of the ensemble."""
     hint = each.inputs.expected_cost
     if hint is None:
         return None
@@ -241,7 +240,7 @@ def _order(each: Each) -> jax.Array | None:
 
 
 def _begun(each: Each, width: int) -> Progress:
-    """Choose the first step of every trajectory, as many at a time as step together."""
+    """Choose the first step of every solve, for as many at a time as step together."""
     total, own = each.lanes[0], [mask[0] for mask in each.masks]
 
     @jax.jit  # traced once

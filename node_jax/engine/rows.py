@@ -1,4 +1,4 @@
-"""The rows that a save asks for: written into a table as steps are taken, and sent back by the derivative of a row."""
+"""The rows of a save: written into a table while steps are taken, and transposed by `jax.vjp` of one row."""
 
 import math
 from collections.abc import Callable
@@ -14,10 +14,10 @@ from node_jax.types import Inputs, PyTree, StepBar, Trial
 
 
 class Saved(NamedTuple):
-    """What has been saved: rows, a cursor behind the last, and for how many steps the dense output was completed.
+    """What was saved: rows, the cursor after the last, and the number of steps whose dense output was completed.
 
-    While steps are taken the rows are a table of shape `(size + 1, elements, all lanes)`, whose last row takes
-    what is not due; afterwards each has shape `(size, *shape, *lanes)`.
+    While steps are taken the rows are a table of shape `(size + 1, elements, all lanes)`, whose last row takes what is
+    not due. Afterwards each leaf has shape `(size, *shape, *lanes)`.
     """
 
     rows: PyTree
@@ -26,7 +26,7 @@ class Saved(NamedTuple):
 
 
 class SavedBar(NamedTuple):
-    """Cotangents of the rows, the cursor on the way back, and cotangents of the times (None: not wanted)."""
+    """In the backward pass: cotangents of the rows, the cursor, and cotangents of the times (None: not wanted)."""
 
     rows: PyTree
     cursor: PyTree
@@ -34,7 +34,7 @@ class SavedBar(NamedTuple):
 
 
 def blank(each: Each, z: PyTree, still: jax.Array) -> Saved:
-    """Return what is saved before the first step, from the states of all lanes."""
+    """Return the table before the first step, for states `z` of all lanes."""
     save, method = each.inputs.save, each.problem.method
 
     def one(inputs: Inputs, rest):
@@ -52,14 +52,14 @@ def blank(each: Each, z: PyTree, still: jax.Array) -> Saved:
 
 
 def due(each: Each, saved: Saved, trial: Trial) -> jax.Array:
-    """Say which lanes have a row to write after this trial."""
+    """Say which lanes write a row after this trial."""
     return each(lambda inputs, rest: inputs.save.due(inputs, *rest))((trial, saved.cursor))
 
 
 def record(each: Each, saved: Saved, trial: Trial, complete: Callable) -> tuple[Saved, jax.Array]:
-    """Write every row that is due; return also how many rounds the way back takes.
+    """Write every row that is due; return also how many rounds over the lanes that took, for the backward pass.
 
-    `complete(trial, wanted)` adds what only dense output needs, where any lane wants it.
+    `complete(trial, wanted)` adds the states that only dense output needs, if any lane wants them.
     """
     save, method = each.inputs.save, each.problem.method
     none = jnp.zeros((), jnp.int32)
@@ -93,7 +93,7 @@ def record(each: Each, saved: Saved, trial: Trial, complete: Callable) -> tuple[
 
 
 def finish(each: Each, saved: Saved, z: PyTree) -> Saved:
-    """Return what was saved with rows in the layout of the lanes, whose states `z` are shaped like."""
+    """Return what was saved, with rows in the layout of the lanes; `z` are the states of all lanes."""
     save, method = each.inputs.save, each.problem.method
     no = jnp.array(False)
     like = jax.eval_shape(each(lambda inputs, z: inputs.save.blank(method, inputs, z, no)), z)
@@ -107,7 +107,7 @@ def written(inputs: Inputs, saved: Saved, accepted: jax.Array, ok: jax.Array) ->
 
 
 def unwind(each: Each, saved: Saved, rows_bar: PyTree, exact: bool) -> SavedBar:
-    """Start the way back behind the last row; `exact`: with cotangents of the times."""
+    """Return the start of the backward pass, after the last row; `exact`: with cotangents of the times."""
 
     def one(inputs: Inputs, rest):
         rows_bar, cursor = rest
@@ -118,12 +118,12 @@ def unwind(each: Each, saved: Saved, rows_bar: PyTree, exact: bool) -> SavedBar:
 
 
 def no_bar(inputs: Inputs, trial: Trial) -> StepBar:
-    """Return a cotangent of zero for one step of one lane."""
+    """Return zero cotangents for one step of one lane."""
     return jax.tree.map(jnp.zeros_like, StepBar(trial.t.high, trial.h, trial.z, trial.z1, trial.dense))
 
 
 def pull(each: Each, bar: SavedBar, trial: Trial, rounds: Any) -> tuple[SavedBar, StepBar]:
-    """Send the cotangents of the rows that this step wrote into the step, and into the times of the rows."""
+    """Pull the cotangents of the rows that this step wrote back to the step and to the times of the rows."""
     save, method = each.inputs.save, each.problem.method
     into = each(no_bar)(trial)
     if not save.size:

@@ -1,1 +1,1 @@
-"""How transformations of JAX reach the engine."""
+"""The primitive of a solve, and the linear maps that its derivatives are."""

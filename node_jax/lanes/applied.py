@@ -1,6 +1,6 @@
-"""Linear maps around linear maps: mapped by `vmap`, differentiated, and as a parameter of a primitive.
+"""Linear maps around linear maps: mapped by `vmap`, differentiated once more, or as the parameter of a primitive.
 
-The map inside is `linear`. The residuals of the innermost map come first, whatever is around it.
+The map inside is the attribute `linear`. The residuals of the innermost map come first in all of them.
 """
 
 import math
@@ -21,22 +21,22 @@ from node_jax.lanes.taken import Taken, unused
 
 
 class Mapped(NamedTuple):
-    """A map under `vmap`; all tangents have the new axis in front."""
+    """A linear map under `vmap`; all tangents and cotangents have the mapped axis first."""
 
     linear: Any
     dims: tuple
     size: int
 
     def push(self, residuals, dots) -> list:
-        """Push every entry."""
+        """Push the tangents of every entry."""
         return self._every("push", residuals, dots)
 
     def pull(self, residuals, bars) -> list:
-        """Pull every entry."""
+        """Pull the cotangents of every entry."""
         return self._every("pull", residuals, bars)
 
     def _every(self, way: str, residuals: Sequence, some: Sequence) -> list:
-        """Apply the map to all entries: together, or chunk by chunk if they have more lanes than step together."""
+        """Apply the map to all entries: together, or in chunks if they have more lanes than step together."""
         nest = Nest.of(self)
         planned = nest.planned(residuals)
         if planned is not None:
@@ -46,14 +46,14 @@ class Mapped(NamedTuple):
 
 
 class Applied(NamedTuple):
-    """A map of residuals and tangents, or cotangents, in one flat list; `zeros` are left out of these.
+    """A linear map applied to one flat list: residuals, then tangents or cotangents without those that are `zeros`.
 
-    A parameter of a primitive, it is not callable: some versions of JAX hold callables by weak references.
+    It is a parameter of a primitive, and not callable, because some versions of JAX hold callables by weak references.
     """
 
     linear: Any
     count: int
-    zeros: tuple[bool, ...] | None = None  # None: push
+    zeros: tuple[bool, ...] | None = None  # for pull; None: push
 
     def apply(self, *args) -> list:
         """Push or pull."""
@@ -64,7 +64,7 @@ class Applied(NamedTuple):
         return self.linear.pull(residuals, tree.replaced([None] * len(known), known, some))
 
     def over(self, args: Sequence, dims: Sequence, size: int) -> "Applied":
-        """Settle, before `vmap` maps it over an axis of this size, whether the steps inside have their history."""
+        """Decide, before `vmap` adds an axis of this size, whether the residuals still hold a usable history."""
         if not innermost(self).solves:
             return self
         nest = Nest.of(self._replace(linear=Mapped(self.linear, tuple(dims[: self.count]), size)))
@@ -73,7 +73,7 @@ class Applied(NamedTuple):
 
 
 class Derivative(NamedTuple):
-    """The derivative of a map in its residuals too; it is not transposed."""
+    """The derivative of a linear map with respect to its residuals too; it cannot be transposed."""
 
     linear: Applied
     moving: tuple[bool, ...]
@@ -82,19 +82,19 @@ class Derivative(NamedTuple):
     loses = False
 
     def push(self, primals, dots) -> list:
-        """Push by forward mode."""
+        """Push tangents by forward mode."""
         fn = rebuilt(self.linear, lambda linear: linear.within(self.moving))
         chosen = tuple(tree.picked(primals, self.moving))
         return jax.jvp(lambda *some: fn.apply(*tree.replaced(primals, self.moving, some)), chosen, tuple(dots))[1]
 
     def pull(self, primals, bars) -> list:
-        """Refuse."""
+        """Raise NotImplementedError."""
         mode = "reverse over forward" if self.linear.zeros is None else "reverse over reverse"
         raise unsupported(innermost(self).call.adjoint, mode)
 
 
 def chain(linear) -> list:
-    """Return a map and all that it is around, the innermost last."""
+    """Return a map and all maps inside it, the innermost last."""
     maps = [linear]
     while maps[-1].linear is not None:
         maps.append(maps[-1].linear)
@@ -102,26 +102,26 @@ def chain(linear) -> list:
 
 
 def innermost(linear) -> Any:
-    """Return the map that all others are around."""
+    """Return the map inside all others."""
     return chain(linear)[-1]
 
 
 def one_entry(linear) -> Any:
-    """Return the map that `vmap` was applied to."""
+    """Return the map inside the outermost levels of `vmap`."""
     return next(inner for inner in chain(linear) if not isinstance(inner, Mapped))
 
 
 def rebuilt(linear, change: Callable):
-    """Change the innermost map."""
+    """Replace the innermost map by `change` of it."""
     if linear.linear is not None:
         return linear._replace(linear=rebuilt(linear.linear, change))
     return change(linear)
 
 
 class Nest(NamedTuple):
-    """All levels of `vmap` around a solve, the outermost first; `outer` of them have nothing else around them.
+    """All levels of `vmap` around a solve, the outermost first; the first `outer` are outside of every other map.
 
-    A level is a lane axis if its entries are solves of their own. Of another, such as the rows of a Jacobian, only
+    A level is a lane axis if its entries are different solves. Of other levels, such as the rows of a Jacobian, only
     tangents have the axis.
     """
 
@@ -132,7 +132,7 @@ class Nest(NamedTuple):
 
     @classmethod
     def of(cls, linear) -> "Nest":
-        """Collect the levels."""
+        """Collect the levels of a map."""
         *around, steps = chain(linear)
         levels = [level for level in around if isinstance(level, Mapped)]
         last = around[-1]
@@ -150,11 +150,11 @@ class Nest(NamedTuple):
         return [level.size for level in tree.picked(self.levels, self.own)]
 
     def mask(self, i: int) -> tuple[bool, ...]:
-        """Say which lane axes a residual of the innermost map has."""
+        """Say which lane axes residual `i` of the innermost map has."""
         return tuple(level.dims[i] is not None for level in tree.picked(self.levels, self.own))
 
     def one_entry(self, x: jax.Array, i: int) -> jax.ShapeDtypeStruct:
-        """Return the shape of one entry of such a residual."""
+        """Return the shape of one entry of residual `i` of the innermost map."""
         shape = list(x.shape)
         for level in self.levels:
             if level.dims[i] is not None:
@@ -162,7 +162,7 @@ class Nest(NamedTuple):
         return jax.ShapeDtypeStruct(tuple(shape), x.dtype)
 
     def planned(self, residuals: Sequence) -> Plan | None:
-        """Say how the entries of the outer levels are queued; None if all go together."""
+        """Plan the chunks in which the entries of the outer levels go; None if all go together."""
         lanes = sum(self.own[: self.outer])
         if not (lanes and self.steps.solves):
             return None
@@ -211,7 +211,7 @@ class Nest(NamedTuple):
         return [_levels_first(x, own) for x in restored(chunks.joined(rows), lanes, planned)]
 
     def _trials(self, one: Sequence, each: Each) -> jax.Array:
-        """Return the trials that every entry took; `one` has the shapes of the residuals of one."""
+        """Return the number of trials of every entry; `one` holds the shapes of the residuals of one entry."""
         leaves = len(self.steps.call.masks)
         stats = self.steps.outcome([*one[:leaves], *range(leaves, self.count)]).stats
         counts = [stats.accepted, stats.rejected]
@@ -220,7 +220,7 @@ class Nest(NamedTuple):
 
 
 def _applied(part: Each, fn: Callable, some: Sequence) -> list:
-    """Apply a function to the entries of a chunk; to one alone without `vmap`, which would map its loops."""
+    """Apply a function to the entries of a chunk; to a single entry without `vmap`, which would batch its loops."""
     if part.lanes[0] > 1:
         return lift(fn, part.masks, part.lanes)(part.leaves, some)
     leaves = [x[..., 0] if mask[0] else x for x, mask in zip(part.leaves, part.masks, strict=True)]
@@ -230,9 +230,9 @@ def _applied(part: Each, fn: Callable, some: Sequence) -> list:
 
 
 def _lanes_last(x: jax.Array, dims: Sequence, own: Sequence[bool]) -> jax.Array:
-    """Bring lane axes to the end, the outermost last, and axes of other levels to the front.
+    """Move lane axes to the end, the outermost last, and the axes of other levels to the front.
 
-    `dims` say where `x` has the axis of each level once those of the levels before are taken away; None: it has none.
+    `dims` give the position of the axis of each level after those of the levels before are removed; None: it has none.
     """
     kinds = [yes for d, yes in zip(dims, own, strict=True) if d is not None]
     for count, d in enumerate(d for d in dims if d is not None):
@@ -243,7 +243,7 @@ def _lanes_last(x: jax.Array, dims: Sequence, own: Sequence[bool]) -> jax.Array:
 
 
 def _levels_first(x: jax.Array, own: Sequence[bool]) -> jax.Array:
-    """Invert that for a value that has the axes of all levels."""
+    """Invert `_lanes_last` for a value that has the axes of all levels; they come first."""
     lanes = sum(own)
     last, others = iter(reversed(range(x.ndim - lanes, x.ndim))), iter(range(len(own) - lanes))
     return x.transpose(*(next(last if yes else others) for yes in own), *range(len(own) - lanes, x.ndim - lanes))

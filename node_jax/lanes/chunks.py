@@ -1,7 +1,7 @@
-"""The derivative of an ensemble that went through a queue, as a linear map: chunk by chunk, in lockstep.
+"""The derivative of an ensemble that went through a queue: a linear map, applied chunk by chunk.
 
-Now that the number of steps of every solve is known, those that take about as many go together, and each chunk is
-solved once more with what its derivative needs. Nothing is kept but inputs and outputs, and every strategy works.
+The number of steps of every solve is known by then. Solves with about equal numbers form a chunk, which is solved again
+in lockstep with what its derivative needs. Only inputs and outputs are stored, and every adjoint works.
 """
 
 import math
@@ -24,7 +24,7 @@ from node_jax.types import PyTree
 
 
 class Chunks(NamedTuple):
-    """The steps that were taken. Residuals, tangents and results are those of `Steps` without history.
+    """The linear map of the steps that were taken, with residuals, tangents and results of `Steps` without history.
 
     `solve(call, leaves)` returns the flat outcome of a solve, and JAX can differentiate it.
     """
@@ -33,7 +33,7 @@ class Chunks(NamedTuple):
     moving: tuple[bool, ...]
     plan: Plan
     solve: Callable
-    outermost: bool = True  # if no other derivative is taken of this one, chunks share their buffers
+    outermost: bool = True  # whether no derivative is taken of this one, so that chunks can share their buffers
 
     linear = None
     solves = True
@@ -41,11 +41,11 @@ class Chunks(NamedTuple):
     with_history = False
 
     def results(self, residuals) -> tuple:
-        """Return what the results are tangents of."""
+        """Return the outputs whose tangents are the results."""
         return ends_of(self.outcome(residuals))
 
     def outcome(self, residuals) -> Outcome:
-        """Return what the solve returned."""
+        """Return the outcome of the solve."""
         leaves, flat = residuals[: len(self.moving)], residuals[len(self.moving) :]
         return self.call.outcome(leaves, flat, Recording.NEVER)
 
@@ -64,7 +64,7 @@ class Chunks(NamedTuple):
         return self._restored(ensemble.joined(rows))
 
     def pull(self, residuals, bars) -> list:
-        """Pull cotangents through every chunk; those of shared leaves are added up on the way."""
+        """Pull cotangents through every chunk; those of shared leaves are summed over chunks."""
         ensemble, outcome = self._ordered(residuals)
         wanted = jax.tree.leaves(self.results(residuals))
         bars = [jnp.zeros_like(x) if g is None else g for g, x in zip(bars, wanted, strict=True)]
@@ -91,11 +91,11 @@ class Chunks(NamedTuple):
         return [axes.sum_missing(g, m) if yes else g for g, m, yes in zip(pulled, masks, own, strict=True)]
 
     def within(self, moving: Sequence[bool]) -> "Chunks":
-        """Let leaves move in an outer derivative."""
+        """Return the map for use inside an outer derivative."""
         return self._replace(outermost=False)
 
     def over(self, residuals, lanes: int) -> "Chunks":
-        """Return the map as it is, for so many times the lanes."""
+        """Return the map unchanged: it works for any number of lanes."""
         return self
 
     def _ordered(self, residuals) -> tuple[Ordered, Outcome]:
@@ -105,7 +105,7 @@ class Chunks(NamedTuple):
         return Ordered.of(each, trials, self._width(residuals)), outcome
 
     def _width(self, residuals) -> int:
-        """Return how many solves of each queue are in a chunk: those of the plan; on other devices all that fit."""
+        """Return the solves of each queue in a chunk: on a CPU those of the plan, elsewhere all that fit in memory."""
         queued, kept = (math.prod(self.call.lanes[k] for k in axes) for axes in (self.plan.queued, self.plan.kept))
         limit = self.plan.width if on_cpu() else self.call.width(residuals[: len(self.moving)]) // kept
         return int(max(1, min(limit, queued)))
@@ -117,7 +117,7 @@ class Chunks(NamedTuple):
         return restored(values, self.call.lanes, self.plan)
 
     def _taken(self, part: Each, outcome: Outcome) -> tuple[Callable, tuple]:
-        """Return the solve of a chunk as a function of the leaves that move, and these."""
+        """Return the solve of a chunk as a function of its moving leaves, and these leaves."""
         part = repeated(part, outcome)
         moving = _and_ends(self.moving, part)
         masks = tuple(map(tuple, part.masks))
@@ -132,7 +132,7 @@ class Chunks(NamedTuple):
         return taken, tuple(tree.picked(part.leaves, moving))
 
     def _history(self, ensemble: Ordered) -> PyTree:
-        """Return the buffers of all chunks."""
+        """Return the buffers of the history that all chunks share."""
         if not (self.call.adjoint.records and self.outermost):
             return ()
         part = ensemble.part(jnp.zeros((), jnp.int32))
@@ -140,7 +140,7 @@ class Chunks(NamedTuple):
         return self.call.adjoint.recorder(part).blank(z, t)
 
     def _back(self, part: Each, outcome: Outcome, bar: list, history: PyTree) -> tuple[list, PyTree]:
-        """Pull cotangents back through a chunk."""
+        """Pull cotangents back through one chunk."""
         adjoint = self.call.adjoint
         if adjoint.records:
             part = repeated(part, outcome)
@@ -153,5 +153,5 @@ class Chunks(NamedTuple):
 
 
 def _and_ends(moving: Sequence[bool], part: Each) -> tuple[bool, ...]:
-    """Say which leaves move if there is one more, the ends of steps."""
+    """Extend `moving` by the leaf that `repeated` adds, if any: it does not move."""
     return (*moving, *[False] * (len(part.leaves) - len(moving)))

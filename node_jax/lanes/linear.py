@@ -1,8 +1,8 @@
 """The derivative of a solve as a linear map: tangents are pushed forward, cotangents are pulled back.
 
-A map has `push(residuals, dots)` and `pull(residuals, bars)`, on flat lists; a bar that is None is a zero. It says
-whether it takes steps (`solves`), whether tangents of outputs may be NaN by contract (`loses`), whether states of a
-history are among its results (`with_history`), and which map it is around (`linear`).
+A map has `push(residuals, dots)` and `pull(residuals, bars)` on flat lists; a cotangent that is zero is None. Its
+attributes say whether it takes steps (`solves`), whether tangents of outputs may be NaN on purpose (`loses`), whether
+recorded states are among its results (`with_history`), and which map is inside (`linear`).
 """
 
 import enum
@@ -25,15 +25,15 @@ from node_jax.types import Stats
 
 
 class Recording(enum.Enum):
-    """When a solve writes its history."""
+    """When a solve records its history."""
 
     NEVER = enum.auto()
-    IF_KEPT = enum.auto()  # unless `vmap` adds so many lanes that not all of the history of each could be kept
+    IF_KEPT = enum.auto()  # unless `vmap` adds so many lanes that fewer states of each fit
     ALWAYS = enum.auto()
 
 
 def recorder_of(each: Each, adjoint, recording: Recording):
-    """Return what writes the history, None if nothing does."""
+    """Return the recorder of a solve; None if nothing is recorded."""
     return None if recording is Recording.NEVER else adjoint.recorder(each)
 
 
@@ -44,7 +44,7 @@ def _bytes_of_states(each: Each) -> int:
 
 
 class Call(NamedTuple):
-    """Everything static about a solve of some lanes."""
+    """The static arguments of a solve of some lanes."""
 
     problem: Problem
     adjoint: Any
@@ -52,30 +52,30 @@ class Call(NamedTuple):
     masks: tuple
 
     def each(self, leaves) -> Each:
-        """Return the engine with these leaves."""
+        """Return the engine for these leaves."""
         return Each(self.problem, leaves, self.masks, self.lanes)
 
     def each_of_shapes(self, leaves) -> Each:
-        """Return the engine with the shapes of these leaves."""
+        """Return the engine for the shapes of these leaves."""
         return self.each([jax.ShapeDtypeStruct(x.shape, x.dtype) for x in leaves])
 
     def shapes(self, leaves, recording: Recording) -> Any:
-        """Return the shapes of what a solve returns: of the outcome, or of outcome and history."""
+        """Return the shapes of the outcome, or of outcome and history."""
         return _shapes(self, tuple((x.shape, x.dtype) for x in leaves), recording)
 
     @property
     def recording(self) -> Recording:
-        """When the solve writes its history, if it is differentiated."""
+        """When the solve records its history, if it is differentiated."""
         if not self.adjoint.records:
             return Recording.NEVER
         return Recording.ALWAYS if self.adjoint.plain else Recording.IF_KEPT
 
     def unflatten(self, leaves, flat, recording: Recording) -> Any:
-        """Return the outcome, or outcome and history, from what the solve returned."""
+        """Return the outcome, or outcome and history, from the flat outputs of a solve."""
         return jax.tree.unflatten(jax.tree.structure(self.shapes(leaves, recording)), flat)
 
     def outcome(self, leaves, flat, recording: Recording) -> Outcome:
-        """Return the outcome alone."""
+        """Return the outcome from the flat outputs of a solve."""
         solved = self.unflatten(leaves, flat, recording)
         return solved if recording is Recording.NEVER else solved[0]
 
@@ -87,9 +87,9 @@ class Call(NamedTuple):
         return outcome, history.opened()
 
     def width(self, leaves, lanes: int = 1) -> int | float:
-        """Return the most lanes that step together in a derivative of so many times the lanes.
+        """Return the largest number of lanes that step together in a derivative of `lanes` times as many lanes.
 
-        On a device where all would, these are as many as it has memory for, by what the adjoint keeps of each.
+        On an accelerator its memory decides, by what the adjoint stores for each lane.
         """
         width, problem = width_of(self.problem), self.problem
         if width < math.inf or problem.lane_width is not None:
@@ -107,22 +107,22 @@ class Call(NamedTuple):
         return count
 
     def keeps(self, leaves, lanes: int) -> bool:
-        """Whether so many times the lanes step together and keep the history that each has alone.
+        """Whether `lanes` times as many lanes step together and record as many states of each as one alone.
 
-        A history then has the shape that JAX knows of, and lane axes.
+        Only then has the mapped history the shape that JAX expects: that of one entry and a lane axis.
         """
         each = self.each_of_shapes(leaves)
         together = math.prod(self.lanes) * lanes <= self.width(leaves, lanes)
         return together and self.adjoint.recorder(each).fits(_bytes_of_states(each), lanes)
 
     def blank(self, leaves) -> list:
-        """Return a history that says by its count of steps that none was written."""
+        """Return a history with a negative number of steps, which says that none was recorded."""
         history = self.shapes(leaves, Recording.ALWAYS)[1]
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), history)
         return jax.tree.leaves(zeros._replace(n=zeros.n - 1))
 
     def again(self, leaves, outcome: Outcome, solve: Callable) -> tuple["Call", list, Outcome, Any]:
-        """Solve once more, with history: return the call, its leaves, the outcome and the history."""
+        """Solve again and record; return the call, its leaves, the outcome and the history."""
         each = repeated(self.each(leaves), outcome)
         call = self._replace(problem=each.problem, masks=tuple(each.masks))
         return call, list(each.leaves), *call.open(each.leaves, solve(call, each.leaves))
@@ -130,7 +130,7 @@ class Call(NamedTuple):
 
 @functools.lru_cache(maxsize=64)
 def _shapes(call: Call, kinds: tuple, recording: Recording) -> Any:
-    """Do that without tracing the field."""
+    """Return the shapes of the outputs of a solve, without tracing the field."""
     each = call.each([jax.ShapeDtypeStruct(*kind) for kind in kinds])
     recorder = recorder_of(each, call.adjoint, recording)
 
@@ -146,40 +146,40 @@ def _shapes(call: Call, kinds: tuple, recording: Recording) -> Any:
 
 
 def ends_of(outcome: Outcome) -> tuple:
-    """Return what moves of an outcome: the state at `t1`, and the saved rows."""
+    """Return the outputs that have tangents: the state at `t1`, and the saved rows."""
     return outcome.z1, outcome.saved.rows
 
 
 class Steps(NamedTuple):
-    """The steps that were taken.
+    """The linear map of the steps that were taken.
 
-    Residuals are the leaves of the inputs and what the solve returned. Tangents are those of the leaves that move;
-    results are the state at `t1`, the saved rows and, if the history is wanted, the states in it.
-    `solve(call, leaves)` returns the flat outcome of a solve with its history, and JAX can differentiate it.
+    Residuals are the leaves of the inputs and the flat outputs of the solve. It maps tangents of the moving leaves to
+    those of the state at `t1`, the saved rows and, with `with_history`, the recorded states. `solve(call, leaves)`
+    returns the flat outputs of a solve that records, and JAX can differentiate it.
     """
 
     call: Call
     wanted: Wanted
     with_history: bool
     solve: Callable
-    recorded: Recording  # whether the residuals hold the history; if not, the steps are taken once more with one
+    recorded: Recording  # NEVER: the residuals hold no history, and the solve is repeated to record one
 
     linear = None
     solves = True
     loses = False
 
     def outcome(self, residuals) -> Outcome:
-        """Return what the solve returned, without its history."""
+        """Return the outcome of the solve."""
         leaves, flat = residuals[: len(self.wanted.moving)], residuals[len(self.wanted.moving) :]
         return self.call.outcome(leaves, flat, self.call.recording)
 
     def results(self, residuals) -> tuple:
-        """Return what the results are tangents of."""
+        """Return the outputs whose tangents are the results."""
         _, outcome, history = self._open(residuals)
         return *ends_of(outcome), history.z if self.with_history else ()
 
     def push(self, residuals, dots) -> list:
-        """Take the steps again."""
+        """Push tangents along the steps, which are taken again."""
         opened = self._open(residuals)
         ends, blank = ends_of(opened[1]), opened[2]
         call, leaves, outcome, history = self._solved(*opened)
@@ -196,10 +196,10 @@ class Steps(NamedTuple):
         return [*self._spoiled(history, pushed[:count]), *pushed[count:]]
 
     def pull(self, residuals, bars) -> list:
-        """Go back over the steps."""
+        """Pull cotangents back over the steps, by the adjoint."""
         opened = self._open(residuals)
         outs, structure = jax.tree.flatten(ends_of(opened[1]))
-        if self.call.adjoint.plain:  # under `shard_map`: elsewhere JAX transposes such code itself
+        if self.call.adjoint.plain:  # under `shard_map` only; elsewhere JAX transposes `replay` itself
             leaves = list(residuals[: len(self.wanted.moving)])
             zeros = tree.full_like(tree.picked(leaves, self.wanted.moving), 0.0)
             transposed = jax.linear_transpose(lambda *dots: self.push(residuals, dots), *zeros)
@@ -213,12 +213,12 @@ class Steps(NamedTuple):
         return self._spoiled(history, tree.picked(pulled, wanted.moving))
 
     def within(self, moving: Sequence[bool]) -> "Steps":
-        """Let more of the leaves, which are the first arguments, move in an outer derivative."""
+        """Add the leaves that move in an outer derivative; leaves are the first arguments."""
         shifted = tuple(a or b for a, b in zip(self.wanted.shifted, moving, strict=False))
         return self._replace(wanted=self.wanted._replace(shifted=shifted))
 
     def over(self, residuals, lanes: int) -> "Steps":
-        """Return the steps of so many times the lanes; `residuals` are those of one."""
+        """Return the map for `lanes` times as many lanes; `residuals` are those of one entry."""
         if self.recorded is Recording.IF_KEPT and not self.call.keeps(residuals[: len(self.wanted.moving)], lanes):
             return self._replace(recorded=Recording.NEVER)
         return self
@@ -233,14 +233,14 @@ class Steps(NamedTuple):
         return self.call, leaves, outcome, history
 
     def _spoiled(self, history: Any, values: Sequence) -> list:
-        """Return NaN where the residuals were to hold a history, but come from more lanes than keep one."""
+        """Return the values, or NaN if they need a history that was not recorded as `vmap` added too many lanes."""
         if self.recorded is not Recording.IF_KEPT:
             return list(values)
         return [jnp.where(history.n < 0, jnp.full_like(x, jnp.nan), x) for x in values]
 
 
 class Guard(NamedTuple):
-    """The identity, except that tangents of lost outputs are NaN, and so are cotangents of them that are not zero."""
+    """The identity, except that tangents of lost outputs and nonzero cotangents of them become NaN."""
 
     linear = None
     solves = False
@@ -248,20 +248,19 @@ class Guard(NamedTuple):
     with_history = False
 
     def push(self, lost, dots) -> list:
-        """Spoil what is lost."""
+        """Make tangents of lost outputs NaN."""
         return [jnp.where(no, jnp.nan, t) for no, t in zip(lost, dots, strict=True)]
 
     def pull(self, lost, bars) -> list:
-        """Spoil what depends on it."""
+        """Make nonzero cotangents of lost outputs NaN."""
         return [g if g is None else jnp.where(no & (g != 0), jnp.nan, g) for no, g in zip(lost, bars, strict=True)]
 
 
 class Gate(NamedTuple):
-    """The identity, except that cotangents of inputs are zero where no lane used them: they may be NaN.
+    """The identity, except that cotangents of inputs that no lane used become zero, even if they are NaN.
 
-    Residuals say which lanes succeeded and which took a step; a lane that failed used its inputs only if its outputs
-    have a cotangent, and that of a lost one is NaN. A last tangent, of the shape of the lanes, carries that from
-    `Asked`.
+    Residuals say which lanes succeeded and which took a step. A lane that failed counts only if its outputs have
+    nonzero cotangents, and those of lost outputs are NaN. `Asked` passes this on, as the cotangent of a last tangent.
     """
 
     masks: tuple
@@ -272,11 +271,11 @@ class Gate(NamedTuple):
     with_history = False
 
     def push(self, lanes, dots) -> list:
-        """Let all pass."""
+        """Return the tangents."""
         return list(dots)
 
     def pull(self, lanes, bars) -> list:
-        """Stop what was not used."""
+        """Set the cotangents of unused inputs to zero."""
         (ok, taken), (*bars, asked) = lanes, bars
         counts = ok | (taken & (asked != 0))
         used = functools.partial(_used, counts, jnp.isnan(asked))
@@ -284,10 +283,7 @@ class Gate(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """The identity, except for a last tangent that ends here; its cotangent says which lanes have one.
-
-    It is NaN where any cotangent of a lane is.
-    """
+    """The identity, except that a last tangent ends here; its cotangent says which lanes have nonzero or NaN ones."""
 
     lanes: int
 
@@ -297,11 +293,11 @@ class Asked(NamedTuple):
     with_history = False
 
     def push(self, _, dots) -> list:
-        """Let all but the last pass."""
+        """Drop the last tangent."""
         return list(dots[:-1])
 
     def pull(self, like, bars) -> list:
-        """Say where any cotangent is not zero."""
+        """Append, for each lane, the number of cotangents that are not zero, or NaN."""
         asked = jnp.zeros_like(like[0])
         for g in bars:
             if g is not None:
@@ -319,5 +315,5 @@ def _used(counts: jax.Array, spoilt: jax.Array, g: jax.Array | None, mask: Seque
 
 
 def filled(bars: Sequence, like: Sequence) -> list:
-    """Put zeros in the place of bars that are None."""
+    """Replace None by zeros like the entries of `like`."""
     return [jnp.zeros_like(x) if bar is None else bar for bar, x in zip(bars, like, strict=True)]

@@ -1,4 +1,4 @@
-"""Chunks of an ensemble whose solves are known to take a number of steps: those that take about as many go together."""
+"""Chunks of an ensemble: solves that are known to take about equal numbers of steps go together."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -15,7 +15,7 @@ from node_jax.types import Inputs, PyTree
 
 
 class Ordered(NamedTuple):
-    """An ensemble with one queued axis, and its solves in the order of their trials."""
+    """An ensemble with one queued axis, and the order of its solves by their number of trials."""
 
     each: Each
     order: jax.Array  # shape (*kept, total)
@@ -23,7 +23,7 @@ class Ordered(NamedTuple):
 
     @classmethod
     def of(cls, each: Each, trials: jax.Array, width: int) -> "Ordered":
-        """Begin with the longest."""
+        """Order the solves, those with most trials first."""
         return cls(each, jnp.argsort(-trials, axis=-1), width)
 
     @property
@@ -32,7 +32,7 @@ class Ordered(NamedTuple):
         return jnp.arange(-(-self.each.lanes[0] // self.width))
 
     def cut(self, c: jax.Array, values: PyTree, own: Sequence[bool] | None = None) -> PyTree:
-        """Return a chunk of values of all solves, or of those that differ between solves."""
+        """Return the entries of a chunk: of all values, or only of those that `own` says differ between solves."""
         at = lax.dynamic_slice_in_dim(self.order, self._start(c), self.width, axis=-1)
 
         if own is None:
@@ -40,16 +40,16 @@ class Ordered(NamedTuple):
         return tree.replaced(values, own, axes.take_lanes(tree.picked(values, own), at))
 
     def part(self, c: jax.Array) -> Each:
-        """Return the solves of a chunk."""
+        """Return the engine of a chunk."""
         leaves = self.cut(c, self.each.leaves, [mask[0] for mask in self.each.masks])
         return self.each.replace(leaves=leaves, lanes=(self.width, *self.each.lanes[1:]))
 
     def new(self, c: jax.Array) -> jax.Array:
-        """Say which solves of a chunk were not part of the one before: the last begins with some that were."""
+        """Say which solves of a chunk were not in the one before; the last chunk may repeat some."""
         return jnp.arange(self.width) >= c * self.width - self._start(c)
 
     def joined(self, rows: PyTree) -> PyTree:
-        """Bring what all chunks return, stacked, to the order of the ensemble."""
+        """Reorder what the chunks return, stacked, to the order of the ensemble."""
         total, size = self.each.lanes[0], len(self.chunks) * self.width
         place = jnp.argsort(self.order, axis=-1)
         place = jnp.where(place < size - self.width, place, place + size - total)
@@ -62,10 +62,7 @@ class Ordered(NamedTuple):
 
 
 def repeated(each: Each, outcome: Outcome) -> Each:
-    """Let every solve take the steps again that it took, if rows of the outcome belong to these.
-
-    Their ends are one leaf more, which comes last.
-    """
+    """Return the engine that takes the same steps again, if rows belong to steps; their ends are an additional leaf."""
     inputs = each.inputs
     ends = each(lambda inputs, outcome: inputs.save.ends(outcome.saved.rows))(outcome)
     if ends is None or inputs.steps.exact_times:
@@ -77,7 +74,7 @@ def repeated(each: Each, outcome: Outcome) -> Each:
 
 
 class _Repeating(NamedTuple):
-    """The structure of inputs that say where steps end."""
+    """Unflatten inputs whose last leaf holds the ends of steps."""
 
     unflatten: Callable
 

@@ -1,4 +1,4 @@
-"""How `vmap`, `grad` and `jvp` reach the lane engine: one primitive whose batching rule adds a lane axis."""
+"""The primitive of a solve, through which `vmap`, `grad` and `jvp` reach the engine; its batching adds a lane axis."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -32,19 +32,19 @@ from node_jax.types import PyTree
 solve_p = Primitive("odesolve")
 solve_p.multiple_results = True
 
-SHARED = 64  # elements of a leaf that `Direct` repeats for each lane in a derivative
-_STILL = object()  # the tangent of an output that does not move
+SHARED = 64  # largest size of a shared leaf that `Direct` broadcasts to all lanes in a derivative
+_FIXED = object()  # marks outputs without a tangent
 
 
 def solve(problem: Problem, adjoint, leaves: Sequence[jax.Array]) -> Outcome:
-    """Solve one problem as a primitive that every transformation understands."""
+    """Solve one problem, as a primitive that all transformations know."""
     leaves, masks = placement.varying_alike(leaves), ((),) * len(leaves)
     flat = solve_p.bind(*leaves, problem=problem, adjoint=adjoint, recording=Recording.NEVER, lanes=(), masks=masks)
     return Call(problem, adjoint, (), masks).outcome(leaves, flat, Recording.NEVER)
 
 
 def _lower(primitive: Primitive, fn: Callable) -> None:
-    """Lower a primitive as the code of one device, which knows nothing of others."""
+    """Lower a primitive as code for one device, with types that name no mesh."""
     for platform in (None, "cpu"):
         mlir.register_lowering(primitive, without_order(_lowering(fn, platform == "cpu")), platform=platform)
 
@@ -106,12 +106,12 @@ def _batch(args, dims, *, lanes, masks, recording, **params):
 
 
 def _size(args: Sequence, dims: Sequence) -> int:
-    """Return the size of a mapped axis."""
+    """Return the size of the mapped axis."""
     return next(x.shape[d] for x, d in zip(args, dims, strict=True) if d is not None)
 
 
 def _entry(x: jax.Array, d: int | None) -> jax.ShapeDtypeStruct:
-    """Return the shape of one entry of an axis."""
+    """Return the shape of one entry along the mapped axis."""
     return jax.ShapeDtypeStruct(x.shape if d is None else x.shape[:d] + x.shape[d + 1 :], x.dtype)
 
 
@@ -127,7 +127,7 @@ def _has_lanes(call: Call, leaves: Sequence, recording: Recording) -> list[bool]
 def _jvp(primals, tangents, *, recording, **params):
     call = Call(**params)
     moving = _known(tangents)
-    inner = recording is Recording.NEVER  # of all derivatives that are taken of the solve
+    inner = recording is Recording.NEVER  # whether this is the innermost derivative of the solve
     planned = plan(call.each_of_shapes(primals), call.width(primals)) if inner and not call.adjoint.plain else None
     if planned is not None:
         return _jvp_of_chunks(primals, tangents, Chunks(call, moving, planned, _solve_flat))
@@ -152,7 +152,7 @@ def _jvp(primals, tangents, *, recording, **params):
 
 
 def _jvp_of_chunks(primals, tangents, chunks: Chunks):
-    """Differentiate a solve that went through a queue: its chunks see to lost outputs and unused inputs."""
+    """Differentiate a solve that goes through a queue; chunks treat lost outputs and unused inputs themselves."""
     outs = _solve_flat(chunks.call, primals)
     residuals = [*primals, *outs]
     results, structure = jax.tree.flatten(chunks.results(residuals))
@@ -169,15 +169,15 @@ def _solve_recorded(call: Call, leaves: Sequence) -> list:
 
 
 def _tangents(outs: Sequence, outcome: Outcome, moved: tuple, history: PyTree = (), states=()) -> list:
-    """Return the tangents of all outputs from those that move."""
-    still = jax.tree.map(lambda _: _STILL, (outcome, history))
-    first = still[0]._replace(z1=moved[0], saved=still[0].saved._replace(rows=moved[1]))
-    dots = jax.tree.leaves((first, still[1]._replace(z=states) if history else ()))
-    return [ad.Zero(jax.typeof(x).to_tangent_aval()) if t is _STILL else t for x, t in zip(outs, dots, strict=True)]
+    """Return the tangents of all outputs, given those that are not zero."""
+    fixed = jax.tree.map(lambda _: _FIXED, (outcome, history))
+    first = fixed[0]._replace(z1=moved[0], saved=fixed[0].saved._replace(rows=moved[1]))
+    dots = jax.tree.leaves((first, fixed[1]._replace(z=states) if history else ()))
+    return [ad.Zero(jax.typeof(x).to_tangent_aval()) if t is _FIXED else t for x, t in zip(outs, dots, strict=True)]
 
 
 def _gated(steps: Steps, residuals: Sequence, outcome: Outcome, dots: list, results: list) -> list:
-    """Push tangents through plain code, whose transpose leaves out what lanes add that failed or took no step."""
+    """Push tangents through code that JAX transposes itself, with a gate for lanes that failed or took no step."""
     steps, residuals, dots = _with_own(steps, residuals, dots)
     asked = jnp.zeros(outcome.ok.shape, jnp.float32)
     gate = Gate(tuple(tree.picked(steps.call.masks, steps.wanted.moving)))
@@ -187,7 +187,7 @@ def _gated(steps: Steps, residuals: Sequence, outcome: Outcome, dots: list, resu
 
 
 def _with_own(steps: Steps, residuals: Sequence, dots: list) -> tuple[Steps, list, list]:
-    """Give each lane small shared leaves of its own, so that the gate can stop what a lane adds to them."""
+    """Broadcast small shared leaves to the lanes, so that the gate can stop what single lanes contribute."""
     call, moving = steps.call, steps.wanted.moving
     count = len(moving)
 
@@ -222,7 +222,7 @@ def _bind(linear, residuals: Sequence, dots: Sequence, results: Sequence) -> lis
 
 
 def _transpose(bars, *args, fn: Applied, avals):
-    """Pull back: over steps as a primitive, so that a second transpose is refused by name; else as plain code."""
+    """Pull cotangents back: over steps by a primitive, whose transpose is refused by name; else by plain code."""
     residuals, dots, known = args[: fn.count], args[fn.count :], _known(bars)
     pull, some = fn._replace(zeros=tuple(not yes for yes in known)), tree.picked(bars, known)
     if one_entry(fn.linear).solves:
@@ -260,7 +260,7 @@ def _batch_applied(primitive, args, dims, *, fn: Applied, avals):
         ]
         mapped = fn._replace(linear=Mapped(fn.linear, tuple(dims[: fn.count]), size))
         args = [*args[: fn.count], *front]
-        # more lanes keep fewer states of each
+        # with more lanes fewer states of each may be recorded
         shapes = _avals(jax.eval_shape(mapped.apply, *args)) if innermost(fn).with_history else _avals(avals, size)
         return primitive.bind(*args, fn=mapped, avals=shapes), [0] * len(avals)
 
@@ -289,13 +289,13 @@ ad.primitive_jvps[solve_p] = standard(_jvp)
 
 
 def _lost(outs, leaves, *, problem, adjoint, recording, lanes, masks) -> list:
-    """Return NaN for lanes that failed, whose results are NaN; rows that no step wrote are NaN by contract."""
+    """Return NaN for lanes that failed, for `nan_checks`; rows may be NaN on purpose and are not tested."""
     outcome = Call(problem, adjoint, lanes, masks).outcome(leaves, outs, recording)
     return [jnp.where(outcome.ok, 0.0, jnp.nan)]
 
 
 def _operations(leaves, *, problem, adjoint, recording, lanes, masks) -> set[str]:
-    """Return the names of what the field is made of, for `checkify`."""
+    """Return the names of the operations in the field, for `checkify`."""
 
     def slopes(leaves):
         each = Each(problem, leaves, masks, lanes)
@@ -305,7 +305,7 @@ def _operations(leaves, *, problem, adjoint, recording, lanes, masks) -> set[str
 
 
 def _pulled_or_pushed(outs, _, *, fn: Applied, avals) -> list:
-    """Return derivatives; not those of outputs that may be lost, whose tangents are NaN by contract."""
+    """Return derivatives to test; tangents of outputs that may be lost are NaN on purpose and left out."""
     return [] if fn.zeros is None and one_entry(fn.linear).loses else list(outs)
 
 

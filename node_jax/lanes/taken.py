@@ -1,4 +1,4 @@
-"""A chunk of mapped solves, taken once more in lockstep with what their derivative needs."""
+"""One chunk of solves under `vmap`, solved again in lockstep with what its derivative needs."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -16,30 +16,30 @@ from node_jax.types import PyTree
 
 
 def unused(steps: Steps, part: Each) -> PyTree:
-    """Return the buffers of a history for the entries of a chunk."""
+    """Return the empty buffers of a history for a chunk."""
     each = _whole(steps, part)
     z, t = each(lambda inputs, _: (inputs.z0, inputs.t0))()
     return steps.call.adjoint.recorder(each).blank(z, t)
 
 
 class Taken(NamedTuple):
-    """The entries of a chunk, solved once more in lockstep."""
+    """The entries of a chunk after they were solved again."""
 
-    before: Steps  # which have no history
+    before: Steps  # the map without history
     part: Each
-    each: Each  # the engine of all lanes
+    each: Each  # of all lanes of all entries
     outcome: Outcome
     history: Any
 
     @classmethod
     def of(cls, steps: Steps, one: Sequence, part: Each, used: PyTree) -> "Taken":
-        """Solve them, and write the history over one that has served; `one` has the shapes of residuals of an entry."""
+        """Solve the entries again and record over the buffers `used`; `one` has the residual shapes of one entry."""
         count = len(steps.wanted.moving)
         each = repeated(_whole(steps, part), steps.outcome([*one[:count], *part.leaves[count:]]))
         return cls(steps, part, each, *integrate(each, steps.call.adjoint.recorder(each), used))
 
     def pulled(self, bars: Sequence) -> list:
-        """Pull cotangents back as those of one ensemble, where no leaf that moves is shared between entries."""
+        """Pull cotangents back through all entries as one ensemble, if they share no moving leaf."""
         outs, structure = jax.tree.flatten(ends_of(self.outcome))
         bar = Cotangents(*jax.tree.unflatten(structure, filled(bars, outs)))
         wanted = self.before.wanted.longer(len(self.each.leaves))
@@ -47,14 +47,14 @@ class Taken(NamedTuple):
         return tree.picked(found, wanted.moving)
 
     def steps(self) -> Steps:
-        """Return the steps, whose residuals hold the history now."""
+        """Return the linear map, whose residuals hold the history now."""
         call, ends = self.before.call, len(self.each.leaves) - len(self.before.wanted.moving)
         call = call._replace(problem=self.each.problem, masks=(*call.masks, *[(True,) * len(call.lanes)] * ends))
         wanted = self.before.wanted.longer(len(self.each.leaves))
         return self.before._replace(call=call, wanted=wanted, recorded=Recording.ALWAYS)
 
     def residuals(self) -> Each:
-        """Return their residuals."""
+        """Return the residuals of that map, with masks, as an engine."""
         count, outer = len(self.before.wanted.moving), len(self.part.lanes)
         ends = self.each.leaves[count:]
         flat, closed = jax.tree.leaves(self.outcome), self.history.closed()
@@ -66,7 +66,7 @@ class Taken(NamedTuple):
 
 
 def _whole(steps: Steps, part: Each) -> Each:
-    """Return the engine of all lanes of a chunk: those of its entries and, within each, those of the call."""
+    """Return the engine of all lanes of a chunk: the axes of its entries, then those of the call."""
     call = steps.call
     leaves = part.leaves[: len(call.masks)]
     masks = [(*own, *mask) for own, mask in zip(part.masks, call.masks, strict=False)]

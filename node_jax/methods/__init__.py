@@ -1,4 +1,4 @@
-"""Explicit Runge-Kutta methods: the record of one and a table of well-known ones."""
+"""One-step methods: explicit Runge-Kutta tableaux, their step, and a reversible scheme around them."""
 
 from node_jax.methods.explicit import ExplicitRK
 from node_jax.methods.reversible import Coupled, coupled

@@ -1,4 +1,4 @@
-"""What a method need not say."""
+"""Defaults for the members of a method."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,10 +11,10 @@ from node_jax.types import PyTree, Step
 
 
 class MethodDefaults:
-    """The members of `node_jax.protocols.Method` that follow from `order`, `step` and, for dense output, `polynomial`.
+    """All members of `node_jax.protocols.Method` except `order`, `step` and, if it has dense output, `polynomial`.
 
-    By default a method has an error estimate, no memory and no dense output, says by `Step.work` what it costs, and is
-    taken again by `step` itself.
+    By default a method has an error estimate, no memory and no dense output (`degree` 0), reports its evaluations as
+    `Step.work`, and is replayed by `step` itself.
     """
 
     has_error: bool = True
@@ -31,16 +31,16 @@ class MethodDefaults:
 
     @property
     def error_order(self) -> int:
-        """The order: one more than that of an embedded method of one order less."""
+        """Return `order`, for an embedded method whose order is lower by one."""
         return self.order
 
     @property
     def replay_evaluations(self) -> int | None:
-        """Those of a trial."""
+        """Return the evaluations of a trial."""
         return self.evaluations
 
     def start(self, field, t, z, theta) -> PyTree:
-        """Return no memory."""
+        """Return empty memory."""
         return ()
 
     def replay(self, field, t, z, h, theta, dense: bool) -> tuple[PyTree, tuple]:
@@ -49,7 +49,7 @@ class MethodDefaults:
         return step.z1, step.dense if dense else ()
 
     def complete(self, field, t, z, h, theta, dense) -> tuple[PyTree, ...]:
-        """Return nothing more."""
+        """Return no more states."""
         return ()
 
     def at(self, z, h, dense, x) -> PyTree:
@@ -57,9 +57,9 @@ class MethodDefaults:
         return polynomial.horner(self.polynomial(z, h, dense), x)
 
     def quadrature(self, z, h, dense) -> tuple[Sequence, Sequence, Sequence]:
-        """Return the points of Gauss and Legendre on the dense output."""
+        """Return the Gauss-Legendre points on the dense output."""
         return polynomial.gauss(self, z, h, dense)
 
     def at_limit(self, step: Step, part: Callable) -> jax.Array:
-        """Return false."""
+        """Return false: the limit of stability is not detected."""
         return jnp.array(False)

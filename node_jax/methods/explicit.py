@@ -1,4 +1,4 @@
-"""Explicit Runge-Kutta methods: a record of numbers and one pure step."""
+"""Explicit Runge-Kutta methods: a tableau as a record of numbers, and its step."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -14,11 +14,11 @@ from node_jax.types import PyTree, Step, VectorField
 
 @dataclass(frozen=True)
 class ExplicitRK:
-    """An explicit Runge-Kutta method as a frozen record of numbers.
+    """An explicit Runge-Kutta method: its tableau as a frozen record of numbers.
 
-    With `s` stages, slopes `k_i = f(z + h sum_j a[i][j] k_j, t + c[i] h)` and `z1 = z + h sum_i b[i] k_i`. A method
-    whose last row of `a` equals `b` has its last slope at the end of the step, where the next step starts
-    ("first same as last"): it is reused.
+    The `s` stages have slopes `k_i = f(z + h sum_j a[i][j] k_j, t + c[i] h)`, and `z1 = z + h sum_i b[i] k_i`. If the
+    last row of `a` equals `b`, the last slope is that at the start of the next step, which reuses it
+    ("first same as last").
 
     Args:
         order: order of convergence of `z1`.
@@ -28,11 +28,10 @@ class ExplicitRK:
         b_error: weights of the embedded error estimate `h sum_i b_error[i] k_i`; empty: fixed steps only.
         b_error_low: weights of a second, lower-order estimate, combined as in DOP853 of Hairer, Norsett and Wanner:
             `e5**2 / sqrt(e5**2 + 0.01 e3**2)` with the norms `e5`, `e3` of the two.
-        error_order: the exponent `k` of the step controller; default: one more than the order of the embedded method,
-            taken as `order`.
+        error_order: exponent `k` of the error estimate; default: `order`, one more than that of the embedded method.
         dense: dense output `z(t + x h) = z + h sum_i w_i(x) k_i` with `w_i(x) = sum_j dense[i][j] x**(j + 1)`.
-        c_dense: nodes of slopes that dense output needs beyond the stages.
-        a_dense: their rows, over all slopes before them.
+        c_dense: nodes of the slopes that dense output needs beyond the stages.
+        a_dense: their rows of `a`, over all slopes before them.
         dense_order: order of the dense output: its error in one step is `O(h**(dense_order + 1))`.
         name: printed name.
 
@@ -56,14 +55,14 @@ class ExplicitRK:
     name: str = ""
 
     def __post_init__(self):
-        """Check the shape of the rows and fill in `error_order`."""
+        """Check the lengths of the rows and fill in `error_order`."""
         if len(self.a) != len(self.c) or any(len(row) != i for i, row in enumerate(self.a)):
             raise ValueError(f"a must have {len(self.c)} rows, row i with i numbers; got lengths {[*map(len, self.a)]}")
         if not self.error_order:
             object.__setattr__(self, "error_order", self.order)
 
     def __repr__(self) -> str:
-        """Show the name, or the order of a nameless method."""
+        """Return the name, or the order of a method without a name."""
         return self.name or f"ExplicitRK(order={self.order}, stages={len(self.c)})"
 
     @property
@@ -74,12 +73,12 @@ class ExplicitRK:
 
     @property
     def has_error(self) -> bool:
-        """Whether the method estimates its error."""
+        """Whether the tableau has an embedded error estimate."""
         return bool(self.b_error)
 
     @property
     def degree(self) -> int:
-        """Degree of the dense output; 0: there is none."""
+        """Degree of the dense output in `x`; 0 if there is none."""
         return max(map(len, self.dense), default=0)
 
     @property
@@ -89,12 +88,12 @@ class ExplicitRK:
 
     @property
     def dense_evaluations(self) -> int:
-        """Field evaluations of a step that only dense output needs."""
+        """Number of slopes that only dense output needs."""
         return len(self.c_dense)
 
     @property
     def sees_limit(self) -> bool:
-        """Whether a step at the limit of stability can be told, by two stages at its end."""
+        """Whether two stages at the end of a step allow it to detect the limit of stability."""
         return self.last_pair is not None
 
     @property
@@ -104,19 +103,19 @@ class ExplicitRK:
 
     @property
     def replay_evaluations(self) -> int:
-        """Field evaluations of a step that is taken again: the stages that `z1` needs."""
+        """Field evaluations of `replay`: the stages that `z1` needs."""
         return max(i for i, b in enumerate(self.b) if b != 0.0) + 1
 
     @property
     def last_pair(self) -> int | None:
-        """The last stage at the end of the step before the one at `z1`, if there are both."""
+        """The index of the last stage at `t + h` before the one at `z1`; None if there are not both."""
         if not self.first_same_as_last:
             return None
         return next((i for i in reversed(range(len(self.c) - 1)) if self.c[i] == 1.0), None)
 
     @functools.cached_property
     def stability_limit(self) -> float:
-        """The largest `x` such that `|R|` is at most 1 from `-x` to 0, with `R` the stability polynomial."""
+        """The largest `x` such that `|R| <= 1` from `-x` to 0, with `R` the stability function."""
         powers, coefficients = [1.0] * len(self.c), [1.0]
         for _ in self.c:
             coefficients.append(sum(b * p for b, p in zip(self.b, powers, strict=False)))
@@ -125,7 +124,7 @@ class ExplicitRK:
         return next(x for x in xs if abs(sum(c * (-x) ** k for k, c in enumerate(coefficients))) > 1 + 1e-9) - 0.01
 
     def at_limit(self, step: Step, part: Callable) -> jax.Array:
-        """Whether the step is as large as stability allows, judged by two slopes at its end."""
+        """Whether the step is at the limit of stability, judged by two slopes at its end."""
         i = self.last_pair
         if i is None:
             return jnp.array(False)
@@ -141,20 +140,20 @@ class ExplicitRK:
         return field(z, t, theta) if self.first_same_as_last else None
 
     def stages(self, field, t, z, h, theta, first=None, upto=None) -> tuple[PyTree, ...]:
-        """Return the slopes of stages `0` to `upto`; `first`, if given, is the slope of stage 0."""
+        """Return the slopes of the stages before `upto`; `first`, if given, is that of stage 0."""
         slopes = () if first is None else (first,)
         nodes = list(zip(self.c, self.a, strict=True))[len(slopes) : upto]
         return _evaluated(nodes, field, t, z, h, theta, slopes)
 
     def step(self, field, t, z, h, theta, memory) -> Step:
-        """Try a step from `t` to `t + h`: `len(c)` evaluations, one less when the first slope is at hand."""
+        """Try a step from `t` to `t + h`: `len(c)` evaluations, one fewer if the first slope is known."""
         slopes = self.stages(field, t, z, h, theta, memory)
         z1 = tree.combine(z, h, self.b, slopes)
         error = tuple(tree.scale(h, b, slopes) for b in (self.b_error, self.b_error_low) if b)
         return Step(z1, error, slopes, slopes[-1] if self.first_same_as_last else None)
 
     def replay(self, field, t, z, h, theta, dense: bool) -> tuple[PyTree, tuple]:
-        """Return `z1` of the same step, with no more stages than it needs, or with all slopes."""
+        """Return `z1` of the same step: from the stages that it needs, or with all slopes for dense output."""
         if not dense:
             return tree.combine(z, h, self.b, self.stages(field, t, z, h, theta, upto=self.replay_evaluations)), ()
         slopes = self.stages(field, t, z, h, theta)
@@ -175,7 +174,7 @@ class ExplicitRK:
         return tree.combine(z, h, [polynomial.weight(row, x) for row in self.dense], dense)
 
     def polynomial(self, z, h, dense) -> tuple[PyTree, ...]:
-        """Return the coefficients of the dense output."""
+        """Return the coefficients of the dense output in powers of `x`."""
         columns = [[row[j] if j < len(row) else 0.0 for row in self.dense] for j in range(self.degree)]
         return (z, *(tree.scale(h, column, dense) for column in columns))
 
@@ -187,7 +186,7 @@ class ExplicitRK:
 
 
 def _evaluated(nodes, field, t, z, h, theta, slopes) -> tuple[PyTree, ...]:
-    """Return `slopes` followed by one for each `(c, row of a)`, each computed once."""
+    """Return `slopes` and one more slope for each pair of a node and a row of `a`."""
     for c, a in nodes:
         slopes += (marks.once(field(tree.combine(z, h, a, slopes), t + c * h, theta)),)
     return slopes

@@ -1,4 +1,4 @@
-"""Polynomials along one step: of dense output, and the points of a quadrature on them."""
+"""Polynomials along one step: the evaluation of dense output, and quadrature on it."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from node_jax import tree
 from node_jax.types import PyTree
 
-# Gauss and Legendre: three points on [0, 1], of order 6
+# points and weights of the Gauss-Legendre quadrature on [0, 1] with three points, of order 6
 GAUSS = (0.5 - 0.15**0.5, 0.5, 0.5 + 0.15**0.5), (5 / 18, 8 / 18, 5 / 18)
 
 
@@ -22,7 +22,7 @@ def horner(q: tuple[PyTree, ...], x: jax.Array) -> PyTree:
 
 
 def weight(row: tuple[float, ...], x: jax.Array) -> Any:
-    """Evaluate `sum_j row[j] x**(j + 1)`; the number 0 if the row holds nothing else."""
+    """Evaluate `sum_j row[j] x**(j + 1)`; return the number 0 if the row holds only zeros."""
     if not any(row):
         return 0.0
     value = jnp.zeros_like(x)
@@ -32,14 +32,14 @@ def weight(row: tuple[float, ...], x: jax.Array) -> Any:
 
 
 def proper(h: jax.Array) -> jax.Array:
-    """Return the length of the step that the polynomial of a step of size `h` is taken for: 1 if that is 0.
+    """Return the length of a step for the evaluation of its polynomial: 1 for a step of size 0.
 
-    There all slopes are equal, and so is the polynomial of any length: it has the slope of the field.
+    At size 0 all slopes are equal, and the polynomial of any length has the slope of the field.
     """
     return jnp.where(h == 0, jnp.ones_like(h), h)
 
 
 def gauss(method: Any, z: PyTree, h: jax.Array, dense: tuple) -> tuple[Sequence, Sequence, Sequence]:
-    """Return the states at the points of a quadrature along a step, read from its dense output."""
+    """Return states at Gauss-Legendre points along a step, read from its dense output, with places and weights."""
     points, weights = GAUSS
     return [method.at(z, h, dense, jnp.full_like(h, x)) for x in points], points, weights

@@ -12,7 +12,7 @@ from node_jax.types import PyTree, Step
 
 
 class Companion(NamedTuple):
-    """The second state of a lane, and the number of its accepted steps."""
+    """The memory of the scheme: the second state of a lane, and the number of accepted steps."""
 
     z: PyTree
     steps: jax.Array
@@ -24,10 +24,9 @@ class Coupled(ExplicitRK):
 
     With `P_h(t, x)` the increment of the method over a step `h`: `y1 = c y + (1 - c) z + P_h(t, z)` and
     `z1 = z - P_-h(t + h, y1)` (McCallum and Foster, Efficient, accurate and stable gradients for neural ODEs, 2024).
-    The solution is `y`. A solve starts with `z = y`; every `restart` accepted steps `z` is set to `y` again, which is
-    not in their paper: without it `y - z` grows where trajectories contract. The error estimate is that of the method
-    plus `|P_h(t, z) + P_-h(t + h, y1)|`, by which `y - z` changes; with `|y1 - z1|` itself a step could be refused
-    whatever its size.
+    The solution is `y`. A solve starts with `z = y`, and every `restart` accepted steps `z` is set to `y` again. The
+    paper has no restarts; without them `y - z` grows where trajectories contract. The error estimate is that of the
+    method plus `|P_h(t, z) + P_-h(t + h, y1)|`, the change of `y - z`: with `|y1 - z1|`, steps of any size may fail.
 
     Args:
         coupling: the number `c`.
@@ -38,12 +37,12 @@ class Coupled(ExplicitRK):
     restart: int | None = 16
 
     def __repr__(self) -> str:
-        """Show the method inside."""
+        """Return the text of the inner method with coupling and restart."""
         return f"Coupled({super().__repr__()}, {self.coupling}, {self.restart})"
 
     @property
     def first_same_as_last(self) -> bool:
-        """Never: two states are evaluated."""
+        """False: the slopes are those of two states."""
         return False
 
     @property
@@ -52,15 +51,15 @@ class Coupled(ExplicitRK):
         return len(self.c) + self.replay_evaluations
 
     def restarts(self, steps: jax.Array) -> jax.Array:
-        """Whether the step after so many others starts from two equal states."""
+        """Whether the step after `steps` accepted ones starts from two equal states."""
         return steps == 0 if self.restart is None else steps % self.restart == 0
 
     def start(self, field, t, z, theta) -> Companion:
-        """Start with two equal states."""
+        """Return the memory for two equal states."""
         return Companion(z, jnp.zeros((), jnp.int32))
 
     def step(self, field, t, y, h, theta, memory: Companion) -> Step:
-        """Try a step from `t` to `t + h`."""
+        """Try a step of both states from `t` to `t + h`."""
         z = tree.where(self.restarts(memory.steps), y, memory.z)
         slopes = self.stages(field, t, z, h, theta)
         y1 = tree.combine(tree.mix(1 - self.coupling, y, z), h, self.b, slopes)
@@ -71,7 +70,7 @@ class Coupled(ExplicitRK):
         return Step(y1, tuple(tree.moduli(e, apart) for e in errors), slopes, Companion(z1, memory.steps + 1))
 
     def undone(self, y1: PyTree, z: PyTree, increment: PyTree) -> PyTree:
-        """Return `y` from `y1`, `z` and the increment at `z`."""
+        """Return `y` from `y1`, `z` and the increment from `z`."""
         return tree.mix(1 - 1 / self.coupling, tree.subtract(y1, increment), z)
 
 

@@ -1,4 +1,4 @@
-"""What a solve writes down: the end, given times, every step, or dense output. Rows that are never reached are NaN."""
+"""What a solve saves: the end, given times, every step, or dense output. Rows that are never reached are NaN."""
 
 from node_jax.save.defaults import SaveDefaults
 from node_jax.save.end import SaveEnd

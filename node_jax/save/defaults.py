@@ -1,4 +1,4 @@
-"""What a save need not say."""
+"""Defaults for the members of a save."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from node_jax.types import Inputs, PyTree, Results, Trial
 
 
 class SaveDefaults:
-    """The members of `node_jax.protocols.Save` beside `size`, `blank` and `row`.
+    """All members of `node_jax.protocols.Save` except `size`, `blank` and `row`.
 
     By default a save writes one row for each accepted step, reads no dense output, and holds no times.
     """
@@ -23,11 +23,11 @@ class SaveDefaults:
     tells_times: Any = False
 
     def aligned(self, t0: jax.Array, t1: jax.Array, blur: float = 0.0) -> Any:
-        """Return the save as it is: it holds no times."""
+        """Return the save unchanged: it holds no times."""
         return self
 
     def complaint(self, t0: Any, t1: Any) -> str | None:
-        """Nothing can be wrong."""
+        """Return None: nothing can be wrong."""
         return None
 
     def valid(self, t0: jax.Array, t1: jax.Array) -> jax.Array:
@@ -35,7 +35,7 @@ class SaveDefaults:
         return jnp.array(True)
 
     def start(self, inputs: Inputs) -> PyTree:
-        """Return no cursor: the number of accepted steps says which row is next."""
+        """Return an empty cursor: the number of accepted steps determines the next row."""
         return ()
 
     def due(self, inputs: Inputs, trial: Trial, cursor: PyTree) -> jax.Array:
@@ -43,15 +43,15 @@ class SaveDefaults:
         return trial.accepted
 
     def place(self, trial: Trial, cursor: PyTree) -> jax.Array:
-        """Return the number of accepted steps before this one."""
+        """Return the number of steps accepted before this one."""
         return trial.index
 
     def passed(self, inputs: Inputs, trial: Trial, cursor: PyTree, due: jax.Array) -> PyTree:
-        """Return the cursor as it is."""
+        """Return the cursor unchanged."""
         return cursor
 
     def undone(self, inputs: Inputs, trial: Trial, cursor: PyTree) -> tuple[jax.Array, PyTree]:
-        """Return true for every accepted step, and the cursor as it is."""
+        """Return true for every accepted step, and the cursor unchanged."""
         return trial.accepted, cursor
 
     def count(self, cursor: PyTree, accepted: jax.Array, ok: jax.Array) -> jax.Array:
@@ -63,7 +63,7 @@ class SaveDefaults:
         return tree.full_like(z0, 0.0)
 
     def ends(self, rows: PyTree) -> Any:
-        """Return none: the rows do not say when steps ended."""
+        """Return None: rows do not hold the end times of steps."""
         return
 
     def results(self, rows: PyTree, start: tuple, written: jax.Array) -> Results:

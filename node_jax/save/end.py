@@ -1,4 +1,4 @@
-"""Save the end of a solve only."""
+"""Save the final state only."""
 
 import equinox as eqx
 
@@ -17,13 +17,13 @@ class SaveEnd(eqx.Module, SaveDefaults):
     size = 0
 
     def blank(self, method, inputs, z, still):
-        """There are no rows."""
+        """Return no row."""
         return ()
 
     def row(self, method, inputs, trial, cursor):
-        """There are no rows."""
+        """Return no row."""
         return ()
 
     def results(self, rows, start, written):
-        """Nothing was saved."""
+        """Return empty results."""
         return Results()

@@ -1,4 +1,4 @@
-"""Save every accepted step: its end, or its polynomial."""
+"""Save every accepted step: its end, or its dense output."""
 
 from typing import Any, NamedTuple
 
@@ -27,7 +27,7 @@ class _EveryStep(eqx.Module, SaveDefaults):
 
 
 class Ends(NamedTuple):
-    """Ends of accepted steps: times and states."""
+    """Times and states at the ends of accepted steps."""
 
     ts: Any
     zs: PyTree
@@ -37,7 +37,7 @@ class SaveSteps(_EveryStep):
     """Save the time and state at the end of every accepted step.
 
     Args:
-        capacity: rows set apart; a solve that needs more ends with status `CAPACITY`.
+        capacity: number of rows; a solve that needs more ends with status `CAPACITY`.
 
     Raises:
         ValueError: if `capacity` is not a positive integer.
@@ -58,7 +58,7 @@ class SaveSteps(_EveryStep):
         return Ends(trial.end, trial.z1)
 
     def ends(self, rows):
-        """Return the times at which the steps ended, NaN behind the last."""
+        """Return the end times of the steps, NaN after the last."""
         return rows.ts
 
     def results(self, rows, start, written):
@@ -67,7 +67,7 @@ class SaveSteps(_EveryStep):
 
 
 class Interpolant(NamedTuple):
-    """Polynomials of the accepted steps: `z(t + x h) = sum_j q[j] x**j`."""
+    """The dense output of the accepted steps: `z(t + x h) = sum_j q[j] x**j`."""
 
     t: Any
     h: Any
@@ -78,7 +78,7 @@ class Dense(_EveryStep):
     """Save a polynomial for every accepted step, so that `sol.evaluate(t)` gives the state at any time.
 
     Args:
-        capacity: steps set apart, each of (degree of the method's dense output + 1) states: 5 for `tsit5`; a solve
+        capacity: number of rows, each of (degree of the method's dense output + 1) states, 5 for `tsit5`; a solve
             that needs more ends with status `CAPACITY`.
 
     Raises:
@@ -92,26 +92,26 @@ class Dense(_EveryStep):
     reads_dense = True
 
     def blank(self, method, inputs, z, still):
-        """Return NaN; where there is nothing to integrate, a polynomial that is constant."""
+        """Return NaN, or a constant polynomial if there is nothing to integrate."""
         t = inputs.t0
         row = Interpolant(t, jnp.ones_like(t), (z, *[tree.full_like(z, 0.0)] * method.degree))
         return tree.where(still, row, tree.full_like(row, jnp.nan))
 
     def row(self, method, inputs, trial, cursor):
-        """Return the polynomial of the step; only a prescribed one may have size 0."""
+        """Return the polynomial of the step; only prescribed steps may have size 0."""
         size = proper(trial.h) if inputs.steps.exact_times else trial.h
         return Interpolant(trial.t.high, trial.h, method.polynomial(trial.z, size, trial.dense))
 
     def count(self, cursor, accepted, ok):
-        """Return the number of accepted steps, or 1 where there was nothing to integrate."""
+        """Return the number of accepted steps, or 1 if there was nothing to integrate."""
         return jnp.maximum(accepted, ok)
 
     def constant(self, rows_bar, z0):
-        """Return the cotangent of the first polynomial, which is `z0`."""
+        """Return the cotangent of the constant term of the first polynomial, which is `z0`."""
         return tree.row(rows_bar.q[0], 0)
 
     def ends(self, rows):
-        """Return the times at which the steps ended, NaN behind the last."""
+        """Return the end times of the steps, NaN after the last."""
         following = jnp.append(rows.t[1:], jnp.nan)
         return jnp.where(jnp.isnan(following), rows.t + rows.h, following)
 

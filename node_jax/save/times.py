@@ -18,10 +18,7 @@ from node_jax.types import PyTree, Results
 
 
 class Cursor(NamedTuple):
-    """How many rows are written, and the time of the next.
-
-    The time is carried along: nothing is vectorised that is fused with reading it from `ts` (docs/performance.md).
-    """
+    """The number of rows that are written, and the time of the next (docs/performance.md, Vectorisation)."""
 
     count: jax.Array
     target: jax.Array
@@ -32,12 +29,13 @@ class SaveAt(eqx.Module, SaveDefaults):
 
     Args:
         ts: array or list of real numbers `(n,)`, in units of `t`, from `t0` towards `t1`; may repeat, include both
-            ends, and be padded with its last time. Another number of times compiles anew, another value does not: pad
-            rows of different lengths to one length.
-        fn: `fn(z, t, theta)` to save instead of `z`; a module-level function (a new one recompiles).
+            ends, and be padded with its last time. Another number of times compiles anew, other values do not: pad
+            sequences of different lengths to one length.
+        fn: `fn(z, t, theta)` to save instead of `z`; a module-level function (a new one compiles anew).
 
     Raises:
-        ValueError: if `ts` is not one-dimensional. Times that turn back or leave `[t0, t1]` end with `BAD_INPUT`.
+        ValueError: if `ts` is not one-dimensional. With times that turn back or leave `[t0, t1]`, the solve ends with
+            status `BAD_INPUT`.
 
     Example:
         >>> import jax.numpy as jnp
@@ -53,21 +51,21 @@ class SaveAt(eqx.Module, SaveDefaults):
     repeats = True
 
     def __check_init__(self):
-        """Refuse times of the wrong shape."""
+        """Refuse times of a wrong shape."""
         if jnp.ndim(self.ts) != 1:
             raise ValueError(f"SaveAt(ts): ts must have shape (n,), got shape {jnp.shape(self.ts)}")
 
     @property
     def size(self):
-        """Number of times."""
+        """The number of times."""
         return self.ts.shape[0]
 
     def complaint(self, t0, t1):
-        """Say what is wrong with concrete times; None if nothing is."""
+        """Return a message about concrete times that are wrong; None if none is."""
         return misplaced("SaveAt(ts): ts", self.ts, t0, t1)
 
-    def aligned(self, t0, t1, blur):
-        """Return the times with the ends of the solve in the place of those beyond one by rounding."""
+    def aligned(self, t0, t1, blur=0.0):
+        """Return the save with `t0` or `t1` for each time that lies beyond it by rounding."""
         return SaveAt(within_ends(self.ts, t0, t1, blur), self.fn)
 
     def valid(self, t0, t1):
@@ -75,7 +73,7 @@ class SaveAt(eqx.Module, SaveDefaults):
         n = self.ts.shape[0]
         if n == 0:
             return jnp.array(True)
-        # one comparison a time: on a CPU, many operations here would send a small solve to another thread
+        # one comparison for each time (docs/performance.md, Calls)
         backward = (t1 < t0).astype(jnp.int32)
         low, high = (lax.dynamic_slice_in_dim(self.ts, i, max(n - 1, 1)) for i in (backward, 1 - backward))
         a, b, blur = self.ts[0], self.ts[-1], rounding(t0, t1)
@@ -84,11 +82,11 @@ class SaveAt(eqx.Module, SaveDefaults):
         return jnp.all(low <= high) & inside
 
     def start(self, inputs):
-        """Begin at the first time."""
+        """Return the cursor at the first time."""
         return _cursor(inputs, jnp.zeros((), jnp.int32))
 
     def blank(self, method, inputs, z, still):
-        """Return NaN; `z0` in lanes that are still, with nothing to integrate."""
+        """Return NaN, or `z0` if there is nothing to integrate."""
         return jax.tree.map(lambda x: jnp.where(still, x, jnp.nan), z)
 
     def due(self, inputs, trial, cursor):
@@ -97,21 +95,21 @@ class SaveAt(eqx.Module, SaveDefaults):
         return trial.accepted & (cursor.count < self.size) & behind
 
     def place(self, trial, cursor):
-        """Return the number of rows before."""
+        """Return the number of rows that are written."""
         return cursor.count
 
     def row(self, method, inputs, trial, cursor):
         """Interpolate the state at the next time."""
         left, h = (cursor.target - trial.t.high) - trial.t.low, proper(trial.h)
-        size = h if inputs.steps.exact_times else trial.h  # others are not 0 where they count
+        size = h if inputs.steps.exact_times else trial.h  # accepted adaptive steps are not of size 0
         return method.at(trial.z, size, trial.dense, left / h)
 
     def passed(self, inputs, trial, cursor, due):
-        """Go on to the following time."""
+        """Return the cursor at the following time."""
         return _cursor(inputs, cursor.count + due)
 
     def undone(self, inputs, trial, cursor):
-        """Whether the last time before the cursor lies in this step."""
+        """Whether the last time before the cursor lies in this step, and the cursor at that time."""
         i = jnp.maximum(cursor.count - 1, 0)
         target = self.ts[i] if self.size else inputs.t1
         after = jnp.where(inputs.t1 < inputs.t0, target < trial.t.high, target > trial.t.high)
@@ -122,7 +120,7 @@ class SaveAt(eqx.Module, SaveDefaults):
         return jnp.where(ok, self.size, cursor.count)
 
     def constant(self, rows_bar, z0):
-        """Return the sum: every row is `z0`."""
+        """Return the sum of the cotangents of the rows: each row is `z0`."""
         return jax.tree.map(lambda g: jnp.sum(g, axis=0), rows_bar)
 
     def results(self, rows, start, written):
@@ -131,18 +129,14 @@ class SaveAt(eqx.Module, SaveDefaults):
 
 
 def _cursor(inputs, count):
-    """Return the cursor before the row of this number; after the last time its target is that time."""
+    """Return the cursor before row `count`; after the last time, its target is that time."""
     ts = inputs.save.ts
     some = ts.shape[0]
     return Cursor(count, between(ts[jnp.minimum(count, some - 1)], inputs.t0, inputs.t1) if some else inputs.t1)
 
 
 def _observed(fn: Callable, ts: jax.Array, start: tuple, zs: PyTree, written: jax.Array) -> PyTree:
-    """Return `fn` of all rows, NaN in those that were not reached.
-
-    There it is given the start of the solve, and ones in the place of what is not finite: what it would make of NaN
-    would spoil the gradient of all that it depends on.
-    """
+    """Return `fn` of all rows; in rows that were not reached it is NaN, and evaluated where its gradient is finite."""
     reached = jnp.any(written)
 
     def finite(x):

@@ -1,4 +1,4 @@
-"""Checks to run on a method, a field or a gradient of your own; the project runs them on itself.
+"""Assertions about methods, fields, gradients and other parts of your own; the package runs them on its own parts.
 
 Each raises `AssertionError` with the numbers that it found.
 """

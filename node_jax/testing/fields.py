@@ -1,4 +1,4 @@
-"""Fields to test with, and a check of one of your own."""
+"""Fields for tests, and an assertion about a field of your own."""
 
 from typing import Any
 
@@ -49,7 +49,7 @@ def lotka_volterra(z: Any, t: Any, theta: Any) -> jax.Array:
 
 
 def assert_field(f: VectorField, z0: PyTree, t0: Any = 0.0, theta: PyTree = None) -> None:
-    """Check that `f(z0, t0, theta)` is a slope of `z0`: the same structure, shapes and dtypes, and finite.
+    """Check that `f(z0, t0, theta)` has the structure, shapes and dtypes of `z0`, and is finite.
 
     Args:
         f: vector field `f(z, t, theta)`.

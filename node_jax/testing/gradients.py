@@ -1,4 +1,4 @@
-"""Gradients against differences."""
+"""An assertion about a gradient, by finite differences."""
 
 from collections.abc import Callable
 from typing import Any
@@ -21,17 +21,17 @@ def assert_gradient(
 ) -> None:
     """Check `jax.grad(fn)` against Richardson's central differences along random directions.
 
-    Solve with `Fixed` or `Grid` inside `fn`, or with tolerances far below `rtol`: the steps that `Adaptive`
-    takes differ between neighbouring points, and differences see that.
+    Inside `fn` solve with `Fixed` or `Grid`, or with tolerances far below `rtol`: the steps that `Adaptive` takes
+    differ between neighbouring points, which the differences include and the gradient does not.
 
     Args:
         fn: function of `args` with a real scalar result.
         *args: pytrees of arrays; all their real and complex floating leaves are checked together.
         rtol: allowed error relative to the norm of the gradient; default: `eps ** 0.4`, 6e-7 in float64
             and 2e-3 in float32.
-        directions: number of directions, each of `+1` and `-1` for every entry.
+        directions: number of directions, with random signs for every entry.
         step: step of the differences, relative to `max(1, |x|)`; default: `eps ** 0.2`.
-        seed: of the directions.
+        seed: seed of the directions.
 
     Raises:
         AssertionError: with both derivatives; also if either is not finite.

@@ -1,4 +1,4 @@
-"""Order of convergence and reach of stability of a method."""
+"""Assertions about order of convergence and interval of stability of a method."""
 
 import functools
 from typing import Any
@@ -14,14 +14,13 @@ from node_jax.protocols import Method
 def assert_method_order(method: Method, order: int | None = None, tolerance: float = 0.35) -> None:
     """Check that the error of equal steps shrinks with the order of the method.
 
-    The problem is `z' = i w(t) |z|**2 z` in the plane, nonlinear and with an explicit time. Errors near
-    rounding or too large to be asymptotic are left out; float32 leaves enough of them for orders up to 4, above
-    switch on `jax_enable_x64`.
+    The problem is `z' = i w(t) |z|**2 z` in the plane, which is nonlinear and depends on time. Errors near rounding,
+    or too large to be asymptotic, are left out. In float32 enough remain for orders up to 4; beyond, enable 64 bits.
 
     Args:
         method: record with `start`, `step` and `order`, such as `node_jax.tsit5`.
-        order: expected order; default: that which the method claims.
-        tolerance: how far the observed slope may be from it.
+        order: expected order; default: `method.order`.
+        tolerance: largest difference between the observed and the expected order.
 
     Raises:
         AssertionError: with the errors and the observed order.
@@ -71,7 +70,7 @@ def _error_at_one(method, n):
 
 
 def stability_function(method: Method, x: Any) -> jax.Array:
-    """Return `R(x)`: one step of size 1 multiplies the solution of `z' = x z` by it.
+    """Return the stability function `R(x)`: a step of size 1 multiplies the solution of `z' = x z` by it.
 
     Args:
         method: record with `start` and `step`.
@@ -95,16 +94,16 @@ def _linear(z, t, theta):
 
 
 def stability_interval(method: Method, limit: float = 100.0) -> float:
-    """Return the largest `x` such that `|R(-y)| <= 1` for all `y` in `[0, x]`: the reach of stability.
+    """Return the largest `x` such that `|R(-y)| <= 1` for all `y` in `[0, x]`: the real interval of stability.
 
-    Equal steps of `z' = -rate z` decay while `rate h` is below it.
+    Equal steps `h` of `z' = -rate z` decay as long as `rate h` is below it.
 
     Args:
         method: record with `start` and `step`.
-        limit: most to look at.
+        limit: largest `x` to test.
 
     Returns:
-        Python float, to about four digits; `limit` if no end was found below.
+        Python float, to about four digits; `limit` if the interval is longer.
 
     Example:
         >>> import node_jax as nj
@@ -128,12 +127,12 @@ def _stability(method, x):
 
 
 def assert_stability_interval(method: Method, expected: float, tolerance: float = 0.01) -> None:
-    """Check how far the method is stable on the negative real axis.
+    """Check the interval of stability of a method on the negative real axis.
 
     Args:
         method: record with `start` and `step`.
         expected: end of the interval, positive.
-        tolerance: how far, absolutely, the end may be from it.
+        tolerance: largest absolute difference.
 
     Raises:
         AssertionError: with the interval that was found.

@@ -1,4 +1,4 @@
-"""Checks of a part of your own: in a solve, mapped, differentiated, and compiled once."""
+"""Assertions about parts of your own: in a solve, mapped, differentiated, and compiled once."""
 
 import functools
 from collections.abc import Callable
@@ -24,11 +24,11 @@ LANES = 3
 def assert_method(method: Any, rtol: float | None = None) -> None:
     """Check a method of your own: what its members return, its dense output, batches, gradients and compilations.
 
-    Its order is another matter: `assert_method_order`.
+    Check its order of convergence by `assert_method_order`.
 
     Args:
-        method: what `odesolve(method=...)` is to take.
-        rtol: how far numbers may be apart that are equal but for rounding; default: `eps ** 0.6`.
+        method: the argument of `odesolve(method=...)`.
+        rtol: tolerance for numbers that are equal up to rounding; default: `eps ** 0.6`.
 
     Raises:
         AssertionError: with what does not hold.
@@ -65,7 +65,7 @@ def assert_steps(steps: Any, rtol: float | None = None) -> None:
     """Check a policy of steps of your own in a solve: alone, mapped, differentiated, and compiled once.
 
     Args:
-        steps: what `odesolve(steps=...)` is to take; `t` runs from 0 to 1.
+        steps: the argument of `odesolve(steps=...)`; `t` runs from 0 to 1.
         rtol: as in `assert_method`.
 
     Raises:
@@ -83,7 +83,7 @@ def assert_save(save: Any, rtol: float | None = None) -> None:
     """Check a save of your own in a solve: alone, mapped, differentiated through its rows, and compiled once.
 
     Args:
-        save: what `odesolve(save=...)` is to take; `t` runs from 0 to 1, the state has shape `(2,)`.
+        save: the argument of `odesolve(save=...)`; `t` runs from 0 to 1, the state has shape `(2,)`.
         rtol: as in `assert_method`.
 
     Raises:
@@ -101,8 +101,8 @@ def assert_adjoint(adjoint: Any, rtol: float | None = None) -> None:
     """Check an adjoint of your own: its gradient, alone and mapped, against that of `Checkpointed`.
 
     Args:
-        adjoint: what `odesolve(adjoint=...)` is to take.
-        rtol: how far the gradients may be apart; default: `eps ** 0.6`, for a gradient of the steps that were taken.
+        adjoint: the argument of `odesolve(adjoint=...)`.
+        rtol: tolerance for the gradients; default: `eps ** 0.6`, for an exact gradient of the steps.
 
     Raises:
         AssertionError: with what does not hold.
@@ -124,14 +124,14 @@ def _turning(z: jax.Array, t: jax.Array, theta: jax.Array) -> jax.Array:
 
 
 def _value(z0: PyTree, rate: jax.Array, **options: Any) -> jax.Array:
-    """Return a number that depends on all that a solve returns."""
+    """Return a number that depends on every output of a solve."""
     sol = odesolve(_turning, z0, 0.0, 1.0, rate, max_steps=256, **options)
     found = [x for x in jax.tree.leaves((sol.z1, sol.zs, sol.interpolant)) if jnp.issubdtype(x.dtype, jnp.inexact)]
     return sum((jnp.sum(jnp.where(jnp.isfinite(x), x, 0.0)) for x in found), jnp.zeros(()))
 
 
 def _assert_part(close: Callable, **options: Any) -> None:
-    """Check a part of a solve: mapped as alone, gradients of three strategies, and no second trace."""
+    """Check that mapped solves equal single ones, that three strategies agree, and that there is no second trace."""
     z0, rates = jnp.array([1.2, 0.3]), jnp.linspace(0.5, 1.0, LANES)
     value = functools.partial(_value, z0, **options)
 

@@ -1,1 +1,1 @@
-"""What adjoints are made of."""
+"""Parts that the adjoints share."""

@@ -1,4 +1,4 @@
-"""The way back over recorded transitions, for every strategy that has one."""
+"""The backward pass over recorded transitions, for every adjoint that transposes or integrates step by step."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ from node_jax.types import PyTree, Trial
 
 
 class Backward(NamedTuple):
-    """The carry of the way back; `left` counts the steps of each lane that are not yet undone."""
+    """The carry of the backward pass; `left` counts the steps of each lane that remain to be undone."""
 
     z: PyTree
     leaves: list
@@ -34,7 +34,7 @@ def back_over_steps(
     recorder: Slots,
     exact: bool,
 ) -> tuple[PyTree, list]:
-    """Return the cotangent of the first node and, leaf by leaf, that of the steps; `exact`: of the times too."""
+    """Return the cotangent of the first node and, for each leaf, that from the steps; `exact`: also of the times."""
     each, lane = ends.each, lane_of(ends)
     inside = at_nodes(each)
 
@@ -56,13 +56,13 @@ def back_over_steps(
 
 
 def lane_of(ends: Ends) -> Lane:
-    """Return what stays the same on the way back; a lane whose steps do not count has none."""
+    """Return what all transitions share; a lane whose steps do not contribute has no steps."""
     z0, t0 = ends.each(lambda inputs, _: (inputs.z0, inputs.t0))()
     return Lane(z0, t0, jnp.where(ends.lane.steps, ends.outcome.stats.accepted, 0))
 
 
 def of_leaves(ends: Ends, chosen: Sequence[bool], carry: Any) -> list:
-    """Return the cotangents of the leaves at the end of the way back, None where there are none."""
+    """Return the cotangents of the leaves after the backward pass, None for leaves without."""
     summed = tree.where(jnp.any(ends.lane.steps), carry.leaves, tree.full_like(carry.leaves, 0.0))
     along, place = tree.replaced([None] * len(chosen), chosen, summed), ends.each.places.save.ts
     if carry.saved.ts is not None:

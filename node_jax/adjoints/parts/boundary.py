@@ -1,7 +1,7 @@
-"""What every adjoint does at its two ends: failures, and derivatives with respect to times.
+"""The two ends of a solve in every adjoint: failed lanes, and derivatives with respect to times.
 
-Nodes are constants of the gradient of an adaptive solve; the times enter at the ends, the same for every adjoint:
-`dL/dt1 = a(t1) f(z1, t1)`, `dL/dt0 = -a(t0) f(z0, t0)`, `dL/dts_i = g_i f(z_i, t_i)`.
+Nodes are constants of the gradient of an adaptive solve, and the times enter at the ends, in the same way for every
+adjoint: `dL/dt1 = a(t1) f(z1, t1)`, `dL/dt0 = -a(t0) f(z0, t0)`, `dL/dts_i = g_i f(z_i, t_i)`.
 """
 
 from collections.abc import Sequence
@@ -21,49 +21,46 @@ from node_jax.types import Inputs, PyTree
 
 
 class Cotangents(NamedTuple):
-    """Cotangents of what a solve returns: the state at `t1`, and the saved rows."""
+    """Cotangents of the outputs of a solve: the state at `t1`, and the saved rows."""
 
     z1: PyTree
     rows: PyTree
 
 
 class Wanted(NamedTuple):
-    """Which leaves of the inputs move: in this derivative, and in this or an outer one; a bool for each leaf."""
+    """Which leaves of the inputs move, a bool for each: in this derivative, and in this or an outer one."""
 
     moving: Sequence[bool]
     shifted: Sequence[bool]
 
     def longer(self, count: int) -> "Wanted":
-        """Say it of so many leaves: those that were added do not move."""
+        """Return the same for `count` leaves, of which the additional ones do not move."""
         more = (False,) * (count - len(self.moving))
         return Wanted((*self.moving, *more), (*self.shifted, *more))
 
 
 def unsupported(adjoint: Any, what: str) -> Exception:
-    """Return the error for a mode or an option that a strategy does not have; it names one that has."""
+    """Return the error for a mode or an option that an adjoint does not support, with its remedy."""
     return NotImplementedError(f"adjoint={adjoint!r} does not support {what}: {adjoint.remedy}")
 
 
 def moving_times(each: Each, wanted: Wanted) -> Inputs:
-    """Say which times move against the nodes: none where the nodes follow them."""
+    """Say which times move relative to the nodes: none if the nodes are functions of the times."""
     shifted = [False] * len(each.leaves) if each.inputs.steps.exact_times else wanted.shifted
     return each.problem.unflatten(shifted)
 
 
-# Failures.
-
-
 class Contribution(NamedTuple):
-    """What one lane adds to the gradient; bools."""
+    """What one lane contributes to the gradient; bools."""
 
-    steps: jax.Array  # its steps
-    alive: jax.Array  # its steps or its ends: it succeeded, or a row that it wrote before it failed has a cotangent
-    asked: jax.Array  # any output has a cotangent that is not zero
-    poison: jax.Array  # an output that is NaN has one
+    steps: jax.Array  # whether its steps contribute
+    alive: jax.Array  # whether steps or ends do: it succeeded, or a row from before the failure has a cotangent
+    asked: jax.Array  # whether any output has a nonzero cotangent
+    poison: jax.Array  # whether a lost output has one
 
 
 def _split(inputs: Inputs, rest: tuple[Outcome, Cotangents]) -> tuple[Cotangents, Contribution]:
-    """Separate the cotangents of one lane that count from those of NaN."""
+    """Separate the cotangents of the outputs that hold values from those of lost ones, for one lane."""
     outcome, bar = rest
     got = _reached(inputs, outcome)
     zeros = tree.full_like(bar, 0.0)
@@ -78,21 +75,18 @@ def _any_nonzero(bar: PyTree) -> jax.Array:
 
 
 def with_donors(each: Each, alive: jax.Array) -> Each:
-    """Replace the inputs of lanes that are not alive by those of one that is: its pullback is known to be finite."""
+    """Replace the inputs of lanes that are not alive by those of a donor, so that their pullback is finite."""
     return each.replace(leaves=[_donate(x, mask, alive) for x, mask in zip(each.leaves, each.masks, strict=True)])
 
 
 def _donate(leaf: jax.Array, mask: Sequence[bool], alive: jax.Array) -> jax.Array:
-    """Replace the entries of a leaf that only lanes use which are not alive."""
+    """Replace those entries of a leaf that no lane that is alive uses."""
     if not any(mask):
         return leaf
     used = axes.any_missing(alive, mask)
     flat = leaf.reshape((*leaf.shape[: leaf.ndim - used.ndim], used.size))
     donor = jnp.expand_dims(flat[..., jnp.argmax(used.reshape(-1))], [*range(flat.ndim - 1, leaf.ndim)])
     return tree.where(used, leaf, jnp.broadcast_to(donor, leaf.shape))
-
-
-# Times.
 
 
 class Reached(NamedTuple):
@@ -107,12 +101,12 @@ def _reached(inputs: Inputs, outcome: Outcome) -> Reached:
 
 
 def reached(each: Each, outcome: Outcome) -> Reached:
-    """Return what every lane reached."""
+    """Say for every lane which outputs hold values."""
     return each(_reached)(outcome)
 
 
 def depart(problem: Problem, inputs: Inputs, moves: Inputs) -> PyTree:
-    """Return the state of one lane at its first node, which does not move with `t0`."""
+    """Return the state of one lane at its first node, a constant, as a function of `t0`."""
     if not moves.t0:
         return inputs.z0
     node = lax.stop_gradient(inputs.t0)
@@ -123,11 +117,11 @@ def depart(problem: Problem, inputs: Inputs, moves: Inputs) -> PyTree:
 def arrive(
     problem: Problem, inputs: Inputs, rest: tuple[tuple[PyTree, PyTree], Reached], moves: Inputs, sign=1
 ) -> Cotangents:
-    """Return what one lane returns at `t1` and the output times, from the states at nodes that do not move with them.
+    """Return the outputs of one lane at `t1` and the output times, from the states at nodes, which are constants.
 
-    Between a node and the time, which are equal, lies a step of size zero of a 4th-order method: its derivatives up to
-    the 4th are those of the flow. With `sign=-1` it goes from the times to the nodes. At a time that was not reached
-    the field may not be finite: there the start of the solve stands for it, and nothing moves.
+    Node and time are equal. Between them lies a step of size zero of a method of order 4, whose derivatives up to the
+    4th are those of the flow. With `sign=-1` the step goes from the times to the nodes. Where a time was not reached,
+    the step is taken at the start of the solve, since the field might not be finite, and the result is not used.
     """
     (z1, rows), got = rest
 
@@ -146,9 +140,9 @@ def arrive(
 
 
 class Ends(NamedTuple):
-    """The two ends of a solve on the way back: what its lanes contribute, and what moves against the nodes."""
+    """The two ends of a solve in the backward pass: what lanes contribute, and which times move relative to nodes."""
 
-    each: Each  # with the inputs of lanes that contribute in the place of others
+    each: Each  # in which donors replace lanes that are not alive
     outcome: Outcome
     lane: Contribution
     moving: Sequence[bool]
@@ -156,12 +150,12 @@ class Ends(NamedTuple):
 
     @classmethod
     def of(cls, each: Each, outcome: Outcome, bar: Cotangents, moving: Sequence[bool], moves: Inputs) -> tuple:
-        """Return the ends, and the cotangents without those of outputs that are NaN."""
+        """Return the ends, and the cotangents without those of lost outputs."""
         bar, lane = each(_split)((outcome, bar))
         return cls(with_donors(each, lane.alive), outcome, lane, moving, moves), bar
 
     def pull_arrival(self, bar: Cotangents) -> tuple[list, Cotangents]:
-        """Pull cotangents of what a solve returns back: return those of the leaves, and those at the nodes."""
+        """Pull cotangents of the outputs back; return those of the leaves and those at the nodes."""
         each, moves, some = self.each, self.moves, tree.picked(self.each.leaves, self.moving)
         if not (moves.t1 or moves.save.ts):
             return tree.full_like(some, 0.0), bar
@@ -188,10 +182,10 @@ class Ends(NamedTuple):
         return jax.vjp(departed, tree.picked(self.each.leaves, self.moving))[1](z_bar)[0]
 
     def total(self, late: list, along: list, early: list) -> list:
-        """Add up the cotangents of the leaves that move; return None for the others.
+        """Sum the cotangents of the leaves that move; return None for the others.
 
-        `along` holds those of the steps, None for a leaf without. Entries of a leaf that only lanes without a
-        contribution use are exactly zero, whatever was computed for them.
+        `along` holds those from the steps, None for a leaf without. Entries that only lanes without a contribution use
+        get exactly zero, and entries that a lane with a poison uses get NaN.
         """
         counts = self.lane.alive & self.lane.asked
         ends, result = iter(tree.add(late, early)), []
@@ -206,7 +200,7 @@ class Ends(NamedTuple):
 
 
 def _with_constant(inputs: Inputs, rest: tuple[Outcome, Cotangents, PyTree]) -> PyTree:
-    """Add to the cotangent of `z0` that of outputs which are `z0` because there was nothing to integrate."""
+    """Add the cotangents of outputs that are `z0`, as there was nothing to integrate, to the cotangent of `z0`."""
     outcome, bar, z_bar = rest
     more = inputs.save.constant(bar.rows, z_bar)
     return tree.add(z_bar, tree.where(outcome.still, more, tree.full_like(more, 0.0)))

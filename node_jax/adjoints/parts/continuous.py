@@ -1,4 +1,4 @@
-"""What strategies share that integrate the adjoint equation `da/dt = -a df/dz` anew."""
+"""Parts of the adjoints that integrate the adjoint equation `da/dt = -a df/dz` as a solve of its own."""
 
 import dataclasses
 import functools
@@ -23,7 +23,7 @@ from node_jax.types import RUNNING, Inputs, PyTree, VectorField
 
 
 def check_steps(adjoint: eqx.Module, steps: Adaptive | None) -> None:
-    """Refuse steps that cannot be part of a compiled program."""
+    """Refuse steps that cannot be constants of a compiled program."""
     numbers = isinstance(steps, Adaptive) and all(isinstance(x, float | int) for x in jax.tree.leaves(steps))
     if steps is not None and not numbers:
         raise TypeError(
@@ -32,7 +32,7 @@ def check_steps(adjoint: eqx.Module, steps: Adaptive | None) -> None:
 
 
 def steps_back(each: Each, steps: Adaptive | None) -> Any:
-    """Return the steps for the way back: those asked for, else those of the forward solve if they are adaptive."""
+    """Return the steps of the backward solve: those given, else those of the forward solve if adaptive."""
     own = each.inputs.steps.anew()
     if steps is None and own is not None:
         return own
@@ -40,7 +40,7 @@ def steps_back(each: Each, steps: Adaptive | None) -> Any:
 
 
 def tightened(adjoint: Any, factor: float) -> Any:
-    """Return an adjoint whose own steps, of Python numbers, have tolerances smaller by this factor."""
+    """Return an adjoint whose own steps, if any, have their tolerances multiplied by `factor`."""
     if adjoint.steps is None:
         return adjoint
     rtol, atol = jax.tree.map(lambda x: x * factor, (adjoint.steps.rtol, adjoint.steps.atol))
@@ -48,14 +48,14 @@ def tightened(adjoint: Any, factor: float) -> Any:
 
 
 def refuse_moving_nodes(adjoint, each: Each, moves: Inputs) -> None:
-    """Refuse outputs at the ends of steps that follow the times, which a continuous adjoint takes for constants."""
+    """Refuse derivatives with respect to times if outputs at step ends follow them: the nodes count as constants."""
     save, steps = each.inputs.save, each.inputs.steps
     if save.tells_times and steps.exact_times and any(jax.tree.leaves((moves.t0, moves.t1, moves.steps))):
         raise unsupported(adjoint, f"derivatives in times of {save!r} under {steps!r}")
 
 
 def engine(each: Each, field: VectorField, method: Method, inputs: Inputs) -> Each:
-    """Return the engine of another problem; leaves that are not those of `each` have all lanes, or are scalars."""
+    """Return the engine of another problem; leaves that `each` does not have are scalars or have all lane axes."""
     masks = {id(x): mask for x, mask in zip(each.leaves, each.masks, strict=True)}
     leaves, structure = jax.tree.flatten(inputs)
     own = [masks.get(id(x), (x.ndim > 0,) * len(each.lanes)) for x in leaves]
@@ -65,17 +65,14 @@ def engine(each: Each, field: VectorField, method: Method, inputs: Inputs) -> Ea
 
 
 def between_nodes(each: Each, moving: Sequence[bool]) -> tuple[Each, list[bool]]:
-    """Say which leaves move between the nodes, parameters and breakpoints; let the steps know of the latter."""
+    """Return which leaves move between nodes, parameters and breakpoints; let the problem know of the latter."""
     each, breakpoints = crossing(each, moving)
     theta = set(each.places.theta)
     return each, [yes and (i in theta or point) for i, (yes, point) in enumerate(zip(moving, breakpoints, strict=True))]
 
 
 class Points(NamedTuple):
-    """Points of a quadrature along one step of one lane, stacked: state, adjoint, time, and weight times step.
-
-    The field is seen as that step sees it: within the window.
-    """
+    """Stacked quadrature points along one step of one lane: state, adjoint, time, weight times step size; a window."""
 
     z: PyTree
     a: PyTree
@@ -85,7 +82,7 @@ class Points(NamedTuple):
 
 
 def integral(each: Each, chosen: Sequence[bool], points: Points) -> list:
-    """Return the sum of `weight * a df/dtheta` over the points, and over the lanes that share a leaf."""
+    """Return the sum of `weight * a df/dtheta` over the points, and over lanes that share a leaf."""
 
     def total(some):
         def one(inputs, points: Points):
@@ -103,7 +100,7 @@ def integral(each: Each, chosen: Sequence[bool], points: Points) -> list:
 
 
 class Sweep(NamedTuple):
-    """The carry of a solve on the way back."""
+    """The carry of a backward solve."""
 
     progress: Progress
     theta_bar: list
@@ -112,9 +109,9 @@ class Sweep(NamedTuple):
 def sweep(
     each: Each, reverse: Each, chosen: Sequence[bool], theta_bar: list, points: Callable, land: Callable
 ) -> tuple:
-    """Solve `reverse` to its end; return its outcome and the cotangents of parameters, NaN where a lane was lost.
+    """Solve `reverse` to its end; return its outcome and the cotangents of parameters, NaN where a lane failed.
 
-    `points(inputs, trial)` are those of the quadrature along one step; `land(carry, landed)` is what happens after it.
+    `points(inputs, trial)` returns quadrature points along one step; `land(carry, landed)` runs after each step.
     """
 
     def body(carry: Sweep) -> Sweep:

@@ -1,4 +1,4 @@
-"""What the forward pass writes down for the way back, in a fixed number of slots."""
+"""The history that the forward pass records for the backward pass, in a fixed number of slots."""
 
 from typing import Any, NamedTuple
 
@@ -10,14 +10,14 @@ from node_jax import tree
 from node_jax.engine.each import Each
 from node_jax.types import PyTree, Time, Trial
 
-MOST, FILLED, FEW = 256 * 2**20, 16 * 2**20, 256  # bytes, bytes, states
+MOST, FILLED, FEW = 256 * 2**20, 16 * 2**20, 256  # bytes, bytes, states: the default budget of `count_slots`
 
 
 class History(NamedTuple):
-    """Step sizes of all recorded steps (zero for a lane that did not step), times and states of some.
+    """Sizes of all recorded steps (zero for a lane that did not step), and times and states of some.
 
-    The last three have no lanes. What the way back does not need is None: sizes and times of prescribed steps, times
-    that the field does not look at.
+    `rounds`, `n` and `stride` have no lane axes. What the backward pass does not need is None: sizes and times of
+    prescribed steps, and times if the field does not depend on them.
     """
 
     h: Any
@@ -28,14 +28,14 @@ class History(NamedTuple):
     stride: jax.Array
 
     def cleared(self) -> "History":
-        """Begin anew in the same buffers, which need not be filled with zeros again."""
+        """Return an empty history in the same buffers."""
         return self._replace(n=jnp.zeros_like(self.n), stride=jnp.ones_like(self.stride))
 
     def closed(self) -> "History":
-        """Give the times that were not recorded no rows, instead of no leaf.
+        """Replace times that were not recorded by arrays without rows.
 
-        Whether they are depends on the number of lanes, and `vmap` may add lanes to a result but no leaves. (Within a
-        loop an array without elements would keep a CPU from running it as one function.)
+        Whether they are recorded depends on the number of lanes, and `vmap` must not change the leaves of a result.
+        Loops carry no such arrays (docs/performance.md, Loops).
         """
         if self.h is None or not jax.tree.leaves(self.z):
             return self
@@ -52,21 +52,20 @@ class History(NamedTuple):
 
 
 def count_slots(memory: int | None, checkpoints: int | None, limit: int, size: int) -> int:
-    """Return the slots for states of `size` bytes, all lanes together; an even number where fewer than steps.
+    """Return the number of slots for states of `size` bytes, all lanes together; an even number if fewer than `limit`.
 
-    Without a budget: 16 MiB, or 256 states if these are more, and at most 256 MiB. Slots are filled with zeros before
-    the solve: with 268 MB of them the gradient of 256 states of a 32-128-128-32 network, 4 steps, took 97 ms instead of
-    30.
+    Without a budget: 16 MiB, or 256 states if these are more, at most 256 MiB, as slots have to be filled with zeros
+    (docs/performance.md, Why the code looks as it does).
     """
     budget = min(MOST, max(FILLED, FEW * size)) if memory is None else memory
     wanted = checkpoints or budget // max(1, size)
-    return limit if wanted >= limit - 1 else max(2, wanted - wanted % 2)  # with one row to spare, still below the limit
+    return limit if wanted >= limit - 1 else max(2, wanted - wanted % 2)  # with the additional row below the limit
 
 
 def buffers(limit: int, slots: int) -> list[int]:
-    """Return the states of the buffers that the way back fills between two slots, the coarsest first.
+    """Return the sizes, in states, of the buffers that the backward pass fills between two slots, the coarsest first.
 
-    Each costs at most one replay of the steps, and none where the ones before hold every state.
+    Each costs at most one replay of the steps, and none if those before it hold every state.
     """
     length, sizes = 1 << (-(-limit // slots) - 1).bit_length(), []  # strides of the slots double
     while length > 1:
@@ -76,13 +75,13 @@ def buffers(limit: int, slots: int) -> list[int]:
 
 
 def stored_bytes(memory: int | None, checkpoints: int | None, limit: int, size: int) -> int:
-    """Return the bytes of all states that are kept at one time, each of `size`."""
+    """Return the largest number of bytes of states that are kept at one time, each of `size` bytes."""
     slots = count_slots(memory, checkpoints, limit, size)
     return size * (slots if slots == limit else slots + sum(buffers(limit, slots)))
 
 
 class Slots(NamedTuple):
-    """Write a history into a fixed number of slots."""
+    """The recorder of a history with a fixed number of slots."""
 
     memory: int | None
     checkpoints: int | None
@@ -92,22 +91,22 @@ class Slots(NamedTuple):
     precise: bool
     rounds: bool = True
     states: bool = True  # whether times and states are kept at all
-    slots: int | None = None  # known from a history; None: as many as the budget holds
+    slots: int | None = None  # known from a history; None: as many as fit the budget
 
     def of(self, history: History) -> "Slots":
-        """Return the recorder with the slots of a history: under `vmap`, one lane does not show how many there are."""
+        """Return the recorder with the slots of a history; under `vmap` the state of one lane does not tell them."""
         rows = max((x.shape[0] for x in jax.tree.leaves(history.z)), default=self.limit)
         return self._replace(slots=rows if rows == self.limit else rows - 1) if self.states else self
 
     def count(self, z: PyTree) -> int:
-        """Slots for states shaped like `z`."""
+        """Return the number of slots for states shaped like `z`."""
         if self.slots is not None:
             return self.slots
         size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(z))
         return count_slots(self.memory, self.checkpoints, self.limit, size)
 
     def fits(self, size: int, lanes: int) -> bool:
-        """Whether so many times the lanes, of states of `size` bytes in all, keep as many states of each."""
+        """Whether `lanes` times as many lanes, whose states now have `size` bytes, keep as many states of each."""
         kept = [count_slots(self.memory, self.checkpoints, self.limit, size * n) for n in (1, lanes)]
         return not self.states or kept[0] == kept[1]
 
@@ -116,13 +115,13 @@ class Slots(NamedTuple):
         return self.states and self.count(z) < self.limit
 
     def _times(self, t: Time, z: PyTree) -> Time:
-        """Leave out of a time what is not recorded."""
+        """Return a time without the parts that are not recorded."""
         if self.prescribed or not self.states or not (self.timed or self.thinned(z)):
             return Time(None, None)
         return t if self.precise or self.thinned(z) else Time(t.high, None)
 
     def blank(self, z: PyTree, t: jax.Array) -> History:
-        """Set the buffers apart; one slot more takes what need not be kept."""
+        """Allocate the buffers; one more slot takes what need not be kept."""
         count = self.count(z)
         rows = count + self.thinned(z)
         h = None if self.prescribed else tree.buffer(t, self.limit)
@@ -140,7 +139,7 @@ class Slots(NamedTuple):
     def write(
         self, history: History, before_t: Time, before_z: PyTree, trial: Trial, rounds: jax.Array, memory=()
     ) -> History:
-        """Record one trial; the index moves on only if some lane accepted it."""
+        """Record one trial; the index advances if any lane accepted it."""
         h, t, z, _, n, stride = history
         count = self.count(before_z)
         slot = jnp.where(n % stride == 0, n // stride, count) if self.thinned(before_z) else n
@@ -155,7 +154,7 @@ class Slots(NamedTuple):
 
 
 def recorder_of(adjoint, each: Each, memory: int | None = 0, checkpoints=None, states: bool = False) -> Slots:
-    """Return what writes the history of a solve: step sizes, and states if wanted."""
+    """Return the recorder of a solve: of step sizes, and of states if `states`."""
     problem, inputs = each.problem, each.inputs
     limit = inputs.steps.trials(problem.max_steps)
     if limit is None:
@@ -168,7 +167,7 @@ def recorder_of(adjoint, each: Each, memory: int | None = 0, checkpoints=None, s
 
 
 def _thin(slots: PyTree, full: jax.Array, stride: jax.Array, count: int) -> tuple[PyTree, jax.Array]:
-    """Drop every second state when the slots are full and more may come."""
-    # a loop of no or count / 2 moves stays in place, where a conditional would copy the buffers
+    """Drop every second state and double the stride, if the slots are full and more steps may come."""
+    # a loop of no turns instead of a conditional (docs/performance.md, Loops)
     slots = lax.fori_loop(0, jnp.where(full, count // 2, 0), lambda j, s: tree.put(s, tree.row(s, 2 * j), j), slots)
     return slots, jnp.where(full, 2 * stride, stride)

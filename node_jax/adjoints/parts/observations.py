@@ -1,4 +1,4 @@
-"""What a solve wrote down, as its way back meets it: cotangents at times."""
+"""The saved rows of a solve as states observed at times, with cotangents: the form in which `Backsolve` reads them."""
 
 import functools
 from collections.abc import Sequence
@@ -19,9 +19,10 @@ from node_jax.types import Inputs, PyTree
 
 
 class Observations(NamedTuple):
-    """Output times of one lane in the order of the forward solve; cotangents of equal times stand at the first.
+    """Output times, states and cotangents of one lane, in the order of the forward solve.
 
-    The first `count` were reached; the others stand where the last of these does.
+    The first `count` times were reached; the others are set to the last of these. Cotangents of equal times are summed
+    at the first of them.
     """
 
     ts: Any
@@ -31,7 +32,7 @@ class Observations(NamedTuple):
 
 
 def observed(each: Each, outcome: Outcome, bar: Cotangents, chosen: Sequence[bool]) -> tuple[Observations | None, list]:
-    """Return what was saved as observations, and what of its cotangents goes to the leaves directly."""
+    """Return the observations of a solve, if any, and the cotangents of rows that go to the leaves directly."""
     if not each.inputs.save.size:
         return None, tree.full_like(tree.picked(each.leaves, chosen), 0.0)
     return observe(each.inputs.save, each, outcome, bar, chosen)
@@ -39,7 +40,7 @@ def observed(each: Each, outcome: Outcome, bar: Cotangents, chosen: Sequence[boo
 
 @functools.singledispatch
 def observe(save: Any, each: Each, outcome: Outcome, bar: Cotangents, chosen: Sequence[bool]) -> tuple:
-    """Do that for one kind of save: `observe.register(kind)` adds another."""
+    """Do that for one kind of save; `observe.register(kind)` adds another."""
     raise NotImplementedError(f"adjoint=Backsolve() does not know at which times save={save!r} observes the state")
 
 
@@ -85,7 +86,7 @@ def _at_ends(inputs: Inputs, rest: tuple[Outcome, Cotangents]) -> Observations:
 
 
 def _at_starts(inputs: Inputs, outcome: Outcome) -> Observations:
-    """Observe the starts of all steps; cotangents are missing."""
+    """Observe the starts of all steps, without cotangents."""
     ts, _, q = outcome.saved.rows
     constant = jax.tree.map(lambda x, z0: jnp.broadcast_to(z0, x.shape), q[0], inputs.z0)
     zs = tree.where_rows(jnp.arange(ts.shape[0]) < outcome.stats.accepted, q[0], constant)
@@ -93,7 +94,7 @@ def _at_starts(inputs: Inputs, outcome: Outcome) -> Observations:
 
 
 def _at_first(sign: jax.Array, ts: jax.Array, bars: PyTree) -> PyTree:
-    """Add up the cotangents of equal times at the first of them."""
+    """Sum the cotangents of equal times at the first of them."""
     first = jnp.searchsorted(sign * ts, sign * ts)
     return jax.tree.map(lambda g: jnp.zeros_like(g).at[first].add(g), bars)
 
@@ -117,6 +118,6 @@ def _polynomials(problem: Problem, inputs: Inputs, saved: Interpolant, count: ja
 
 
 def at_time(sign: jax.Array, seen: Observations, t: jax.Array) -> tuple[jax.Array, PyTree, PyTree]:
-    """Say whether `t` is an output time, and what was saved there and its cotangent."""
+    """Return whether `t` is an output time, the state saved there and its cotangent."""
     i = jnp.minimum(jnp.searchsorted(sign * seen.ts, sign * t), seen.ts.shape[0] - 1)
     return seen.ts[i] == t, tree.row(seen.zs, i), tree.row(seen.bars, i)

@@ -1,4 +1,4 @@
-"""The transpose of one recorded transition."""
+"""The pullback of one recorded transition."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -15,20 +15,15 @@ from node_jax.engine.each import Each
 from node_jax.engine.lane import Inputs, Problem
 from node_jax.types import PyTree
 
-# Up to this many components of state and parameters of one of several lanes, the Jacobian of the field is found by
-# pushing each of them forward. On a CPU this is vectorised over the lanes, where `jax.vjp` of a field that takes its
-# state apart is not (Van der Pol: 10 us a step of 256 lanes against 38; with six components no gain).
+# Up to so many components of state and parameters of each of several lanes, the field is pulled back by its Jacobian,
+# found in forward mode, which is faster than `jax.vjp` (docs/performance.md, Fusion).
 SMALL = 4
-
 
 Pullback = Callable[[Start], tuple[Retraced, Callable[[Retraced], tuple[list, PyTree]]]]
 
 
 def pullback_of_steps(each: Each, chosen: Sequence[bool], step: Callable = retrace) -> Pullback:
-    """Return `start -> (step, pull)` for all lanes; `pull` maps cotangents of the step to those of leaves and state.
-
-    Cotangents of leaves are added up over the lanes that share them.
-    """
+    """Return `start -> (step, pull)`; `pull` maps cotangents to those of leaves, summed over lanes, and of `start`."""
     if each.lanes and _is_small(each, chosen):
         each = each.replace(problem=_with_jacobian(each, chosen))
 
@@ -43,7 +38,7 @@ def pullback_of_steps(each: Each, chosen: Sequence[bool], step: Callable = retra
 
 
 def _with_jacobian(each: Each, chosen: Sequence[bool]) -> Problem:
-    """Return the problem with a field whose pullback is a product with its Jacobian, found column by column."""
+    """Return the problem with a field that is pulled back by its Jacobian, computed column by column."""
     problem, inputs = each.problem, each.inputs
     moving = _moving_theta(problem, chosen)
     timed = _moves_in_time(problem, inputs)
@@ -52,7 +47,7 @@ def _with_jacobian(each: Each, chosen: Sequence[bool]) -> Problem:
         point = (z, tree.picked(theta, moving), t if timed else ())
         unravel = ravel_pytree(tree.full_like(point, 0.0))[1]
 
-        # `t` and `theta` are arguments: from 0.12 on JAX may lose values of `vmap` that such a function closes over
+        # `t` and `theta` are arguments: since 0.12 JAX may lose batched values that a `custom_vjp` closes over
         def at(flat, t, theta):
             z, some, time = unravel(flat)
             return problem.field(z, time if timed else t, tree.replaced(theta, moving, some))
@@ -67,7 +62,7 @@ def _with_jacobian(each: Each, chosen: Sequence[bool]) -> Problem:
             return value, [push(e) for e in jnp.eye(flat.size, dtype=flat.dtype)]
 
         def back(columns, bar):
-            # one by one, as what a reduction is fused with is not vectorised
+            # element by element instead of by a reduction (docs/performance.md, Vectorisation)
             return (unravel(jnp.stack([_dot(column, bar) for column in columns])), None, None)
 
         slope.defvjp(forth, back, **SHARES)
@@ -77,7 +72,7 @@ def _with_jacobian(each: Each, chosen: Sequence[bool]) -> Problem:
 
 
 def _moves_in_time(problem: Problem, inputs: Inputs) -> bool:
-    """Whether the field is asked about times that move in a derivative."""
+    """Whether the field is evaluated at times that move in a derivative."""
     return problem.timed and (inputs.steps.exact_times or problem.crosses)
 
 
@@ -87,7 +82,7 @@ def _dot(a: PyTree, b: PyTree) -> jax.Array:
 
 
 def _is_small(each: Each, chosen: Sequence[bool]) -> bool:
-    """Whether a lane has few real components, all of one dtype, and the field can be pushed forward in all of them."""
+    """Whether a lane has few components, all real and of one dtype, and forward mode applies to the field."""
     problem, moving = each.problem, _moving_theta(each.problem, chosen)
 
     def sizes(inputs, _):
@@ -103,9 +98,9 @@ def _is_small(each: Each, chosen: Sequence[bool]) -> bool:
                 return problem.field(z, time if timed else inputs.t0, tree.replaced(inputs.theta, moving, some))
 
             pushes = jax.tree.map(lambda x: x[None], point)
-            try:  # as an ensemble of one: some functions are refused only by `vmap`
+            try:  # under `vmap`, as some functions are refused only there
                 jax.vmap(lambda push: jax.jvp(at, point, push))(pushes)
-            except TypeError:  # a function with its own custom_vjp
+            except TypeError:  # a custom_vjp
                 result[-1] = False
         return jnp.array(0)
 

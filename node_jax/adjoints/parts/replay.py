@@ -1,4 +1,4 @@
-"""The transitions that were made, again, one after the other: what forward mode differentiates."""
+"""The recorded transitions, taken again in order, as code that forward mode differentiates."""
 
 import jax.numpy as jnp
 from jax import lax
@@ -16,7 +16,7 @@ from node_jax.types import PyTree, Time
 def replay(
     each: Each, outcome: Outcome, history: History, recorder: Slots, wanted: Wanted
 ) -> tuple[PyTree, PyTree, PyTree]:
-    """Return the state at `t1`, the saved rows and the checkpoints as functions of the inputs, the steps held fixed."""
+    """Return the state at `t1`, the saved rows and the recorded states as functions of the inputs, for fixed steps."""
     each, recorder = crossing(each, wanted.shifted)[0], recorder.of(history)
     problem, moves = each.problem, moving_times(each, wanted)
     z0, t0 = each(lambda inputs, _: (depart(problem, inputs, moves), inputs.t0))()
@@ -27,10 +27,10 @@ def replay(
 
     def body(i, carry):
         t, z, index, saved, slots = carry
-        i = jnp.asarray(i, history.n.dtype)  # a Python number without `jit`
+        i = jnp.asarray(i, history.n.dtype)  # without `jit` it is a Python number
         _, trial, after, z1 = retake(each, lane, i, Row(tree.row(history.h, i), t, z), index)
         saved, rounds = rows.record(inside, saved, trial, lambda trial, _: trial)
-        # a recorded index counts for all lanes: taken from the loop, it has no lanes, however it is mapped
+        # the index of the history must have no lane axis, so every lane counts as accepted
         every = trial._replace(accepted=jnp.ones_like(trial.accepted))
         slots = recorder.write(slots._replace(n=i), t, z, every, rounds)
         return after, z1, index + trial.accepted, saved, slots

@@ -1,4 +1,4 @@
-"""Going back over recorded steps, segment by segment where not every state was kept."""
+"""The order of the backward pass: recorded steps from last to first, with segments replayed between kept states."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -15,23 +15,20 @@ from node_jax.types import PyTree
 
 
 class Stack(NamedTuple):
-    """States on the way to the step that is undone next: each divides what is behind it into smaller parts.
-
-    One entry more takes what need not be kept.
-    """
+    """Kept states on the way to the step that is undone next; one more entry takes what need not be kept."""
 
     rows: PyTree
-    steps: jax.Array  # which recorded step starts there
-    depths: jax.Array  # how often the way behind it was divided
+    steps: jax.Array  # the recorded step that starts there
+    depths: jax.Array  # how often the segment that it belongs to was divided
     count: jax.Array
 
     def pushed(self, row: PyTree, step: jax.Array, depth: jax.Array, due: jax.Array) -> "Stack":
-        """Return the stack with one entry more, if it is due."""
+        """Return the stack with one more entry, if that is due."""
         rows, steps, depths = tree.put(self[:3], (row, step, depth), self.count)
         return Stack(rows, steps, depths, self.count + due)
 
     def popped(self, step: jax.Array) -> "Stack":
-        """Return the stack without its last entry, if that is the start of `step`."""
+        """Return the stack without its last entry, if `step` starts there."""
         return self._replace(count=self.count - ((self.count > 0) & (tree.row(self.steps, self.count - 1) == step)))
 
 
@@ -48,7 +45,7 @@ def go_back(each: Each, history: History, lane: Lane, recorder: Slots, undo: Cal
         return Row(tree.row(history.h, i), *state)
 
     def nearest(i, stack: Stack):
-        """Return the last state before step `i` that is kept, the step it starts, and how often the way is divided."""
+        """Return the last kept state before step `i`, the step that starts there, and its depth in the stack."""
         slot, last = i // history.stride, stack.count - 1
         found = stack.count > 0
         state = lax.cond(found, lambda: tree.row(stack.rows, last), lambda: tree.row(kept, slot))
@@ -56,12 +53,12 @@ def go_back(each: Each, history: History, lane: Lane, recorder: Slots, undo: Cal
         return state, step, jnp.where(found, tree.row(stack.depths, last), 0)
 
     def part(first, i, depth):
-        """Return how many steps there are between two states that are kept on the way from step `first` to `i`."""
+        """Return the number of steps between states to be kept on the way from step `first` to `i`."""
         size = tree.row(jnp.array(sizes, jnp.int32), jnp.minimum(depth, len(sizes) - 1))
         return (i - first + size) // size
 
     def restored(i, stack: Stack):
-        """Return the state at which step `i` starts, and the stack with states on the way there."""
+        """Return the state at which step `i` starts, and the stack with states kept on the way there."""
 
         def further(s):
             state, at, first, depth, stack = s
@@ -90,10 +87,10 @@ def down(n: jax.Array, body: Callable, carry: PyTree) -> PyTree:
 
 
 def down_rows(n: jax.Array, rows: PyTree, body: Callable, carry: PyTree) -> PyTree:
-    """Run `body(i, rows[i], carry)` for `i` from `n - 1` down to 0, a small block of rows at a time.
+    """Run `body(i, rows[i], carry)` for `i` from `n - 1` down to 0.
 
-    The buffers then stay out of the inner loop, for the reason given in `engine.loops`. Where a row is too large for
-    that it is read one turn ahead: on a CPU nothing is vectorised that is fused with the reading of a buffer.
+    Small rows are read in blocks, which keeps the buffers out of the inner loop; large ones are read one turn ahead
+    (docs/performance.md, Loops and Vectorisation).
     """
     limit = max((x.shape[0] for x in jax.tree.leaves(rows)), default=0)
     size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(rows)) // max(limit, 1)

@@ -1,6 +1,6 @@
-"""A recorded transition, taken again: a step, and the jump that follows where it landed on a breakpoint.
+"""A recorded transition, taken again: a step, and the jump after it if it landed on a breakpoint.
 
-Forward mode differentiates it, and every way back transposes it.
+Forward mode differentiates it, and every backward pass transposes it.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from node_jax.types import Inputs, PyTree, Time, Trial
 
 
 class Lane(NamedTuple):
-    """What stays the same for all transitions: where idle lanes stand, and the steps of each lane that count."""
+    """What all transitions share: the first state and time, where idle lanes stand, and the steps of each lane."""
 
     z0: PyTree
     t0: jax.Array
@@ -27,7 +27,7 @@ class Lane(NamedTuple):
 
 
 class Row(NamedTuple):
-    """What is known of one recorded step: its size (None if prescribed), and where it started."""
+    """What was recorded of one step: its size (None if prescribed), and the time and state at its start."""
 
     h: Any
     t: Time
@@ -35,7 +35,7 @@ class Row(NamedTuple):
 
 
 class Start(NamedTuple):
-    """Where a recorded step starts: for each lane its number, time, size and state."""
+    """The start of a recorded step: for each lane its number, time, size and state."""
 
     index: jax.Array
     t: Time
@@ -44,7 +44,7 @@ class Start(NamedTuple):
 
 
 class Retraced(NamedTuple):
-    """A transition as a function of the inputs and of its start; also the type of its cotangents."""
+    """A transition taken again: state after it, dense output, time and size; also the type of its cotangents."""
 
     z1: PyTree
     dense: tuple[PyTree, ...]
@@ -53,10 +53,7 @@ class Retraced(NamedTuple):
 
 
 def start_of(lane: Lane, i: jax.Array, row: Row) -> tuple[jax.Array, Start]:
-    """Say which lanes made recorded step `i` and where; idle ones stand on their own first state.
-
-    There the field is known to have a pullback, so that a cotangent of zero stays zero.
-    """
+    """Say which lanes took recorded step `i`, and its start; idle lanes stand at `z0`, where the pullback is finite."""
     index = jnp.full_like(lane.accepted, i)
     h = jnp.zeros_like(lane.t0) if row.h is None else row.h
     active = index < lane.accepted if row.h is None else (h != 0) & (lane.accepted > 0)
@@ -66,7 +63,7 @@ def start_of(lane: Lane, i: jax.Array, row: Row) -> tuple[jax.Array, Start]:
 
 
 def times_of(inputs: Inputs, start: Start) -> tuple[jax.Array, jax.Array]:
-    """Return time and size of a recorded step of one lane, as functions of the inputs where they follow from them."""
+    """Return time and size of a recorded step of one lane, as functions of the inputs if the steps are."""
     if not inputs.steps.exact_times:
         return start.t.high, start.h
     t, end = inputs.steps.interval(start.index, inputs.t0, inputs.t1)
@@ -74,7 +71,7 @@ def times_of(inputs: Inputs, start: Start) -> tuple[jax.Array, jax.Array]:
 
 
 def retrace(problem: Problem, inputs: Inputs, start: Start, dense: bool = False) -> Retraced:
-    """Take a recorded transition of one lane again; with the dense output of its step if asked or read by the save."""
+    """Take a recorded transition of one lane again, with dense output if asked or if the save reads it."""
     t, h = times_of(inputs, start)
     field = at_stages(problem, inputs, t)
     z1, states = problem.method.replay(field, t, start.z, h, inputs.theta, dense or inputs.save.reads_dense)
@@ -84,7 +81,7 @@ def retrace(problem: Problem, inputs: Inputs, start: Start, dense: bool = False)
 
 
 def retake(each: Each, lane: Lane, i: jax.Array, row: Row, index: jax.Array) -> tuple[Start, Trial, Time, PyTree]:
-    """Take recorded transition `i` of all lanes again; return its start, the trial it was, and where it leaves them."""
+    """Take recorded transition `i` of all lanes again; return its start, the trial, and time and state after it."""
     active, start = start_of(lane, i, row)
     y = each(lambda inputs, start: retrace(each.problem, inputs, start))(start)
     t = start.t._replace(high=y.t)
@@ -95,13 +92,13 @@ def retake(each: Each, lane: Lane, i: jax.Array, row: Row, index: jax.Array) -> 
 
 
 def _end(inputs: Inputs, rest: tuple[jax.Array, Time, jax.Array]) -> Time:
-    """Return where a recorded step ended; under `Adaptive` a constant."""
+    """Return the end of a recorded step; a constant unless steps are functions of the times."""
     end = inputs.steps.end(*rest, inputs.t0, inputs.t1)
     return end if inputs.steps.exact_times else lax.stop_gradient(end)
 
 
 def differentiable(inputs: Inputs) -> list[bool]:
-    """Say for each leaf whether a step depends on it differentiably (times only where steps follow from them)."""
+    """Say for each leaf whether a step depends on it differentiably; on times only if steps are functions of them."""
     exact = inputs.steps.exact_times
     wanted = Inputs(z0=False, t0=exact, t1=exact, theta=True, steps=exact, save=False, expected_cost=False, limit=False)
     return [
@@ -112,21 +109,21 @@ def differentiable(inputs: Inputs) -> list[bool]:
 
 
 def within_steps(each: Each, wanted: Wanted) -> tuple[Each, list[bool]]:
-    """Say which leaves that move are part of a recorded transition; let the steps know if breakpoints are."""
+    """Return which moving leaves recorded transitions depend on; let the problem know if these include breakpoints."""
     each, points = crossing(each, wanted.shifted)
     parts = differentiable(each.inputs)
     return each, [yes and (part or point) for yes, part, point in zip(wanted.moving, parts, points, strict=True)]
 
 
 def crossing(each: Each, moving: Sequence[bool]) -> tuple[Each, list[bool]]:
-    """Let transitions know if breakpoints move; say also which leaves are such breakpoints."""
+    """Let the problem know whether breakpoints move; return also which leaves are moving breakpoints."""
     at = each.places.steps.breakpoints
     points = [i == at and moves for i, moves in enumerate(moving)]
     return each.replace(problem=each.problem._replace(crosses=any(points))), points
 
 
 def pull_crossing(each: Each, chosen: Sequence[bool], node: jax.Array, h: jax.Array, z: PyTree, bar: PyTree) -> list:
-    """Pull the cotangent of the state behind a node back to the breakpoints among the chosen leaves."""
+    """Pull the cotangent of the state after a node back to the breakpoints among the chosen leaves."""
 
     def crossed(some):
         put = each.put(chosen, some)
@@ -136,7 +133,7 @@ def pull_crossing(each: Each, chosen: Sequence[bool], node: jax.Array, h: jax.Ar
 
 
 def at_nodes(each: Each) -> Each:
-    """Hold the output times fixed, where steps are constants of the derivative."""
+    """Return the engine with output times held constant, if nodes are constants of the derivative."""
     i = each.places.save.ts
     if each.inputs.steps.exact_times or i is None:
         return each
