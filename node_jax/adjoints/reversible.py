@@ -13,7 +13,6 @@ from node_jax.adjoints.parts.backward import lane_of, of_leaves
 from node_jax.adjoints.parts.boundary import Cotangents, Ends, Wanted, moving_times
 from node_jax.adjoints.parts.history import History, Slots, recorder_of
 from node_jax.adjoints.parts.pullback import pullback_of_steps
-from node_jax.adjoints.parts.segments import down_rows
 from node_jax.adjoints.parts.transition import (
     Retraced,
     Row,
@@ -29,7 +28,7 @@ from node_jax.engine import rows
 from node_jax.engine.each import Each
 from node_jax.engine.lane import Outcome, Problem, at_stages
 from node_jax.engine.lockstep import integrate
-from node_jax.engine.loops import write_row
+from node_jax.engine.loops import down_rows, write_row
 from node_jax.methods import Coupled, coupled
 from node_jax.protocols import Method
 from node_jax.types import Inputs, PyTree, Time, Trial, is_count

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from node_jax import tree
 from node_jax.backends.cpu import tried
 from node_jax.engine.lane import Progress
 from node_jax.types import RUNNING, PyTree
@@ -115,3 +116,40 @@ def write_row(rows: PyTree, value: PyTree, i: jax.Array) -> PyTree:
     tables = jax.tree.map(lambda x: x.reshape(x.shape[0], -1, i.size), rows)
     tables = write_rows(tables, jax.tree.map(lambda x: x[None], value), i)
     return jax.tree.map(lambda table, x: table.reshape(x.shape), tables, rows)
+
+
+def down(n: jax.Array, body: Callable, carry: PyTree) -> PyTree:
+    """Run `body(i, carry)` for `i` from `n - 1` down to 0."""
+    return lax.while_loop(lambda s: s[0] > 0, lambda s: (s[0] - 1, body(s[0] - 1, s[1])), (n, carry))[1]
+
+
+def down_rows(n: jax.Array, rows: PyTree, body: Callable, carry: PyTree) -> PyTree:
+    """Run `body(i, rows[i], carry)` for `i` from `n - 1` down to 0.
+
+    Small rows are read in blocks, which keeps the buffers out of the inner loop; large ones are read one turn ahead
+    (docs/performance.md, Loops and Vectorisation).
+    """
+    limit = max((x.shape[0] for x in jax.tree.leaves(rows)), default=0)
+    size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(rows)) // max(limit, 1)
+    block = min(512 // max(size, 1), limit)
+    if block < 4:
+        return _ahead(n, rows, body, carry)
+
+    def outer(state):
+        end, carry = state
+        first = jnp.maximum(end - block, 0)
+        some = jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, first, block, axis=0), rows)
+        return first, down(end - first, lambda j, c: body(first + j, tree.row(some, j), c), carry)
+
+    return lax.while_loop(lambda state: state[0] > 0, outer, (n, carry))[1]
+
+
+def _ahead(n: jax.Array, rows: PyTree, body: Callable, carry: PyTree) -> PyTree:
+    def read(i):
+        return tree.row(rows, jnp.maximum(i, 0))
+
+    def turn(state):
+        i, row, carry = state
+        return i - 1, read(i - 2), body(i - 1, row, carry)
+
+    return lax.while_loop(lambda state: state[0] > 0, turn, (n, read(n - 1), carry))[2]

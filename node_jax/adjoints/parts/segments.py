@@ -11,6 +11,7 @@ from node_jax import tree
 from node_jax.adjoints.parts.history import History, Slots, buffers
 from node_jax.adjoints.parts.transition import Lane, Row, retake
 from node_jax.engine.each import Each
+from node_jax.engine.loops import down, down_rows
 from node_jax.types import PyTree
 
 
@@ -79,40 +80,3 @@ def go_back(each: Each, history: History, lane: Lane, recorder: Slots, undo: Cal
         return stack.popped(i), undo(i, row(i, state), carry)
 
     return down(history.n, back, (empty, carry))[1]
-
-
-def down(n: jax.Array, body: Callable, carry: PyTree) -> PyTree:
-    """Run `body(i, carry)` for `i` from `n - 1` down to 0."""
-    return lax.while_loop(lambda s: s[0] > 0, lambda s: (s[0] - 1, body(s[0] - 1, s[1])), (n, carry))[1]
-
-
-def down_rows(n: jax.Array, rows: PyTree, body: Callable, carry: PyTree) -> PyTree:
-    """Run `body(i, rows[i], carry)` for `i` from `n - 1` down to 0.
-
-    Small rows are read in blocks, which keeps the buffers out of the inner loop; large ones are read one turn ahead
-    (docs/performance.md, Loops and Vectorisation).
-    """
-    limit = max((x.shape[0] for x in jax.tree.leaves(rows)), default=0)
-    size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(rows)) // max(limit, 1)
-    block = min(512 // max(size, 1), limit)
-    if block < 4:
-        return _ahead(n, rows, body, carry)
-
-    def outer(state):
-        end, carry = state
-        first = jnp.maximum(end - block, 0)
-        some = jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, first, block, axis=0), rows)
-        return first, down(end - first, lambda j, c: body(first + j, tree.row(some, j), c), carry)
-
-    return lax.while_loop(lambda state: state[0] > 0, outer, (n, carry))[1]
-
-
-def _ahead(n: jax.Array, rows: PyTree, body: Callable, carry: PyTree) -> PyTree:
-    def read(i):
-        return tree.row(rows, jnp.maximum(i, 0))
-
-    def turn(state):
-        i, row, carry = state
-        return i - 1, read(i - 2), body(i - 1, row, carry)
-
-    return lax.while_loop(lambda state: state[0] > 0, turn, (n, read(n - 1), carry))[2]
