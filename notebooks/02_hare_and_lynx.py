@@ -82,8 +82,8 @@ def spiral_loss(model, data, key):
     return nj.train.squared_error(sol, observed)
 
 
-optimizer = optax.adam(optax.cosine_decay_schedule(1e-2, 600))
-fitted = nj.fit(model, spiral_loss, (starts, noisy), optimizer, updates=600, key=key_fit)
+optimizer = optax.adam(optax.cosine_decay_schedule(1e-2, 1000))
+fitted = nj.fit(model, spiral_loss, (starts, noisy), optimizer, updates=1000, key=key_fit)
 
 # %% [markdown]
 # A perfect model would leave a loss equal to the variance of the noise, which is 0.01. The fit can also be compared
@@ -198,12 +198,12 @@ def train(models, name):
 ours = train(networks, "networks")
 
 # %% [markdown]
-# The comparison is with the equations of Lotka and Volterra, written for the logarithms. Their four rates and the state
-# in 1900 are fitted in the same way from eight starts, of which the best on the years seen is taken. The package has
-# them in `node_jax.studies`, which is also what `python -m node_jax demo` runs.
+# The comparison is with the equations of Lotka and Volterra. For the logarithms $h$ and $l$ of hare and lynx they are
+# $\dot h = a - b e^l$ and $\dot l = d e^h - c$. Their four rates and the state in 1900 are fitted in the same way from
+# eight starts, of which the best on the years seen is taken. They are part of `node_jax.studies`, which is also what
+# `python -m node_jax demo` runs.
 
 # %%
-print(study.lotka_volterra.__doc__)
 theirs = train(study.classical(study.load(), jax.random.key(3)), "Lotka and Volterra")
 
 # %% [markdown]
@@ -251,7 +251,9 @@ fig.legend(loc="outside lower center", ncols=4)
 plt.show()
 
 # %% [markdown]
-@VERDICT@
+# The networks fit the years that they saw much better than the equations do: their errors are about a third as large.
+# They forecast the years that were held out worse. Fifteen points do not determine a network, and the band shows how
+# far the eight disagree where there are no data. Neither model knows of the years in which the hares fell to a tenth.
 #
 # The last cell holds this notebook to what it said.
 

@@ -133,9 +133,8 @@ for tolerance in tolerances:
     answers = np.argmax(others, axis=1)
     nfe = np.asarray(counted.stats.nfe)
     same.append(np.mean(answers == predicted))
-    print(
-        f"{tolerance:9.0e} {np.mean(answers == labels):9.3f} {same[-1]:13.3f} {nfe.mean():11.1f}, {nfe.min()} to {nfe.max()}"
-    )
+    print(f"{tolerance:9.0e} {np.mean(answers == labels):9.3f} {same[-1]:13.3f}", end=" ")
+    print(f"{nfe.mean():11.1f}, {nfe.min()} to {nfe.max()}")
 
 # %%
 fig, ax = plt.subplots(figsize=(7.0, 2.8), layout="constrained")

@@ -139,8 +139,9 @@ plt.show()
 
 # %%
 begin = jax.random.normal(jax.random.key(6), (60, 2))
-paths = jax.vmap(trained.ode.trajectory, in_axes=(0, None))(begin, jnp.linspace(0.0, 1.0, 40))
-back = jax.vmap(trained.inverse)(paths[:, -1])
+precise = eqx.tree_at(lambda flow: flow.ode.steps, trained, nj.Adaptive(1e-5, 1e-5))
+paths = jax.vmap(precise.ode.trajectory, in_axes=(0, None))(begin, jnp.linspace(0.0, 1.0, 40))
+back = jax.vmap(precise.inverse)(paths[:, -1])
 missed = float(jnp.max(jnp.abs(back - begin)))
 print(f"largest error of the way there and back {missed:.1e}")
 

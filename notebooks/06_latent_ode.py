@@ -89,9 +89,7 @@ read = mask & (ts < half)[:, :, None]
 train, test = slice(0, TRAINED), slice(TRAINED, None)
 data = (ts[train], ys[train], mask[train], read[train])
 UPDATES = 1500
-optimizer = optax.chain(
-    optax.clip_by_global_norm(100.0), optax.adam(optax.cosine_decay_schedule(1e-2, UPDATES))
-)
+optimizer = optax.chain(optax.clip_by_global_norm(100.0), optax.adam(optax.cosine_decay_schedule(1e-2, UPDATES)))
 fitted = nj.fit(model, nj.train.elbo, data, optimizer, updates=UPDATES, batch_size=40, key=jax.random.key(2))
 trained = fitted.model
 noise = float(trained.noise) * SCALE

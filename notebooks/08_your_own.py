@@ -173,7 +173,8 @@ print("Rosenbrock", implicit)
 print("final states", explicit.z1, implicit.z1)
 
 # %% [markdown]
-# @STIFF@
+# Both end at the same state, to about five digits. The explicit method took more than three thousand steps for it, and
+# the Rosenbrock method 22.
 #
 # The method goes wherever those of the package go. Here are four values of $\mu$ in one batch, dense output at 300
 # times, and a gradient.
@@ -220,7 +221,7 @@ class Truncated(eqx.Module, ext.AdjointDefaults):
     window: float = eqx.field(static=True)
 
     def recorder(self, each):
-        return ext.recorder_of(self, each, None, states=True)
+        return ext.recorder_of(self, each, None, states=True)._replace(timed=True)  # also where the field reads no time
 
     def stored(self, limit, state, sizes):
         return sizes + limit * state

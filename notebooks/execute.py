@@ -32,9 +32,11 @@ def execute(source: Path, target: Path) -> None:
     for number, cell in enumerate(notebook.cells):
         cell.id, cell.metadata = f"cell-{number}", nbformat.NotebookNode()
     options = {"timeout": 600, "startup_timeout": 300, "record_timing": False, "coalesce_streams": True}
-    with tempfile.TemporaryDirectory() as empty:
+    with tempfile.TemporaryDirectory() as empty, tempfile.TemporaryDirectory() as sockets:
+        # an absolute address: a relative one would be looked for in the folder of the kernel by one side only
+        manager = {"transport": "ipc", "ip": f"{sockets}/kernel"}
         place = {"resources": {"metadata": {"path": empty}}}
-        NotebookClient(notebook, config=Config(KernelManager={"transport": "ipc"}), **options, **place).execute()
+        NotebookClient(notebook, config=Config(KernelManager=manager), **options, **place).execute()
     notebook.metadata = nbformat.from_dict(METADATA)
     nbformat.write(notebook, target)
 
