@@ -253,7 +253,7 @@ plt.show()
 # %% [markdown]
 # The networks fit the years that they saw much better than the equations do: their errors are about a third as large.
 # They forecast the years that were held out worse. Fifteen points do not determine a network, and the band shows how
-# far the eight disagree where there are no data. Neither model knows of the years in which the hares fell to a tenth.
+# far the eight disagree where there are no data. The hares fell to a tenth of their number then, which neither foresaw.
 #
 # The last cell holds this notebook to what it said.
 

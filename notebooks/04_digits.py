@@ -147,7 +147,9 @@ fig.legend(loc="outside right upper")
 plt.show()
 
 # %% [markdown]
-# @DIGITS@
+# At a tolerance of 1e-4 most images need 50 or 56 evaluations. The numbers lie six apart, because a step takes six
+# evaluations. An 8 needs the most on average and a 4 the fewest. The differences between digits are small, as those
+# within a digit are.
 #
 # The last cell holds this notebook to what it said.
 

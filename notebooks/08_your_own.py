@@ -253,7 +253,8 @@ for window, gradient in zip(windows, truncated, strict=True):
 print(f"whole        gradient {whole:8.5f}")
 
 # %% [markdown]
-# @TRUNC@
+# The last window cuts nothing off, and its gradient is the whole one. A shorter window leaves out what earlier steps
+# add, which here is more than the gradient itself: the short windows do not even have its sign or its size.
 #
 # ## Checks
 #
@@ -292,6 +293,3 @@ assert paths.ok.all()
 assert jnp.allclose(truncated[-1], whole, rtol=1e-4)
 assert complaint
 print("All of it holds.")
-
-# %% [markdown]
-# Next: [fitting the parameters of an equation](09_fit_parameters.ipynb).
