@@ -70,7 +70,7 @@ print("starts", starts.shape, "observations", noisy.shape)
 # %% [markdown]
 # The model is a small network as vector field, solved from 0 to 3. A `NeuralODE` holds the field and the options of the
 # solve. The loss is a function of the model, the data and a random key. `nj.train.squared_error` returns the mean over
-# the lanes that succeeded, and counts failures and evaluations; the progress bar shows both.
+# the solves that succeeded, and counts failures and evaluations of the field (NFE), which the progress bar shows.
 
 # %%
 model = nj.NeuralODE(nj.nn.MLPField(2, 64, 2, key=key_model), 0.0, 3.0, steps=nj.Adaptive(rtol=1e-3, atol=1e-4))
@@ -87,7 +87,7 @@ fitted = nj.fit(model, spiral_loss, (starts, noisy), optimizer, updates=1000, ke
 
 # %% [markdown]
 # A perfect model would leave a loss equal to the variance of the noise, which is 0.01. The fit can also be compared
-# with the trajectories without noise, which it has not seen.
+# with the trajectories without noise, which it has not seen, and it is nearer to them than the data are.
 
 # %%
 fits = jax.vmap(fitted.model.trajectory, in_axes=(0, None))(starts, seen_at)
@@ -99,7 +99,8 @@ print(f"failed solves {fitted.failed.sum()}, evaluations an update {fitted.nfe[0
 
 # %% [markdown]
 # On the left are the learned field and two of the 32 fits. On the right is a start that is not in the data, followed
-# for three times as long as any trajectory in it.
+# for three times as long as any trajectory in it. The model keeps to the spiral beyond the times that it has seen, and
+# drifts in phase first.
 
 # %%
 axis = np.linspace(-2.4, 2.4, 25)

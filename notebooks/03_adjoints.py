@@ -94,7 +94,7 @@ for name, sizes in needed.items():
     print(f"{name:<30}", "  ".join(f"{size / 2**20:6.2f} MiB" for size in sizes))
 
 # %%
-fig, ax = plt.subplots(figsize=(6.5, 3.2), layout="constrained")
+fig, ax = plt.subplots(figsize=(8.5, 3.2), layout="constrained")
 for (name, sizes), color in zip(needed.items(), ("#4a8f5c", "#1f6f8b", "#7b4fa3", "#c8553d"), strict=True):
     ax.loglog(limits, np.array(sizes) / 2**20, "o-", color=color, ms=4, label=name)
 ax.set_xticks(limits, labels=[f"{limit:,}" for limit in limits])
@@ -185,9 +185,9 @@ fig.legend(loc="outside lower center", ncols=3)
 plt.show()
 
 # %% [markdown]
-# Up to about $t = 2$ both are right. Then the first jump of the oscillator comes, and `Backsolve` is wrong by several
-# percent and later by tens of percent of the largest gradient. It says nothing of it, except where its way back fails
-# altogether and the gradient is NaN, which are the gaps. The reason is the cycle: what is drawn onto it forwards is
+# Up to about $t = 2$ both are right. Then the first jump of the oscillator comes, and `Backsolve` is wrong by up to a
+# tenth of the largest gradient, and later by up to a third. It says nothing of it, except where its way back fails
+# altogether and the gradient is NaN: these are the gaps. The reason is the cycle: what is drawn onto it forwards is
 # pushed off it backwards. The state that `Backsolve` integrates back is soon another one than that of the forward
 # solve, and a smaller tolerance only delays that. `Checkpointed` goes back over the steps that were taken, and stays
 # right.

@@ -4,8 +4,8 @@
 # [![Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/node-jax/node-jax/blob/main/notebooks/04_digits.ipynb)
 #
 # An ODE-Net replaces the residual blocks of an image classifier by the solution of an ODE. This notebook trains a small
-# one on the 1,797 images of digits that come with scikit-learn. Because each image is a lane of its own, the notebook
-# can also show which images need more evaluations of the field than others.
+# one on the 1,797 images of digits that come with scikit-learn. Because each image of a batch is solved with steps of
+# its own, the notebook can also show which images need more evaluations of the field than others.
 
 # %% [markdown]
 # The next cell installs the package from its repository if it is missing, as in Colab. A JAX that is already there
@@ -120,8 +120,8 @@ plt.show()
 # %% [markdown]
 # ## Depth that depends on the image
 #
-# The tolerance decides how many steps each image takes. After training, a tighter tolerance changes the answers little
-# and costs more evaluations: accuracy can be traded for time without training again.
+# The tolerance decides how many steps each image takes. It can be changed after training. A tighter one costs more
+# evaluations, and here it changes no answer, or hardly one.
 
 # %%
 tolerances = (1e-1, 1e-2, 1e-3, 1e-4)

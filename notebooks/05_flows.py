@@ -55,7 +55,7 @@ print(f"the truth on the unseen points: {least:.3f} nats; its entropy: {truth.en
 # %% [markdown]
 # ## The flow
 #
-# A `CNF` is made of a `NeuralODE` and a base density, which is a standard normal one by default. Its field here is a
+# A `CNF` is made of a `NeuralODE` and a base density, which is a standard normal one by default. The field here is a
 # network that sees the time; `nj.nn.ConcatSquashField` is that of FFJORD. A flow takes one point, and `jax.vmap` takes
 # a batch; each point is solved with its own steps.
 
@@ -79,7 +79,7 @@ print(solution)
 #
 # Maximum likelihood, `nj.train.nll`, solves the ODE of every point in every update. Flow matching solves nothing: it
 # compares the field with the velocity of points on straight lines from the base to the data. It brings the flow near at
-# little cost, and a few updates of maximum likelihood do the rest. The flow, the data and `nj.fit` are the same in
+# little cost, and a few updates of maximum likelihood bring it nearer. The flow, the data and `nj.fit` are the same in
 # both.
 
 
@@ -135,7 +135,7 @@ plt.show()
 
 # %% [markdown]
 # The next figure follows 60 samples from the base, at $t = 0$, to the data, at $t = 1$. Solutions of an ODE never cross
-# in space and time, so the map can be undone.
+# in space and time, so the map can be undone. This takes a smaller tolerance, which can be changed in a trained model.
 
 # %%
 begin = jax.random.normal(jax.random.key(6), (60, 2))

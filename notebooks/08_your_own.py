@@ -254,7 +254,7 @@ print(f"whole        gradient {whole:8.5f}")
 
 # %% [markdown]
 # The last window cuts nothing off, and its gradient is the whole one. A shorter window leaves out what earlier steps
-# add, which here is more than the gradient itself: the short windows do not even have its sign or its size.
+# add, which here is more than the gradient itself: the shortest window does not even have its sign.
 #
 # ## Checks
 #
