@@ -188,7 +188,7 @@ print("exact   ", exact)
 # | every step, or any time afterwards | `save=nj.SaveSteps(256)`; `save=nj.Dense(256)` and `sol.evaluate(t)` |
 # | a stiff problem | an [implicit method of your own](08_your_own.ipynb); `sol.stats.limited` shows that it is stiff |
 #
-# The last cell holds this notebook to what it said.
+# The last cell checks what this notebook claims.
 
 # %%
 assert drift < 1e-4

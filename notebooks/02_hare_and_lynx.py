@@ -256,7 +256,7 @@ plt.show()
 # They forecast the years that were held out worse. Fifteen points do not determine a network, and the band shows how
 # far the eight disagree where there are no data. The hares fell to a tenth of their number then, which neither foresaw.
 #
-# The last cell holds this notebook to what it said.
+# The last cell checks what this notebook claims.
 
 # %%
 assert error_of_fit < error_of_data

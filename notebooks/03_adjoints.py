@@ -223,7 +223,7 @@ for adjoint in (nj.Checkpointed(), nj.Backsolve()):
 # [Which gradient when](../docs/gradients.md) compares them in full. It has two further ways to a wrong gradient: steps
 # at the limit of stability, and a state at rest.
 #
-# The last cell holds this notebook to what it said.
+# The last cell checks what this notebook claims.
 
 # %%
 for gradient in gradients.values():

@@ -151,7 +151,7 @@ plt.show()
 # evaluations. An 8 needs the most on average and a 4 the fewest. The differences between digits are small, as those
 # within a digit are.
 #
-# The last cell holds this notebook to what it said.
+# The last cell checks what this notebook claims.
 
 # %%
 assert accuracy > 0.9

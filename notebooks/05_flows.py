@@ -210,7 +210,7 @@ right.legend(fontsize=9)
 plt.show()
 
 # %% [markdown]
-# The last cell holds this notebook to what it said.
+# The last cell checks what this notebook claims.
 
 # %%
 assert value_trained < value_matched < value

@@ -187,7 +187,7 @@ for count, error, spread in zip(COUNTS, errors, spreads, strict=True):
 # less than the model is wrong: the distribution of a variational model is no measure of its error. The learned noise is
 # larger than the true one, since it has to account for that error too.
 #
-# The last cell holds this notebook to what it said.
+# The last cell checks what this notebook claims.
 
 # %%
 assert fitted.failed.sum() == 0

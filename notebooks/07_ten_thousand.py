@@ -229,7 +229,7 @@ print("gradient, vmap  ", slope_plain)
 # %% [markdown]
 # [Ensembles](../docs/ensembles.md) says more about widths, orders, several processes, and what was measured.
 #
-# The last cell holds this notebook to what it said.
+# The last cell checks what this notebook claims.
 
 # %%
 assert sol.ok.all()

@@ -107,11 +107,11 @@ print(nj.odesolve(nj.testing.decay, 1.0, 0.0, 1.0, 2.0, method=ralston3, steps=n
 # %% [markdown]
 # ## A method with code of its own
 #
-# A method of another kind is a frozen dataclass with a `step`. It takes one step of one lane, and returns the state at
-# the end, an error estimate, and the states that its dense output is made of. The package maps it over batches, and
-# differentiates it. This one is a Rosenbrock method, called Rodas3 (Sandu et al., 1997): it solves linear systems with
-# the Jacobian of the field, and can take long steps through stiff problems. Its dense output is the cubic through the
-# states and slopes at both ends.
+# A method of another kind is a frozen dataclass with a `step`. It takes one step of one lane, as a solve within a batch
+# is called, and returns the state at the end, an error estimate, and the states that its dense output is made of. The
+# package maps it over batches, and differentiates it. This one is a Rosenbrock method, called Rodas3 (Sandu et al.,
+# 1997): it solves linear systems with the Jacobian of the field, and can take long steps through stiff problems. Its
+# dense output is the cubic through the states and slopes at both ends.
 
 
 # %%
@@ -269,7 +269,8 @@ nj.testing.assert_adjoint(Truncated(10.0))  # of a solve from 0 to 1, so that no
 print("The methods and the adjoint pass.")
 
 # %% [markdown]
-# A part that is wrong is found. Here is the same tableau with a wrong weight, and what the check of its order says.
+# A part that is wrong is found. Here is the same tableau with two weights exchanged, and what the check of its order
+# says.
 
 # %%
 wrong = dataclasses.replace(ralston3, b=(2 / 9, 4 / 9, 1 / 3), name="wrong")
@@ -283,7 +284,7 @@ except AssertionError as error:
 # [Extending](../docs/extending.md) shows a policy of steps and a save as well. `node_jax.protocols` lists what each
 # kind of part is asked for, and `node_jax.extending` has defaults for what need not be said.
 #
-# The last cell holds this notebook to what it said.
+# The last cell checks what this notebook claims.
 
 # %%
 assert sol.ok
