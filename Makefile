@@ -5,6 +5,7 @@
 PYTHON ?= python3
 WORKERS ?= 2
 NOTEBOOKS ?= notebooks
+NAMES ?=
 JAX ?= 0.11.2
 N ?= 1000
 SEED ?= 0
@@ -15,6 +16,7 @@ OLDEST := $(VENV)-oldest/bin
 NEXT := $(VENV)-next/bin
 DOCS := $(VENV)-docs/bin
 BENCH := $(VENV)-bench/bin
+READER := $(VENV)-notebooks
 
 .PHONY: demo test suite test-oldest test-jax test-next fuzz notebooks docs bench lint clean
 
@@ -43,9 +45,13 @@ test-next: $(VENV)-next/.made
 fuzz: $(VENV)/.dev
 	$(BIN)/python -m tests.fuzz --draws $(N) --seed $(SEED) --workers $(WORKERS)
 
-# where executed notebooks go: make NOTEBOOKS=build/notebooks notebooks leaves the stored ones alone
-notebooks: $(VENV)/.notebooks
-	$(BIN)/python notebooks/execute.py $(NOTEBOOKS)
+# where executed notebooks go: make NOTEBOOKS=build/notebooks notebooks leaves the stored ones alone; they run with the
+# wheel that is built here, as for a reader who installed it
+notebooks: $(READER)/.notebooks
+	rm -rf build/wheel
+	$(READER)/bin/python -m pip wheel --quiet --no-deps --wheel-dir build/wheel .
+	$(READER)/bin/python -m pip install --quiet --no-deps --force-reinstall build/wheel/node_jax-*.whl
+	$(READER)/bin/python notebooks/execute.py $(NOTEBOOKS) $(NAMES)
 
 # the documentation site in build/site; a broken link or a missing page is an error
 docs: $(VENV)-docs/.docs
@@ -80,9 +86,9 @@ $(VENV)/.dev: pyproject.toml | $(VENV)/.made
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
 	touch $(VENV)/.demo $@
 
-$(VENV)/.notebooks: pyproject.toml | $(VENV)/.made
-	$(BIN)/python -m pip install --quiet --editable ".[notebooks]"
-	touch $(VENV)/.demo $@
+$(READER)/.notebooks: pyproject.toml | $(READER)/.made
+	$(READER)/bin/python -m pip install --quiet ".[notebooks]"
+	touch $@
 
 $(VENV)-oldest/.test: pyproject.toml tests/oldest.txt | $(VENV)-oldest/.made
 	$(OLDEST)/python -m pip install --quiet --constraint tests/oldest.txt --editable ".[test]"

@@ -1,15 +1,18 @@
-"""Every notebook is stored beside its source, as it was last run; `make notebooks` runs them."""
+"""Every notebook is stored beside its source, as it was last run; `make notebooks` runs them from the built wheel."""
 
 import json
 import re
+import tomllib
 
 import pytest
 
 from benchmarks.table import ROOT
 
 FOLDER = ROOT / "notebooks"
-SOURCES = sorted(set(FOLDER.glob("*.py")) - {FOLDER / "execute.py"})
-MACHINE = re.compile(r"/(home|root|tmp|Users|opt|usr)/|[A-Z]:\\|site-packages|dist-packages")
+SOURCES = sorted(FOLDER.glob("[0-9][0-9]_*.py"))
+REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
+MACHINE = re.compile(r"/(home|root|tmp|work|Users|opt|usr)/|[A-Z]:\\|site-packages|dist-packages|glibc|Linux-|macOS-")
+COLAB = "https://colab.research.google.com"
 
 
 @pytest.fixture(params=SOURCES, ids=lambda source: source.stem)
@@ -41,6 +44,37 @@ def texts(cell):
 
 def test_every_stored_notebook_has_a_source():
     assert [x.stem for x in sorted(FOLDER.glob("*.ipynb"))] == [x.stem for x in SOURCES] != []
+
+
+def test_only_numbered_notebooks_are_in_the_folder():
+    assert {x.stem for x in FOLDER.glob("*.py")} - {x.stem for x in SOURCES} == {"execute"}
+    assert [int(x.stem[:2]) for x in SOURCES] == list(range(1, len(SOURCES) + 1))
+
+
+def test_notebook_begins_with_its_number_and_opens_in_colab(source):
+    kind, first = percent_cells(source.read_text())[0]
+    assert kind == "markdown"
+    assert first.startswith(f"# {int(source.stem[:2])}. ")
+    badge = f"[![Colab]({COLAB}/assets/colab-badge.svg)]"
+    address = f"{COLAB}/github/{REPOSITORY.removeprefix('https://github.com/')}/blob/main/notebooks/{source.stem}.ipynb"
+    assert f"{badge}({address})" in first
+
+
+def installation(path):
+    """The first code cell, without the packages that a notebook needs besides."""
+    cell = next(text for kind, text in percent_cells(path.read_text()) if kind == "code")
+    return re.sub(r"\{package\}( [a-z-]+)* \{kept\}", "{package} {kept}", cell)
+
+
+def test_every_notebook_is_installed_in_the_same_way_and_keeps_the_jax_that_is_there(source):
+    assert installation(source) == installation(SOURCES[0])
+    assert f"git+{REPOSITORY}" in installation(source)
+    assert 'f"{name}=={importlib.metadata.version(name)}"' in installation(source)
+
+
+def test_notebook_ends_by_checking_what_it_claims(source):
+    code = [text for kind, text in percent_cells(source.read_text()) if kind == "code"]
+    assert code[-1].count("assert ") >= 3
 
 
 def test_stored_notebook_has_the_cells_of_its_source(source, stored):

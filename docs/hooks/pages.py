@@ -29,10 +29,9 @@ REFERENCE = re.compile(
 
 
 def notebooks() -> list[Path]:
-    """Return the executed notebooks in order of their names, the quickstart first."""
+    """Return the executed notebooks in order of their names."""
     return sorted(
         (ROOT / "notebooks").glob("*.ipynb"),
-        key=lambda path: (path.stem != "quickstart", path.stem),
     )
 
 

@@ -121,7 +121,7 @@ class Truncated(eqx.Module, ext.AdjointDefaults):
     window: float = eqx.field(static=True)
 
     def recorder(self, each):
-        return ext.recorder_of(self, each, None, states=True)
+        return ext.recorder_of(self, each, None, states=True, timed=True)
 
     def stored(self, limit, state, sizes):
         return sizes + limit * state

@@ -152,6 +152,17 @@ def test_truncated_backpropagation_is_the_gradient_from_a_later_start():
     np.testing.assert_allclose(mapped, jnp.full(BATCH, exact), rtol=1e-10)
 
 
+def test_truncated_backpropagation_knows_times_that_the_field_does_not_read():
+    def end(rate, start, t0, steps, adjoint):
+        return nj.odesolve(swing, start, t0, 2.0, rate, steps=steps, adjoint=adjoint).z1[0]
+
+    tight = nj.Adaptive(1e-10, 1e-10)
+    middle = nj.odesolve(swing, START, 0.0, 1.5, 1.1, steps=tight).z1
+    exact = jax.grad(end)(1.1, middle, 1.5, tight, nj.Checkpointed())
+    split = nj.Adaptive(1e-10, 1e-10, breakpoints=jnp.array([1.5]))  # a step begins there
+    np.testing.assert_allclose(jax.grad(end)(1.1, START, 0.0, split, Truncated(0.5)), exact, rtol=1e-6)
+
+
 def test_checks_of_parts_pass_for_these():
     nj.testing.assert_method(Rosenbrock())
     nj.testing.assert_steps(Doubling())

@@ -153,8 +153,13 @@ class Slots(NamedTuple):
         return History(h, t, z, tree.put(history.rounds, rounds if self.rounds else None, history.n), n, stride)
 
 
-def recorder_of(adjoint, each: Each, memory: int | None = 0, checkpoints=None, states: bool = False) -> Slots:
-    """Return the recorder of a solve: of step sizes, and of states if `states`."""
+def recorder_of(
+    adjoint, each: Each, memory: int | None = 0, checkpoints=None, states: bool = False, timed: bool = False
+) -> Slots:
+    """Return the recorder of a solve: of step sizes, and of states if `states`.
+
+    Times are recorded with the states where the field or the save looks at them, and if `timed`.
+    """
     problem, inputs = each.problem, each.inputs
     limit = inputs.steps.trials(problem.max_steps)
     if limit is None:
@@ -162,7 +167,7 @@ def recorder_of(adjoint, each: Each, memory: int | None = 0, checkpoints=None, s
             f"max_steps=None: adjoint={adjoint!r} needs a bound on the steps it records; pass max_steps=4096"
         )
     prescribed, dense = inputs.steps.exact_times, inputs.save.reads_dense
-    timed = problem.timed or dense
+    timed = timed or problem.timed or dense
     return Slots(memory, checkpoints, limit, prescribed, timed, dense, inputs.save.repeats, states)
 
 
