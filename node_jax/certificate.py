@@ -252,7 +252,7 @@ def _scale(x: jax.Array) -> jax.Array:
 
 def _reference(method, steps, k: int) -> tuple:
     """Return options of a reference: a tolerance smaller by `10**k`, and an adjoint with its own error control."""
-    method = method if method.has_error and method.degree else tsit5
+    method = method if method.has_error and method.degree and method.order > 2 else tsit5
     tight = steps if isinstance(steps, Adaptive) else Adaptive()
     return method, dataclasses.replace(tight.tighter(10.0**-k), first_step=None), Interpolated(), 16
 

@@ -266,7 +266,12 @@ def _time(name: str, t: Any, dtype: jnp.dtype) -> jax.Array:
 
 def _cast(part: Any, ends: tuple, t0: jax.Array, t1: jax.Array) -> Any:
     """Cast the values of steps or save to the dtype of times, and align times that came with fewer digits."""
-    cast = jax.tree.map(lambda x: jnp.asarray(x, t0.dtype), part)
+
+    def leaf(x):
+        real = type(x) in (int, float) or (eqx.is_array_like(x) and jnp.issubdtype(jnp.result_type(x), jnp.floating))
+        return jnp.asarray(x, t0.dtype) if real else x
+
+    cast = jax.tree.map(leaf, part)
     given = [x for name in part.times if (x := getattr(part, name)) is not None]
     blurred = blur((*given, *ends), t0.dtype) if given else 0.0
     return cast.aligned(t0, t1, blurred) if blurred else cast

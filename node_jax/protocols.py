@@ -35,7 +35,7 @@ class Method(Protocol):
 
     @property
     def first_same_as_last(self) -> bool:
-        """Whether `memory` is the slope at the start of the next step."""
+        """Whether `memory` is the slope at the start of the next step; it is then built anew behind a breakpoint."""
         ...
 
     @property
@@ -179,8 +179,8 @@ class Steps(Protocol):
         """Return the end of a recorded step of size `h` from `t`, to the last bit."""
         ...
 
-    def anew(self) -> "Steps | None":
-        """Return the policy for a solve of another system, such as the adjoint; None if it fits this solve only."""
+    def anew(self) -> Any:
+        """Return an `Adaptive` for the solve of a continuous adjoint; None for the default one."""
         ...
 
 
@@ -200,7 +200,10 @@ class Save(Protocol):
 
     @property
     def ts(self) -> Any:
-        """Times of the rows, shape `(n,)`, if they are given; the `cursor` then has a `target`, the next of them."""
+        """Times, shape `(n,)`, at which the rows are the states; None for other rows.
+
+        The `cursor` has then a `target`, the time of the next row, and derivatives reach the times.
+        """
         ...
 
     @property
@@ -257,7 +260,10 @@ class Save(Protocol):
         ...
 
     def row(self, method: Method, inputs: Inputs, trial: Trial, cursor: PyTree) -> PyTree:
-        """Return the content of that row, a differentiable function of the trial and of `cursor.target`."""
+        """Return what is written into it: floating arrays, a function of the trial and of the `target` of the cursor.
+
+        Derivatives take all else that it reads for constants. Rows of a trial that is not due are thrown away.
+        """
         ...
 
     def passed(self, inputs: Inputs, trial: Trial, cursor: PyTree, due: jax.Array) -> PyTree:

@@ -13,7 +13,7 @@ from jax import lax
 from node_jax import marks, tree
 from node_jax.events import has_breakpoints, visible
 from node_jax.protocols import Method
-from node_jax.types import RUNNING, Inputs, Proposal, PyTree, Stats, Status, Time, Trial, VectorField
+from node_jax.types import RUNNING, Inputs, Proposal, PyTree, Stats, Status, Step, Time, Trial, VectorField
 
 
 class Problem(NamedTuple):
@@ -123,20 +123,22 @@ def attempt(problem: Problem, inputs: Inputs, p: Progress) -> tuple[Progress, tu
     proposal: Proposal = steps.propose(p.control, p.t, p.accepted, t0, t1)
     field = at_stages(problem, inputs, p.t.high)
     step = problem.method.step(field, p.t.high, p.z, proposal.h, theta, p.memory)
+    _check_step(problem.method, step)
     verdict = steps.judge(problem.method, step, p.z, p.t, proposal, p.control, t0, t1)
+    counts = verdict.accepted if step.ok is True else verdict.accepted & step.ok
 
-    accepted = live & verdict.accepted
+    accepted = live & counts
     done = p.accepted + accepted
-    rejected = p.rejected + (live & ~verdict.accepted)
+    rejected = p.rejected + (live & ~counts)
     failure = verdict.failure
     if save.capacity is not None:
         failure = jnp.where((failure == Status.SUCCESS) & (done >= save.capacity), Status.CAPACITY, failure)
     limit = _limit(problem, inputs)
-    if limit is not None and not steps.exact_times:
+    if limit is not None and steps.fixed_count() is None:
         spent = (failure == Status.SUCCESS) & (done + rejected >= limit)
         failure = jnp.where(spent, Status.MAX_STEPS, failure)
     ended = jnp.where(failure == Status.SUCCESS, RUNNING, failure)
-    ended = jnp.where(verdict.accepted & proposal.last, Status.SUCCESS, ended)
+    ended = jnp.where(counts & proposal.last, Status.SUCCESS, ended)
     after = Progress(
         t=tree.where(accepted, proposal.end, p.t),
         z=tree.where(accepted, step.z1, p.z),
@@ -148,10 +150,18 @@ def attempt(problem: Problem, inputs: Inputs, p: Progress) -> tuple[Progress, tu
         limited=None if p.limited is None else p.limited + (accepted & verdict.limited),
         unseen=p.unseen + (accepted & verdict.unseen),
         restarts=p.restarts,
-        work=None if p.work is None else p.work + jnp.where(live, step.work, 0),
+        work=None if p.work is None else p.work + jnp.where(live, step.work, 0).astype(jnp.int32),
     )
     trial = Trial(accepted, p.accepted, p.t, proposal.h, proposal.end.high, p.z, step.z1, step.dense)
     return after, (trial, accepted & proposal.breaks)
+
+
+def _check_step(method: Method, step: Step) -> None:
+    """Refuse a step that lacks what the method says it has."""
+    if type(step.error) is not tuple or method.has_error > len(step.error):
+        raise TypeError(f"method={method!r}: Step.error must be a tuple of one or two states, got {step.error!r}")
+    if method.evaluations is None and step.work is None:
+        raise TypeError(f"method={method!r}: Step.work must be a count, as the evaluations of the method are None")
 
 
 def jump(problem: Problem, inputs: Inputs, p: Progress, landed: jax.Array) -> Progress:

@@ -41,6 +41,10 @@ def blank(each: Each, z: PyTree, still: jax.Array) -> Saved:
         return inputs.save.blank(method, inputs, *rest), inputs.save.start(inputs)
 
     row, cursor = each(one)((z, still))
+    if not all(jnp.issubdtype(x.dtype, jnp.inexact) for x in jax.tree.leaves(row)):
+        raise TypeError(f"save={save!r}: rows must hold real or complex floating arrays, got {row!r}")
+    if save.ts is not None and jax.tree.map(jnp.shape, row) != jax.tree.map(jnp.shape, z):
+        raise TypeError(f"save={save!r} has ts, so its rows must be states: leave ts out for other rows")
     completes = save.reads_dense and method.dense_evaluations
     count = math.prod(each.lanes)
 
@@ -73,8 +77,9 @@ def record(each: Each, saved: Saved, trial: Trial, complete: Callable) -> tuple[
 
     def one(inputs: Inputs, rest):
         trial, cursor, now = rest
-        place = jnp.where(now, inputs.save.place(trial, cursor), save.size)
-        return inputs.save.row(method, inputs, trial, cursor), place, inputs.save.passed(inputs, trial, cursor, now)
+        place = inputs.save.place(trial, cursor)
+        place = jnp.where(now & (place < save.size), place, save.size)
+        return _row(method, inputs, trial, cursor), place, inputs.save.passed(inputs, trial, cursor, now)
 
     def write(saved: Saved, now: jax.Array) -> Saved:
         row, place, cursor = each(one)((trial, saved.cursor, now))
@@ -90,6 +95,12 @@ def record(each: Each, saved: Saved, trial: Trial, complete: Callable) -> tuple[
         return write(saved, now), none
     rounds, _, saved = lax.while_loop(lambda carry: jnp.any(carry[1]), body, (none, now, saved))
     return saved, rounds
+
+
+def _row(method: Any, inputs: Inputs, trial: Trial, cursor: PyTree) -> PyTree:
+    """Return a row as a function of the trial and of the cursor; derivatives take all else for constants."""
+    held = jax.tree.map(lax.stop_gradient, inputs)
+    return held.save.row(method, held, trial, cursor)
 
 
 def finish(each: Each, saved: Saved, z: PyTree) -> Saved:
@@ -133,12 +144,13 @@ def pull(each: Each, bar: SavedBar, trial: Trial, rounds: Any) -> tuple[SavedBar
         bar, trial, into = rest
         now, earlier = inputs.save.undone(inputs, trial, bar.cursor)
         place = inputs.save.place(trial, earlier)
+        now &= place < inputs.save.size
         g = tree.row(bar.rows, place)
         g = tree.where(now, g, tree.full_like(g, 0.0))
 
         def row(t, h, end, z, z1, dense, cursor):
             moved = Trial(trial.accepted, trial.index, trial.t._replace(high=t), h, end, z, z1, dense)
-            return inputs.save.row(method, inputs, moved, cursor)
+            return _row(method, inputs, moved, cursor)
 
         _, vjp = jax.vjp(row, trial.t.high, trial.h, trial.end, trial.z, trial.z1, trial.dense, earlier)
         t, h, end, z, z1, dense, cursor = vjp(g)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from node_jax import axes, tree
-from node_jax.control import Repeated
+from node_jax.control import Adaptive, Repeated
 from node_jax.engine.each import Each
 from node_jax.engine.lane import Outcome
 from node_jax.types import Inputs, PyTree
@@ -65,7 +65,7 @@ def repeated(each: Each, outcome: Outcome) -> Each:
     """Return the engine that takes the same steps again, if rows belong to steps; their ends are an additional leaf."""
     inputs = each.inputs
     ends = each(lambda inputs, outcome: inputs.save.ends(outcome.saved.rows))(outcome)
-    if ends is None or inputs.steps.exact_times:
+    if ends is None or type(inputs.steps) not in (Adaptive, Repeated):  # others are taken to choose the same steps
         return each
     problem = each.problem._replace(unflatten=_Repeating(each.problem.unflatten))
     return each.replace(

@@ -1,7 +1,6 @@
 """Defaults for the members of a method."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,14 +24,10 @@ class MethodDefaults:
     dense_evaluations: int = 0
     sees_limit: bool = False
 
-    order: Any
-    step: Any
-    polynomial: Any
-
     @property
     def error_order(self) -> int:
         """Return `order`, for an embedded method whose order is lower by one."""
-        return self.order
+        return self.order  # pyright: ignore[reportAttributeAccessIssue]
 
     @property
     def replay_evaluations(self) -> int | None:
@@ -45,12 +40,18 @@ class MethodDefaults:
 
     def replay(self, field, t, z, h, theta, dense: bool) -> tuple[PyTree, tuple]:
         """Take the step again."""
-        step: Step = self.step(field, t, z, h, theta, self.start(field, t, z, theta))
+        step: Step = self.step(  # pyright: ignore[reportAttributeAccessIssue]
+            field, t, z, h, theta, self.start(field, t, z, theta)
+        )
         return step.z1, step.dense if dense else ()
 
     def complete(self, field, t, z, h, theta, dense) -> tuple[PyTree, ...]:
         """Return no more states."""
         return ()
+
+    def polynomial(self, z, h, dense) -> tuple[PyTree, ...]:
+        """Refuse: a method with dense output defines it."""
+        raise NotImplementedError(f"method={self!r} has degree {self.degree}, and no polynomial")
 
     def at(self, z, h, dense, x) -> PyTree:
         """Evaluate the polynomial."""

@@ -50,6 +50,8 @@ def assert_method(method: Any, rtol: float | None = None) -> None:
     close(still, z, "a step of size 0 ends where it starts")
     z1, dense = method.replay(_turning, t, z, h, theta, method.degree > 0)
     close(z1, step.z1, "replay ends where step does")
+    after = method.step(_turning, t + h, step.z1, h, theta, step.memory).z1
+    close(method.replay(_turning, t + h, step.z1, h, theta, False)[0], after, "a second step does not depend on memory")
     if method.degree:
         q = method.polynomial(z, h, dense)
         if len(q) != method.degree + 1:
@@ -142,9 +144,10 @@ def _assert_part(close: Callable, **options: Any) -> None:
     alone = jax.jit(chex.assert_max_traces(traced, n=1))
     each = jnp.stack([alone(rate) for rate in rates])
     close(jax.vmap(value)(rates), each, "a mapped solve is the solve of each lane")
-    reverse = jax.grad(value)(rates[0])
+    either = functools.partial(_value, **options)
+    reverse = jax.grad(either, (0, 1))(z0, rates[0])
     for adjoint in (Direct(), Forward()):
-        other = jax.jacfwd(functools.partial(value, adjoint=adjoint))(rates[0])
+        other = jax.jacfwd(functools.partial(either, adjoint=adjoint), (0, 1))(z0, rates[0])
         close(other, reverse, f"derivatives by Checkpointed and {type(adjoint).__name__} agree")
 
 

@@ -22,6 +22,7 @@ class Rosenbrock(ext.MethodDefaults):
 
     def step(self, field, t, z, h, theta, memory):
         y, unravel = ravel_pytree(z)
+        h = h.astype(y.dtype)  # times may have more digits than the state
 
         def f(y, t):
             return ravel_pytree(field(unravel(y), t, theta))[0]
@@ -45,7 +46,8 @@ class Rosenbrock(ext.MethodDefaults):
         """Return the cubic with the states and slopes of both ends (Hermite)."""
 
         def cubic(z, k0, k1, z1):
-            return z, h * k0, 3 * (z1 - z) - h * (2 * k0 + k1), 2 * (z - z1) + h * (k0 + k1)
+            k0, k1 = h.astype(z.dtype) * k0, h.astype(z.dtype) * k1
+            return z, k0, 3 * (z1 - z) - 2 * k0 - k1, 2 * (z - z1) + k0 + k1
 
         return jax.tree.transpose(jax.tree.structure(z), jax.tree.structure((0,) * 4), jax.tree.map(cubic, z, *dense))
 
@@ -68,7 +70,7 @@ class Doubling(eqx.Module, ext.StepsDefaults):
 
     def judge(self, method, step, z, t, proposal, size, t0, t1):
         error = jnp.max(jnp.abs(ravel_pytree(step.error[0])[0])).astype(size.dtype) / self.tolerance
-        accepted, no = error <= 1.0, jnp.array(False)
+        accepted, no = (error <= 1.0) & step.ok, jnp.array(False)
         factor = jnp.where(accepted, jnp.where(error < 0.5**method.order, 2.0, 1.0), 0.5)
         lost = ~accepted & (t.high + size == t.high)
         failure = jnp.where(lost, ext.Status.STEP_UNDERFLOW, ext.Status.SUCCESS)

@@ -3,7 +3,9 @@
 import inspect
 import pathlib
 import re
+from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -173,6 +175,143 @@ def test_checks_of_parts_pass_for_these():
 def check(method=nj.tsit5, steps=nj.Adaptive(), save=nj.SaveEnd(), adjoint=nj.Checkpointed()):
     """Check options as `odesolve` does, behind its annotations."""
     check_options(swing, method, steps, save, adjoint, 64, None, True)
+
+
+class Rows(eqx.Module, extending.SaveDefaults):
+    """Save the state after each step, scaled, in fewer rows than there may be steps."""
+
+    scale: Any = 1.0
+
+    size = 4
+
+    def blank(self, method, inputs, z, still):
+        return jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), z)
+
+    def row(self, method, inputs, trial, cursor):
+        return inputs.save.scale * trial.z1
+
+
+@pytest.mark.parametrize("adjoint", [nj.Checkpointed(), nj.Direct(), nj.Reversible()], ids=lambda a: type(a).__name__)
+def test_rows_that_do_not_fit_are_left_out_of_a_gradient(adjoint):
+    def total(rate, save):
+        sol = nj.odesolve(swing, START, 0.0, 1.0, rate, steps=nj.Fixed(8), save=save, adjoint=adjoint)
+        return jnp.sum(sol.zs[:4])
+
+    every = jax.grad(total)(1.1, nj.SaveSteps(8))
+    np.testing.assert_allclose(jax.grad(total)(1.1, Rows()), every, rtol=1e-10)
+
+
+def test_what_a_row_reads_besides_its_step_is_a_constant_of_every_derivative():
+    def total(scale, adjoint):
+        sol = nj.odesolve(swing, START, 0.0, 1.0, 1.1, steps=nj.Fixed(4), save=Rows(scale), adjoint=adjoint)
+        return jnp.sum(sol.zs)
+
+    assert float(jax.grad(total)(2.0, nj.Checkpointed())) == 0.0
+    assert float(jax.grad(total)(2.0, nj.Direct())) == 0.0
+    assert float(jax.jacfwd(total)(2.0, nj.Forward())) == 0.0
+
+
+def test_rows_that_are_no_floating_arrays_or_no_states_at_given_times_are_refused():
+    class Counting(Rows):
+        """Save the number of the step."""
+
+        def blank(self, method, inputs, z, still):
+            return jnp.int32(0)
+
+    class Halved(nj.SaveAt):
+        """Save a part of the state at given times."""
+
+        def blank(self, method, inputs, z, still):
+            return z[:1]
+
+    with pytest.raises(TypeError, match="rows must hold real or complex floating arrays"):
+        nj.odesolve(swing, START, 0.0, 1.0, 1.1, save=Counting())
+    with pytest.raises(TypeError, match="has ts, so its rows must be states"):
+        nj.odesolve(swing, START, 0.0, 1.0, 1.1, save=Halved(jnp.array([0.5])))
+
+
+class Equal(eqx.Module, extending.StepsDefaults):
+    """Take equal steps, so many as a value says."""
+
+    n: Any
+
+    exact_times = True
+
+    def first(self, method, field, z0, t0, t1, theta, limit):
+        return (), method.start(field, t0, z0, theta)
+
+    def interval(self, i, t0, t1):
+        h = (t1 - t0) / self.n
+        return t0 + i * h, jnp.where(i + 1 >= self.n, t1, t0 + (i + 1) * h)
+
+    def propose(self, control, t, done, t0, t1):
+        start, end = self.interval(done, t0, t1)
+        return extending.Proposal(end - start, extending.Time(end, 0 * end), done + 1 >= self.n, jnp.array(False))
+
+    def judge(self, method, step, z, t, proposal, control, t0, t1):
+        yes, no = jnp.array(True), jnp.array(False)
+        return extending.Verdict(yes, no, no, control, jnp.int32(extending.Status.SUCCESS))
+
+
+def test_a_number_of_steps_that_is_a_value_is_bounded():
+    assert int(nj.odesolve(swing, START, 0.0, 1.0, 1.0, steps=Equal(32.0), max_steps=16, throw=False).status) == (
+        nj.Status.MAX_STEPS
+    )
+    sol = nj.odesolve(swing, START, 0.0, 1.0, 1.0, steps=Equal(8.0), max_steps=16)
+    np.testing.assert_allclose(sol.z1, nj.odesolve(swing, START, 0.0, 1.0, 1.0, steps=nj.Fixed(8)).z1, rtol=1e-12)
+
+
+def test_a_step_without_result_never_counts():
+    class Never(Rosenbrock):
+        """Fail always."""
+
+        def step(self, field, t, z, h, theta, memory):
+            return super().step(field, t, z, h, theta, memory)._replace(ok=jnp.array(False))
+
+    for steps in (Doubling(), Equal(8.0)):
+        sol = nj.odesolve(swing, START, 0.0, 1.0, 1.0, method=Never(), steps=steps, max_steps=32, throw=False)
+        assert not bool(sol.ok)
+        assert int(sol.stats.accepted) == 0
+
+
+def test_saved_steps_of_an_own_policy_are_differentiated_through_the_queue():
+    def ends(rate, width):
+        options = {"steps": Doubling(1e-6), "save": nj.SaveSteps(64), "lane_width": width, "max_steps": 64}
+        return nj.odesolve(swing, START, 0.0, 1.0, rate, **options).zs[1, 0]
+
+    rates = jnp.linspace(0.5, 2.0, 20)
+    queued, together = (jax.vmap(jax.grad(ends), (0, None))(rates, width) for width in (8, None))
+    np.testing.assert_allclose(queued, together, rtol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [({"error": ()}, "Step.error must be a tuple"), ({"work": None}, "Step.work must be a count")],
+)
+def test_a_step_that_lacks_what_its_method_says_it_has_is_refused(change, complaint):
+    class Lacking(Rosenbrock):
+        """Leave something out."""
+
+        def step(self, field, t, z, h, theta, memory):
+            return super().step(field, t, z, h, theta, memory)._replace(**change)
+
+    with pytest.raises(TypeError, match=complaint):
+        nj.odesolve(swing, START, 0.0, 1.0, 1.0, method=Lacking())
+
+
+def test_a_method_whose_steps_depend_on_what_they_remember_is_found():
+    class Remembering(Rosenbrock):
+        """Remember the number of steps, and let it change them."""
+
+        def start(self, field, t, z, theta):
+            return jnp.zeros(())
+
+        def step(self, field, t, z, h, theta, memory):
+            step = super().step(field, t, z, h, theta, memory)
+            return step._replace(z1=step.z1 + 1e-3 * memory * h, memory=memory + 1)
+
+    with pytest.raises(AssertionError, match="does not depend on memory"):
+        nj.testing.assert_method(Remembering())
 
 
 class Nothing:

@@ -202,5 +202,5 @@ class Ends(NamedTuple):
 def _with_constant(inputs: Inputs, rest: tuple[Outcome, Cotangents, PyTree]) -> PyTree:
     """Add the cotangents of outputs that are `z0`, as there was nothing to integrate, to the cotangent of `z0`."""
     outcome, bar, z_bar = rest
-    more = inputs.save.constant(bar.rows, z_bar)
+    more = inputs.save.constant(bar.rows, inputs.z0)
     return tree.add(z_bar, tree.where(outcome.still, more, tree.full_like(more, 0.0)))

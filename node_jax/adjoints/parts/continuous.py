@@ -34,7 +34,7 @@ def check_steps(adjoint: eqx.Module, steps: Adaptive | None) -> None:
 def steps_back(each: Each, steps: Adaptive | None) -> Any:
     """Return the steps of the backward solve: those given, else those of the forward solve if adaptive."""
     own = each.inputs.steps.anew()
-    if steps is None and own is not None:
+    if steps is None and isinstance(own, Adaptive):
         return own
     return jax.tree.map(lambda x: jnp.asarray(x, each.inputs.t0.dtype), steps or Adaptive())
 
