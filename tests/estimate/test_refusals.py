@@ -67,7 +67,7 @@ WRONG = [
     ({"starts": 4, "key": 7}, TypeError, r"key must be a random key such as jax.random.key\(7\), got 7"),
     ({"spread": -1.0}, ValueError, "spread must be a positive number, got -1.0"),
     ({"tolerance": "small"}, ValueError, "tolerance must be a positive number, got 'small'"),
-    ({"method": "tsit5"}, TypeError, "method must be an ExplicitRK record"),
+    ({"method": "tsit5"}, TypeError, "method must be a method such as"),
     ({"steps": 0.1}, TypeError, r"steps must be Adaptive\(...\), Fixed\(n\) or Grid\(ts\)"),
     ({"max_steps": -1}, ValueError, "max_steps must be a positive integer or None, got -1"),
 ]
