@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 
@@ -68,16 +69,16 @@ def run(options: argparse.Namespace) -> int:
 
 def _problems(dtype: Any) -> list[Problem]:
     rates = jnp.array([1.5, 1.0, 3.0, 1.0], dtype)
-    net = MLPField(2, 32, 2, key=jax.random.key(0))
-    net = jax.tree.map(lambda x: x.astype(dtype) if hasattr(x, "astype") else x, net)
+    weights, rest = eqx.partition(MLPField(2, 32, 2, key=jax.random.key(0)), eqx.is_array)
+    weights = jax.tree.map(lambda x: x.astype(dtype), weights)
+
+    def network(z, t, weights):
+        return eqx.combine(weights, rest)(z, t)
+
     return [
         Problem("Lotka-Volterra", lotka_volterra, jnp.array([1.0, 1.0], dtype), 10.0, rates),
-        Problem("network 2-32-32-2", _network, jnp.array([1.0, 0.5], dtype), 5.0, net),
+        Problem("network 2-32-32-2", network, jnp.array([1.0, 0.5], dtype), 5.0, weights),
     ]
-
-
-def _network(z: jax.Array, t: Any, net: Any) -> jax.Array:
-    return net(z, t)
 
 
 def _rows(problem: Problem, lanes: int, repeats: int) -> list[dict[str, Any]]:
@@ -93,7 +94,7 @@ def _rows(problem: Problem, lanes: int, repeats: int) -> list[dict[str, Any]]:
     def total(theta, z0s):
         return jnp.sum(ends(theta, z0s) ** 2)
 
-    functions = {"solve": ends, "gradient": jax.grad(total, allow_int=True)}
+    functions = {"solve": ends, "gradient": jax.grad(total)}
     about = {"problem": problem.name, "dtype": problem.z0.dtype.name, "lanes": lanes}
     return [about | {"what": what} | _times(jax.jit(fn), problem.theta, z0s, repeats) for what, fn in functions.items()]
 

@@ -11,6 +11,7 @@ from node_jax.commands.table import Table
 from node_jax.files import whole
 
 MOST = 16  # subjects in a figure
+POINTS = 200  # of a curve
 
 
 class Curve(NamedTuple):
@@ -33,9 +34,9 @@ def draw(path: Path, table: Table, curves: list[Curve]) -> None:
     panels = (
         [(0, [j]) for j in columns] if len(curves) == 1 else [(i, list(columns)) for i in range(len(curves))][:MOST]
     )
-    across = min(4, max(1, round(math.sqrt(len(panels)))))
+    across = 1 if len(curves) == 1 else min(4, round(math.sqrt(len(panels))))
     down = math.ceil(len(panels) / across)
-    figure = figures.Figure(figsize=(1.5 + 3.2 * across, 0.8 + 2.4 * down), layout="constrained")
+    figure = figures.Figure(figsize=(3.2 + 3.2 * across, 0.8 + 2.4 * down), layout="constrained")
     grid = figure.subplots(down, across, squeeze=False).ravel()
     for axes, (i, shown) in zip(grid, panels, strict=False):
         for j in shown:

@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from node_jax.commands import drawing
+from node_jax.commands.drawing import POINTS, Curve, draw
 from node_jax.commands.options import CommandError
-from node_jax.commands.parametric import POINTS, described, logarithms
-from node_jax.commands.table import Table
+from node_jax.commands.results import described
+from node_jax.commands.table import Table, logarithms
 from node_jax.control import Adaptive
 from node_jax.datasets import pad
 from node_jax.files import whole, write_json
@@ -111,7 +111,7 @@ def run(options: Namespace, table: Table) -> int:
     }
     write_json(options.out / "fit.json", content)
     print(_text(content, table))
-    drawing.draw(options.out / "fit.png", table, _curves(network, table))
+    draw(options.out / "fit.png", table, _curves(network, table))
     return 0 if np.isfinite(content["training"]["rmse_scaled"]) else 1
 
 
@@ -220,13 +220,13 @@ def _start(values: np.ndarray) -> int | None:
     return int(complete[0]) if complete.size else None
 
 
-def _curves(network: Network, table: Table) -> list[drawing.Curve]:
+def _curves(network: Network, table: Table) -> list[Curve]:
     curves = []
     for one in table.series:
         i = _start(one.values)
         ts = np.linspace(one.ts[i or 0], one.ts[-1], POINTS)
         mean = np.full((POINTS, len(table.observed)), np.nan) if i is None else network.trajectory(one.values[i], ts)
-        curves.append(drawing.Curve(ts, np.asarray(mean)))
+        curves.append(Curve(ts, np.asarray(mean)))
     return curves
 
 

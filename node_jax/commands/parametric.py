@@ -10,24 +10,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from node_jax.commands import drawing
+from node_jax.commands.drawing import POINTS, Curve, draw
 from node_jax.commands.models import MODELS, Problem
 from node_jax.commands.options import CommandError
 from node_jax.commands.problems import problems_of, told
-from node_jax.commands.table import Series, Table
+from node_jax.commands.results import LEVEL, described, fits_of, text_of
+from node_jax.commands.table import Series, Table, logarithms
 from node_jax.control import Adaptive
 from node_jax.datasets import pad
 from node_jax.estimate import ParameterFit, fit_parameters
 from node_jax.estimate.arguments import state_itself
 from node_jax.estimate.parameters import marked
-from node_jax.estimate.table import aligned
 from node_jax.files import write_json
-from node_jax.info import info
 from node_jax.train import checkpoint
 from node_jax.types import PyTree
 
 STARTS, UPDATES = 16, 200
-POINTS = 200  # of a curve
 
 
 @dataclass(frozen=True)
@@ -42,26 +40,52 @@ class Logarithm:
 
 
 def run(options: Namespace, table: Table) -> int:
-    """Fit, show and write; return 1 if a fit has not converged."""
-    errors = options.errors or (MODELS[options.model].errors if options.model in MODELS else "additive")
+    """Fit, write and show; return 1 if a fit has not converged."""
+    settings = _settings(options)
+    logs = settings["errors"] == "multiplicative"
     problems = _counted(problems_of(options, table), table)
-    starts = [_beginning(one, options) for one in table.series]
+    begins = [_beginning(one, options) for one in table.series]
     if options.resume:
         problems = _resumed(problems, table, options)
-    print(f"Fitting {options.model} to {len(table.series)} series from {options.starts or STARTS} starts each ...")
-    try:
-        fits = _fitted(problems, table, starts, errors == "multiplicative", options)
-    except (ValueError, TypeError) as error:
-        raise CommandError(str(error)) from error
-    except Exception as error:
-        if options.model in MODELS:
-            raise
-        raise CommandError(told(error, Path(options.model.rpartition(":")[0]))) from error
+    print(f"Fitting {options.model} to {len(table.series)} series, from {settings['starts']} starts ...")
+    fits = _told(options, problems, table, begins, settings)
     checkpoint.write(options.out / "fit.checkpoint", fits.x, {}, _about(problems, table, options))
-    write_json(options.out / "fit.json", _content(fits, table, errors, options))
-    print(_text(fits, table))
-    drawing.draw(options.out / "fit.png", table, _curves(fits, table, starts, errors == "multiplicative"))
+    content = described(table, options, settings) | {"level": LEVEL, "fits": fits_of(fits, table)}
+    write_json(options.out / "fit.json", content)
+    print(text_of(fits, table))
+    draw(options.out / "fit.png", table, _curves(fits, table, begins, logs))
     return _verdict(fits, table)
+
+
+def _settings(options: Namespace) -> dict[str, Any]:
+    """Return how the fit is made; what is not said is left to the model."""
+    known = MODELS.get(options.model)
+    scales = {False: "held", None: "none"}
+    return {
+        "t0": known.t0 if known and options.t0 is None else options.t0,
+        "errors": options.errors or (known.errors if known else "additive"),
+        "starts": options.starts or STARTS,
+        "updates": options.updates or UPDATES,
+        "rtol": options.rtol,
+        "atol": options.atol,
+        "dose": options.dose,
+        "start": dict(options.start),
+        "transform": {name: scales.get(mark, mark) for name, mark in options.transform},
+    }
+
+
+def _told(options: Namespace, *args: Any) -> ParameterFit:
+    """Fit; what a user's file or the arguments have wrong is said without a traceback."""
+    try:
+        return _fitted(options, *args)
+    except Exception as error:
+        if options.model not in MODELS:
+            text = told(error, Path(options.model.rpartition(":")[0]))
+        elif isinstance(error, (ValueError, TypeError)):
+            text = str(error)
+        else:
+            raise
+        raise CommandError(text) from error
 
 
 def _counted(problems: list[Problem], table: Table) -> list[Problem]:
@@ -84,9 +108,7 @@ def _marked(problem: Problem) -> tuple:
 
 def _beginning(one: Series, options: Namespace) -> float:
     """Return the time of the initial state."""
-    t0 = options.t0
-    if t0 is None:
-        t0 = MODELS[options.model].t0 if options.model in MODELS else None
+    t0 = _settings(options)["t0"]
     if t0 is None:
         return float(one.ts[0])
     if t0 > one.ts[0]:
@@ -94,46 +116,31 @@ def _beginning(one: Series, options: Namespace) -> float:
     return t0
 
 
-def _fitted(problems, table: Table, starts: list[float], logs: bool, options: Namespace) -> ParameterFit:
+def _fitted(
+    options: Namespace, problems: list[Problem], table: Table, begins: list[float], settings: dict[str, Any]
+) -> ParameterFit:
     """Fit all series; the result has a leading axis of them."""
-    first = problems[0]
+    first, logs = problems[0], settings["errors"] == "multiplicative"
     series = [(one.ts, logarithms(table, one) if logs else one.values) for one in table.series]
     observe = first.observe or state_itself
-    settings = {
-        "observe": Logarithm(observe) if logs else observe,
-        "transform": first.transform,
-        "fit_z0": first.fit_z0,
-        "starts": options.starts or STARTS,
-        "key": jax.random.key(options.seed),
-        "updates": options.updates or UPDATES,
-        "steps": Adaptive(options.rtol, options.atol),
-    }
+    how = {name: settings[name] for name in ("starts", "updates")}
+    how |= {"observe": Logarithm(observe) if logs else observe, "key": jax.random.key(options.seed)}
+    how |= {"transform": first.transform, "fit_z0": first.fit_z0, "steps": Adaptive(options.rtol, options.atol)}
 
     def fit(z0, theta, ts, observed, mask, t0):
-        return fit_parameters(first.field, z0, theta, ts, observed, mask=mask, t0=t0, **settings)
+        return fit_parameters(first.field, z0, theta, ts, observed, mask=mask, t0=t0, **how)
 
-    with warnings.catch_warnings():
+    with warnings.catch_warnings():  # the table says the same
         warnings.filterwarnings("ignore", "all starts failed|the best start|The state is below", UserWarning)
         if len(series) == 1:  # eagerly: more is checked
-            ts, observed = series[0]
-            found = fit(first.z0, first.theta, ts, observed, None, starts[0])
+            found = fit(first.z0, first.theta, *series[0], None, begins[0])
             return jax.tree.map(lambda x: x[None], found)
         z0, theta = (_stacked([getattr(one, name) for one in problems]) for name in ("z0", "theta"))
-        return jax.jit(jax.vmap(fit))(z0, theta, *map(jnp.asarray, pad(series)), jnp.asarray(starts))
+        return jax.jit(jax.vmap(fit))(z0, theta, *map(jnp.asarray, pad(series)), jnp.asarray(begins))
 
 
 def _stacked(trees: list[PyTree]) -> PyTree:
     return jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(x) for x in leaves]), *trees)
-
-
-def logarithms(table: Table, one: Series) -> np.ndarray:
-    """Return logarithms of positive values."""
-    for i, j in np.argwhere(one.values <= 0):
-        raise CommandError(
-            f"{table.path}, row {one.rows[i]}, column {table.observed[j]!r}: {one.values[i, j]:g} has no logarithm; "
-            "leave the cell empty, or use --errors additive"
-        )
-    return np.log(one.values)
 
 
 def _about(problems: list[Problem], table: Table, options: Namespace) -> dict[str, Any]:
@@ -164,87 +171,14 @@ def _moved(problem: Problem, x: jax.Array) -> Problem:
     return problem._replace(theta=theta, z0=z0)
 
 
-def _content(fits: ParameterFit, table: Table, errors: str, options: Namespace) -> dict[str, Any]:
-    """What is written: the fit of each series, and how it was made."""
-    low, high = fits.interval()
-    columns = {
-        "estimate": fits.model.parameters.flat(fits.x),
-        "standard_error": fits.standard_errors(),
-        "low": low,
-        "high": high,
-    }
-    columns = {name: np.asarray(x) for name, x in columns.items()}
-    scales = [scale or "none" for scale in fits.model.parameters.scales]
-    numbers = {
-        "correlation": fits.correlation(),
-        "residual_sd": fits.sigma,
-        "freedom": fits.freedom,
-        "log_likelihood": -fits.loss,
-        "aic": fits.aic,
-        "converged": fits.converged,
-        "values": fits.count,
-    }
-    numbers = {name: np.asarray(x) for name, x in numbers.items()}
-    counts = {
-        name: np.sum(np.asarray(getattr(fits.starts, name)), axis=-1) for name in ("converged", "failed", "agree")
-    }
-    rows = []
-    for i, one in enumerate(table.series):
-        parameters = {
-            name: {**{what: x[i, j] for what, x in columns.items()}, "scale": scales[j]}
-            for j, name in enumerate(fits.names)
-        }
-        starts = {name: x[i] for name, x in counts.items()}
-        each = {name: x[i] for name, x in numbers.items()}
-        missing = one.values.size - int(each["values"])
-        rows.append({"subject": one.subject, "parameters": parameters, **each, "missing": missing, "starts": starts})
-    settings = {
-        "t0": options.t0,
-        "errors": errors,
-        "starts": options.starts or STARTS,
-        "updates": options.updates or UPDATES,
-        "rtol": options.rtol,
-        "atol": options.atol,
-        "start": dict(options.start),
-        "transform": {name: "none" if mark is None else mark or "held" for name, mark in options.transform},
-    }
-    return described(table, options, settings) | {"level": 0.95, "fits": rows}
-
-
-def described(table: Table, options: Namespace, settings: dict[str, Any]) -> dict[str, Any]:
-    """What data, model, settings and machine a result belongs to."""
-    data = {"file": str(table.path), "time": table.time, "observed": table.observed, "subject": table.subject}
-    settings = {"seed": options.seed, **settings}
-    return {"model": options.model, "data": data, "settings": settings, "environment": info()._asdict()}
-
-
-def _text(fits: ParameterFit, table: Table) -> str:
-    """Return the table of one fit, or a line for each subject."""
-    if len(table.series) == 1:
-        return str(jax.tree.map(lambda x: x[0], fits))
-    values, errors = (np.asarray(x) for x in (fits.model.parameters.flat(fits.x), fits.standard_errors()))
-    head = (table.subject, *(f"{name} (std. error)" for name in fits.names), "residual SD", "converged")
-    rows = [
-        (
-            str(one.subject),
-            *(f"{value:.4g} ({error:.2g})" for value, error in zip(values[i], errors[i], strict=True)),
-            f"{float(fits.sigma[i]):.3g}",
-            "yes" if bool(fits.converged[i]) else "no",
-        )
-        for i, one in enumerate(table.series)
-    ]
-    return "\n".join(aligned([head, *rows]))
-
-
-def _curves(fits: ParameterFit, table: Table, starts: list[float], logs: bool) -> list[drawing.Curve]:
+def _curves(fits: ParameterFit, table: Table, begins: list[float], logs: bool) -> list[Curve]:
     """Return what each fit predicts, with bands."""
     last = [one.ts[-1] for one in table.series]
-    ts = jnp.linspace(jnp.asarray(starts), jnp.asarray(last), POINTS, axis=1)
+    ts = jnp.linspace(jnp.asarray(begins), jnp.asarray(last), POINTS, axis=1)
     bands = jax.vmap(lambda fit, ts: fit.predict(ts))(fits, ts)
     back = np.exp if logs else np.asarray
     return [
-        drawing.Curve(*map(np.asarray, one))
-        for one in zip(ts, *map(back, (bands.mean, bands.low, bands.high)), strict=True)
+        Curve(*map(np.asarray, one)) for one in zip(ts, *map(back, (bands.mean, bands.low, bands.high)), strict=True)
     ]
 
 

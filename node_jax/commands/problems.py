@@ -28,9 +28,9 @@ def _known(known: Known, table: Table, options: Namespace) -> list[Problem]:
     """Start a known model from each series."""
     observe = known.observe.get(len(table.observed))
     if observe is None:
-        counts = " or ".join(map(str, known.observe))
+        counts = " or ".join(map(str, known.observe)) + " column" + "s" * (list(known.observe) != [1])
         raise CommandError(
-            f"argument --observed: {options.model} takes {counts} columns ({', then '.join(known.columns)}), got "
+            f"argument --observed: {options.model} takes {counts} ({', then '.join(known.columns)}), got "
             f"{', '.join(map(repr, table.observed))}"
         )
     return [_started(known, observe, one, options.dose) for one in table.series]
@@ -72,6 +72,8 @@ def _of_file(where: str, table: Table) -> list[Problem]:
         raise CommandError(f"{path}: transform names {sorted(set(marks) - set(theta))}, which theta0 does not have")
     marks = dict.fromkeys(theta) | marks
     own = hasattr(module, "z0")
+    if own and not all(map(eqx.is_array_like, jax.tree.leaves(module.z0))):
+        raise CommandError(f"{path}: z0 must hold numbers and arrays, got {module.z0!r}")
     fit_z0 = getattr(module, "fit_z0", not own)
     observe = getattr(module, "observe", None)
     z0s = [jax.tree.map(jnp.asarray, module.z0) if own else _first(path, one) for one in table.series]

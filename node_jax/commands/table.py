@@ -80,6 +80,16 @@ def read(
     return Table(path, time, tuple(observed), subject, series)
 
 
+def logarithms(table: Table, one: Series) -> np.ndarray:
+    """Return logarithms of positive values."""
+    for i, j in np.argwhere(one.values <= 0):
+        raise CommandError(
+            f"{table.path}, row {one.rows[i]}, column {table.observed[j]!r}: {one.values[i, j]:g} has no logarithm; "
+            "leave the cell empty, or use --errors additive"
+        )
+    return np.log(one.values)
+
+
 def _lines(path: Path) -> list[tuple[int, list[str]]]:
     """Return the lines that are not blank, with their numbers; the header first."""
     try:
