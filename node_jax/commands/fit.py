@@ -57,7 +57,7 @@ def _add_search(fit: argparse.ArgumentParser) -> None:
     add("--seed", type=whole_number(0), default=0, metavar="N", help="seed of all random numbers (0)")
     add("--updates", type=whole_number(1), metavar="N", help="most updates of each start (200), of a network (1000)")
     add("--errors", choices=("additive", "multiplicative"), help="compare values or logarithms (lotka-volterra)")
-    add("--starts", type=whole_number(1), metavar="N", help="number of starts, the first estimated from the data (16)")
+    add("--starts", type=whole_number(1, 100_000), metavar="N", help="number of starts, the first estimated from the data (16)")
     add("--start", type=named_number, action="append", metavar="NAME=NUMBER", help="first start of a parameter")
     add("--transform", type=named_mark, action="append", metavar="NAME=SCALE",
         help="scale of a parameter, or of z0: log (positive), logit (0 to 1), none, held (not fitted)")  # fmt: skip
@@ -69,8 +69,8 @@ def _add_search(fit: argparse.ArgumentParser) -> None:
 def _add_neural(fit: argparse.ArgumentParser) -> None:
     add = fit.add_argument_group("for --model neural").add_argument
     add("--window", type=whole_number(2), metavar="N", help="rows that are solved from one to the last (8)")
-    add("--width", type=whole_number(1), metavar="N", help="units of a hidden layer (32)")
-    add("--depth", type=whole_number(0), metavar="N", help="hidden layers (2)")
+    add("--width", type=whole_number(1, 4096), metavar="N", help="units of a hidden layer (32)")
+    add("--depth", type=whole_number(0, 32), metavar="N", help="hidden layers (2)")
     add("--learning-rate", type=positive, metavar="NUMBER", help="of Adam (0.01)")
 
 

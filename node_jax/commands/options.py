@@ -10,16 +10,17 @@ class CommandError(ValueError):
     """A command cannot do what it was asked for; the message says why."""
 
 
-def whole_number(least: int) -> Callable[[str], int]:
-    """Return what reads a whole number of at least `least`."""
+def whole_number(least: int, most: int = 2**31 - 1) -> Callable[[str], int]:
+    """Return what reads a whole number from `least` to `most`."""
+    bounds = f"of at least {least}" if most == 2**31 - 1 else f"from {least} to {most:,}"
 
     def read(text: str) -> int:
         try:
             value = int(text)
         except ValueError:
             value = least - 1
-        if not least <= value < 2**31:
-            raise argparse.ArgumentTypeError(f"must be a whole number of at least {least}, got {text!r}")
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"must be a whole number {bounds}, got {text!r}")
         return value
 
     return read

@@ -183,9 +183,16 @@ def _curves(fits: ParameterFit, table: Table, begins: list[float], logs: bool) -
 
 
 def _verdict(fits: ParameterFit, table: Table) -> int:
-    bad = [one.subject for one, fine in zip(table.series, fits.converged, strict=True) if not bool(fine)]
-    if not bad:
-        return 0
-    who = f": {', '.join(map(str, bad))}" if table.subject else ""
-    print(f"{len(bad)} of {len(table.series)} fits did not converge{who}. Try more --updates or --starts, or --resume.")
-    return 1
+    """Say which fits are not to be trusted; return 1 if there are any."""
+    converged = np.asarray(fits.converged)
+    known = np.isfinite(fits.correlation()).all(axis=(1, 2))
+    advice = {
+        "did not converge": (~converged, "Try more --updates or --starts, or --resume."),
+        "left parameters open": (converged & ~known, "The data do not determine all parameters: hold some of them."),
+    }
+    for what, (bad, remedy) in advice.items():
+        names = [one.subject for one, is_bad in zip(table.series, bad, strict=True) if is_bad]
+        if names:
+            who = f" ({table.subject} {', '.join(map(str, names))})" if table.subject else ""
+            print(f"{len(names)} of {len(table.series)} fits{who} {what}. {remedy}")
+    return int(not (converged & known).all())

@@ -174,6 +174,14 @@ def test_a_subject_with_too_few_values_is_named(tmp_path, capsys):
     assert "subject 'p9' has 2 values, fewer than the 3 parameters" in capsys.readouterr().err
 
 
+def test_data_that_do_not_determine_the_parameters_are_no_success(tmp_path, capsys):
+    text = lines(["t", "x"], [(5, 1), (5, 1.1), (5, 0.9), (5, 1.2), (5, 1)])
+    code, content = run(tmp_path, text, "--model", "sir", "--starts", "1")
+    assert code == 1
+    assert content["fits"][0]["parameters"]["recovery"]["standard_error"] is None
+    assert "1 of 1 fits left parameters open" in capsys.readouterr().out
+
+
 def test_an_epidemic_gives_back_its_numbers_and_one_of_them_can_be_held(tmp_path):
     known, ts = MODELS["sir"], np.arange(0.0, 14.0)
     z0 = {"share": jnp.asarray(1.0), "infected": jnp.asarray(3.0), "removed": jnp.asarray(0.0)}
@@ -242,7 +250,7 @@ def test_what_is_wrong_with_a_file_of_ones_own_is_said(model, tmp_path, capsys):
 
 
 WRONG = [
-    (["--starts", "0"], "argument --starts: must be a whole number of at least 1, got '0'"),
+    (["--starts", "0"], "argument --starts: must be a whole number from 1 to 100,000, got '0'"),
     (["--updates", "x"], "argument --updates: must be a whole number of at least 1, got 'x'"),
     (["--rtol", "-1"], "argument --rtol: must be a positive number, got '-1'"),
     (["--t0", "nan"], "argument --t0: must be a finite number, got 'nan'"),
