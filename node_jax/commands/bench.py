@@ -39,7 +39,9 @@ def add(commands: Any) -> None:
     """Describe the command to argparse."""
     bench = commands.add_parser("bench", help=ABOUT, description=f"{ABOUT[0].upper()}{ABOUT[1:]}.")
     bench.add_argument("--out", type=Path, metavar="FILE.json", help="file to store the times in (default: none)")
-    bench.add_argument("--lanes", type=whole_number(1, 1_000_000), default=1000, metavar="N", help="solves in a batch (1000)")
+    bench.add_argument(
+        "--lanes", type=whole_number(1, 1_000_000), default=1000, metavar="N", help="solves in a batch (1000)"
+    )
     bench.add_argument("--repeats", type=whole_number(1), default=5, metavar="N", help="the median is of so many (5)")
     bench.set_defaults(run=run)
 
@@ -47,6 +49,7 @@ def add(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Time all rows, print them as a table, and store them."""
     jax.config.update("jax_enable_x64", True)
+    print("Most of the time, half a minute or so, goes into compiling ...")
     rows = [
         row
         for dtype in (jnp.float64, jnp.float32)

@@ -18,9 +18,11 @@ A model of your own is a file with a function field(z, t, theta) and theta0, a d
 like z0 (else the first row, fitted), observe(z, theta) (else the state), transform (scales by name), fit_z0.
 
 It writes DIR/fit.json, DIR/fit.png and DIR/fit.checkpoint, and for neural DIR/network.eqx, which
-node_jax.commands.network.load(DIR) reads. Exit codes: 0 converged, 1 not converged, 2 wrong arguments or data."""
+node_jax.commands.network.load(DIR) reads. Exit codes: 0 for a fit, 1 for one that has not converged
+or leaves parameters open, 2 for wrong arguments or data, 130 if interrupted."""
+UPDATES, UPDATES_OF_NEURAL = 200, 1000
 OF_NEURAL = {"window": 8, "width": 32, "depth": 2, "learning_rate": 1e-2}
-OF_OTHERS = {"starts": None, "t0": None, "dose": None, "start": [], "transform": [], "rtol": 1e-6, "atol": 1e-8}
+OF_OTHERS = {"starts": 16, "t0": None, "dose": None, "start": [], "transform": [], "rtol": 1e-6, "atol": 1e-8}
 
 
 def add(commands: Any) -> None:
@@ -30,7 +32,7 @@ def add(commands: Any) -> None:
         "fit",
         help=ABOUT,
         description=f"{ABOUT[0].upper()}{ABOUT[1:]}.",
-        epilog=f"{models}\n\nneural: a network as vector field of all columns.\n\n{OWN_MODEL}",
+        epilog=f"{models}\n\nneural: one network as vector field of all columns and subjects.\n\n{OWN_MODEL}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     fit.add_argument("data", type=Path, metavar="DATA.csv", help="table with a header; empty cells are missing values")
@@ -56,8 +58,13 @@ def _add_search(fit: argparse.ArgumentParser) -> None:
     add("--resume", action="store_true", help="go on from DIR/fit.checkpoint: from the estimates, or the network")
     add("--seed", type=whole_number(0), default=0, metavar="N", help="seed of all random numbers (0)")
     add("--updates", type=whole_number(1), metavar="N", help="most updates of each start (200), of a network (1000)")
-    add("--errors", choices=("additive", "multiplicative"), help="compare values or logarithms (lotka-volterra)")
-    add("--starts", type=whole_number(1, 100_000), metavar="N", help="number of starts, the first estimated from the data (16)")
+    add("--errors", choices=("additive", "multiplicative"), help="compare values, or logarithms as lotka-volterra does")
+    add(
+        "--starts",
+        type=whole_number(1, 100_000),
+        metavar="N",
+        help="number of starts, the first estimated from the data (16)",
+    )
     add("--start", type=named_number, action="append", metavar="NAME=NUMBER", help="first start of a parameter")
     add("--transform", type=named_mark, action="append", metavar="NAME=SCALE",
         help="scale of a parameter, or of z0: log (positive), logit (0 to 1), none, held (not fitted)")  # fmt: skip
@@ -82,6 +89,7 @@ def run(options: argparse.Namespace) -> int:
     for name, value in (OF_OTHERS | OF_NEURAL).items():
         if getattr(options, name) is None:
             setattr(options, name, value)
+    options.updates = options.updates or (UPDATES_OF_NEURAL if neural else UPDATES)
     columns = _dose(options)
     table = read(options.data, options.time, options.observed, options.subject, columns)
     options.out.mkdir(parents=True, exist_ok=True)

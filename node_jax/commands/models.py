@@ -30,13 +30,12 @@ class Known(NamedTuple):
 
     Attributes:
         field: vector field.
-        observe: `observe(columns)` returns the function of state and parameters that so many columns measure.
-        begin: `begin(ts, values, dose)` returns theta and z0 to start from; values are complete columns `(n, columns)`.
+        observe: for a number of columns, `observe(z, theta)`, which returns what they measure.
+        begin: `begin(ts, values, dose)`, theta and z0 to start from; values `(n, columns)`, none missing.
         fit_z0: marks of z0.
-        columns: what the columns are, in order; the first is needed.
-        least: number of columns that are needed.
+        columns: what the columns are, in order.
         t0: time of z0; None: the first time of a series.
-        errors: of what size: `additive`, or `multiplicative`, so that logarithms are compared.
+        errors: `additive`, or `multiplicative`: then logarithms are compared.
         about: equations and parameters, for the help.
     """
 

@@ -24,7 +24,6 @@ from node_jax.nn import MLPField, NeuralODE
 from node_jax.save import SaveAt
 from node_jax.train import fit, squared_error
 
-UPDATES = 1000
 BATCH = 256  # windows of an update, if there are more
 EVERY = 50  # updates between two checkpoints
 STEPS = Adaptive(rtol=1e-5, atol=1e-6)
@@ -90,17 +89,15 @@ def load(folder: str | Path) -> Network:
 def run(options: Namespace, table: Table) -> int:
     """Train, show and write; return 1 if the trained network is not finite on its own data."""
     errors = options.errors or "additive"
-    settings: dict[str, Any] = {name: getattr(options, name) for name in ("window", "width", "depth")}
-    settings |= {"errors": errors, "updates": options.updates or UPDATES, "learning_rate": options.learning_rate}
-    settings["seed"] = options.seed
+    names = ("seed", "updates", "window", "width", "depth", "learning_rate")
+    settings: dict[str, Any] = {name: getattr(options, name) for name in names} | {"errors": errors}
     values = [logarithms(table, one) if errors == "multiplicative" else one.values for one in table.series]
     mean, spread = _units(values)
     pieces = _pieces(table, values, options.window)
     unit = float(np.median([ts[-1] for ts, _ in pieces]))
     ts, zs, mask = pad([(ts / unit, (piece - mean) / spread) for ts, piece in pieces])
     windows = Windows(*map(jnp.asarray, (ts, zs, mask)))
-    ode = _new(settings, len(table.observed))
-    trained = _trained(ode, windows, settings, options)
+    trained = _trained(_new(settings, len(table.observed)), windows, options)
     network = Network(trained.model, tuple(mean.tolist()), tuple(spread.tolist()), unit, errors == "multiplicative")
     with whole(options.out / "network.eqx") as unfinished, unfinished.open("wb") as file:
         eqx.tree_serialise_leaves(file, network)
@@ -156,21 +153,21 @@ def loss(model: NeuralODE, windows: Windows, key: Any) -> Any:
     return squared_error(solution, windows.values, windows.mask.at[:, 0].set(False))
 
 
-def _trained(ode: NeuralODE, windows: Windows, settings: dict[str, Any], options: Namespace) -> Any:
+def _trained(ode: NeuralODE, windows: Windows, options: Namespace) -> Any:
     """Train; warnings are printed as lines."""
     path = options.out / "fit.checkpoint"
     if options.resume and not path.exists():
         print(f"Nothing to resume in {options.out}: starting from the beginning.")
     count = len(windows.ts)
-    print(f"Training a network on {count:,} windows of {windows.ts.shape[1]} rows, {settings['updates']:,} updates ...")
+    print(f"Training a network on {count:,} windows of {windows.ts.shape[1]} rows, {options.updates:,} updates ...")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         trained = fit(
             ode,
             loss,
             windows,
-            optax.adam(settings["learning_rate"]),
-            updates=settings["updates"],
+            optax.adam(options.learning_rate),
+            updates=options.updates,
             batch_size=BATCH if count > BATCH else None,
             key=jax.random.key(options.seed + 1),
             checkpoint=path,

@@ -25,8 +25,6 @@ from node_jax.files import write_json
 from node_jax.train import checkpoint
 from node_jax.types import PyTree
 
-STARTS, UPDATES = 16, 200
-
 
 @dataclass(frozen=True)
 class Logarithm:
@@ -44,11 +42,12 @@ def run(options: Namespace, table: Table) -> int:
     settings = _settings(options)
     logs = settings["errors"] == "multiplicative"
     problems = _counted(problems_of(options, table), table)
-    begins = [_beginning(one, options) for one in table.series]
+    begins = [_beginning(one, settings["t0"]) for one in table.series]
+    series = [(one.ts, logarithms(table, one) if logs else one.values) for one in table.series]
     if options.resume:
         problems = _resumed(problems, table, options)
     print(f"Fitting {options.model} to {len(table.series)} series, from {settings['starts']} starts ...")
-    fits = _told(options, problems, table, begins, settings)
+    fits = _fitted_or_said(options, problems, series, begins, logs)
     checkpoint.write(options.out / "fit.checkpoint", fits.x, {}, _about(problems, table, options))
     content = described(table, options, settings) | {"level": LEVEL, "fits": fits_of(fits, table)}
     write_json(options.out / "fit.json", content)
@@ -62,10 +61,11 @@ def _settings(options: Namespace) -> dict[str, Any]:
     known = MODELS.get(options.model)
     scales = {False: "held", None: "none"}
     return {
+        "seed": options.seed,
         "t0": known.t0 if known and options.t0 is None else options.t0,
         "errors": options.errors or (known.errors if known else "additive"),
-        "starts": options.starts or STARTS,
-        "updates": options.updates or UPDATES,
+        "starts": options.starts,
+        "updates": options.updates,
         "rtol": options.rtol,
         "atol": options.atol,
         "dose": options.dose,
@@ -74,7 +74,7 @@ def _settings(options: Namespace) -> dict[str, Any]:
     }
 
 
-def _told(options: Namespace, *args: Any) -> ParameterFit:
+def _fitted_or_said(options: Namespace, *args: Any) -> ParameterFit:
     """Fit; what a user's file or the arguments have wrong is said without a traceback."""
     try:
         return _fitted(options, *args)
@@ -106,9 +106,8 @@ def _marked(problem: Problem) -> tuple:
         raise CommandError(str(error)) from error
 
 
-def _beginning(one: Series, options: Namespace) -> float:
+def _beginning(one: Series, t0: float | None) -> float:
     """Return the time of the initial state."""
-    t0 = _settings(options)["t0"]
     if t0 is None:
         return float(one.ts[0])
     if t0 > one.ts[0]:
@@ -117,18 +116,29 @@ def _beginning(one: Series, options: Namespace) -> float:
 
 
 def _fitted(
-    options: Namespace, problems: list[Problem], table: Table, begins: list[float], settings: dict[str, Any]
+    options: Namespace, problems: list[Problem], series: list[tuple], begins: list[float], logs: bool
 ) -> ParameterFit:
     """Fit all series; the result has a leading axis of them."""
-    first, logs = problems[0], settings["errors"] == "multiplicative"
-    series = [(one.ts, logarithms(table, one) if logs else one.values) for one in table.series]
+    first = problems[0]
     observe = first.observe or state_itself
-    how = {name: settings[name] for name in ("starts", "updates")}
-    how |= {"observe": Logarithm(observe) if logs else observe, "key": jax.random.key(options.seed)}
-    how |= {"transform": first.transform, "fit_z0": first.fit_z0, "steps": Adaptive(options.rtol, options.atol)}
 
     def fit(z0, theta, ts, observed, mask, t0):
-        return fit_parameters(first.field, z0, theta, ts, observed, mask=mask, t0=t0, **how)
+        return fit_parameters(
+            first.field,
+            z0,
+            theta,
+            ts,
+            observed,
+            t0=t0,
+            mask=mask,
+            observe=Logarithm(observe) if logs else observe,
+            transform=first.transform,
+            fit_z0=first.fit_z0,
+            starts=options.starts,
+            key=jax.random.key(options.seed),
+            updates=options.updates,
+            steps=Adaptive(options.rtol, options.atol),
+        )
 
     with warnings.catch_warnings():  # the table says the same
         warnings.filterwarnings("ignore", "all starts failed|the best start|The state is below", UserWarning)
@@ -176,10 +186,9 @@ def _curves(fits: ParameterFit, table: Table, begins: list[float], logs: bool) -
     last = [one.ts[-1] for one in table.series]
     ts = jnp.linspace(jnp.asarray(begins), jnp.asarray(last), POINTS, axis=1)
     bands = jax.vmap(lambda fit, ts: fit.predict(ts))(fits, ts)
-    back = np.exp if logs else np.asarray
-    return [
-        Curve(*map(np.asarray, one)) for one in zip(ts, *map(back, (bands.mean, bands.low, bands.high)), strict=True)
-    ]
+    ends = [np.asarray(x) for x in (bands.mean, bands.low, bands.high)]
+    mean, low, high = map(np.exp, ends) if logs else ends
+    return [Curve(np.asarray(ts[i]), mean[i], low[i], high[i]) for i in range(len(last))]
 
 
 def _verdict(fits: ParameterFit, table: Table) -> int:

@@ -88,7 +88,7 @@ def _first(path: str, one: Series) -> np.ndarray:
 
 def _loaded(path: Path, where: str) -> ModuleType:
     """Run a file of Python."""
-    if not path.name.endswith(".py"):
+    if not path.name.endswith(".py") or where.endswith(":"):
         known = ", ".join([*MODELS, "neural"])
         raise CommandError(f"argument --model: must be {known} or FILE.py:field, got {where!r}")
     if not path.is_file():
@@ -130,6 +130,8 @@ def _changed(problem: Problem, options: Namespace) -> Problem:
             raise CommandError(f"argument --start: {options.model} has no parameter {name!r}, only {', '.join(theta)}")
         if jnp.ndim(theta[name]) != 0:
             raise CommandError(f"argument --start: {name} is no number but an array {jnp.shape(theta[name])}")
+        if not jnp.issubdtype(jnp.result_type(theta[name]), jnp.floating):
+            raise CommandError(f"argument --start: {name} = {theta[name]} is no floating number and cannot be changed")
         theta[name] = value
     for name, mark in options.transform:
         if name == "z0":

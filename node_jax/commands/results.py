@@ -17,7 +17,6 @@ LEVEL = 0.95  # of intervals
 def described(table: Table, options: Namespace, settings: dict[str, Any]) -> dict[str, Any]:
     """Return what data, model, settings and machine a result belongs to."""
     data = {"file": str(table.path), "time": table.time, "observed": table.observed, "subject": table.subject}
-    settings = {"seed": options.seed, **settings}
     return {"model": options.model, "data": data, "settings": settings, "environment": info()._asdict()}
 
 

@@ -226,9 +226,25 @@ def test_a_field_of_a_file_is_fitted_with_what_the_file_says(tmp_path):
     assert found["z0[0]"]["estimate"] == pytest.approx(2.0, rel=1e-2)
 
 
+def test_a_value_without_a_logarithm_is_named_for_a_field_of_a_file_too(tmp_path, capsys):
+    (tmp_path / "own.py").write_text(FIELD)
+    words = ["--model", f"{tmp_path / 'own.py'}:field", "--errors", "multiplicative"]
+    assert run(tmp_path, "t,x\n0,1\n1,-0.5\n2,0.3\n", *words)[0] == 2
+    assert "data.csv, row 3, column 'x': -0.5 has no logarithm" in capsys.readouterr().err
+
+
+def test_a_number_that_is_held_cannot_be_started_elsewhere(tmp_path, capsys):
+    (tmp_path / "own.py").write_text(FIELD)
+    words = ["--model", f"{tmp_path / 'own.py'}:field", "--start", "order=2"]
+    assert run(tmp_path, "t,x\n0,1\n1,0.5\n2,0.3\n", *words)[0] == 2
+    assert "argument --start: order = 1 is no floating number" in capsys.readouterr().err
+
+
 OWN = {
     "missing.py:field": "argument --model: there is no file",
     "lotka": "argument --model: must be lotka-volterra, sir, one-compartment, neural or FILE.py:field, got 'lotka'",
+    "own.py": "argument --model: must be lotka-volterra, sir, one-compartment, neural or FILE.py:field, got",
+    "own.py:": "argument --model: must be lotka-volterra, sir, one-compartment, neural or FILE.py:field, got",
     "own.py:fields": "own.py defines no fields",
     "own.py:theta0": "theta0 must be a function theta0(z, t, theta)",
     "own.py:broken": "own.py, line 13: KeyError: 'speed'",
