@@ -22,6 +22,7 @@ from node_jax.odesolve import odesolve
 from node_jax.testing import lotka_volterra
 
 ABOUT = "time a few solves and gradients on this machine"
+DTYPES = ("float64", "float32")
 LEAST = 0.02  # seconds of a measurement: shorter calls are repeated
 
 
@@ -42,6 +43,7 @@ def add(commands: Any) -> None:
     bench.add_argument(
         "--lanes", type=whole_number(1, 1_000_000), default=1000, metavar="N", help="solves in a batch (1000)"
     )
+    bench.add_argument("--dtype", nargs="+", choices=DTYPES, default=DTYPES, help="floats to compute with (both)")
     bench.add_argument("--repeats", type=whole_number(1), default=5, metavar="N", help="the median is of so many (5)")
     bench.set_defaults(run=run)
 
@@ -52,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
     print("Most of the time, half a minute or so, goes into compiling ...")
     rows = [
         row
-        for dtype in (jnp.float64, jnp.float32)
+        for dtype in options.dtype
         for problem in _problems(dtype)
         for lanes in dict.fromkeys((1, options.lanes))
         for row in _rows(problem, lanes, options.repeats)

@@ -143,7 +143,8 @@ def _fitted(
     with warnings.catch_warnings():  # the table says the same
         warnings.filterwarnings("ignore", "all starts failed|the best start|The state is below", UserWarning)
         if len(series) == 1:  # eagerly: more is checked
-            found = fit(first.z0, first.theta, *series[0], None, begins[0])
+            ts, observed = series[0]
+            found = fit(first.z0, first.theta, ts, observed, None, begins[0])
             return jax.tree.map(lambda x: x[None], found)
         z0, theta = (_stacked([getattr(one, name) for one in problems]) for name in ("z0", "theta"))
         return jax.jit(jax.vmap(fit))(z0, theta, *map(jnp.asarray, pad(series)), jnp.asarray(begins))

@@ -44,7 +44,7 @@ def check(samples, effective):
     assert (np.abs(ratio - 1) < 4 / np.sqrt(2 * effective) + 0.05).all(), ratio
 
 
-@pytest.mark.filterwarnings("ignore")
+@pytest.mark.filterwarnings("ignore")  # its own, of names that others deprecated
 def test_samples_of_numpyro_have_the_mean_and_deviation_of_the_estimate():
     infer = pytest.importorskip("numpyro.infer")
     diagnostics = pytest.importorskip("numpyro.diagnostics")
@@ -57,7 +57,7 @@ def test_samples_of_numpyro_have_the_mean_and_deviation_of_the_estimate():
     check(samples, effective)
 
 
-@pytest.mark.filterwarnings("ignore")
+@pytest.mark.filterwarnings("ignore")  # its own, of names that others deprecated
 def test_samples_of_blackjax_have_the_mean_and_deviation_of_the_estimate():
     blackjax = pytest.importorskip("blackjax")
     adapt = blackjax.window_adaptation(blackjax.nuts, log_density)

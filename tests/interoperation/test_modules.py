@@ -1,6 +1,7 @@
 """One network written in Equinox, in Flax NNX and as a plain function: the same solution, the same gradient."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -36,13 +37,13 @@ class EquinoxField(eqx.Module):
 
 @dataclasses.dataclass(frozen=True)
 class FlaxField:
-    """What Flax splits off a module besides its arrays, which are theta."""
+    """What `nnx.split` takes off a module besides its arrays, which are theta."""
 
+    merge: Callable
     graph: Any
 
     def __call__(self, z, t, theta):
-        nnx = pytest.importorskip("flax.nnx")
-        return nnx.merge(self.graph, theta)(z)
+        return self.merge(self.graph, theta)(z)
 
 
 def in_equinox(values):
@@ -101,7 +102,7 @@ def test_arrays_of_a_flax_module_as_theta_have_gradients():
     nnx = pytest.importorskip("flax.nnx")
     graph, state = nnx.split(in_flax(weights()))
     solution, gradient = of_plain()
-    field = FlaxField(graph)
+    field = FlaxField(nnx.merge, graph)
     np.testing.assert_allclose(solve_all(field, state), solution, rtol=1e-12)
     slopes = jax.grad(lambda state: total(field, state))(state)
     found = (slopes["first"]["kernel"], slopes["first"]["bias"], slopes["second"]["kernel"], slopes["second"]["bias"])

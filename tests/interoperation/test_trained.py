@@ -62,7 +62,7 @@ def test_a_model_in_a_file_of_equinox_solves_as_before(trained, tmp_path):
     assert not np.allclose(solves(new(seed=7)), solves(trained))
 
 
-@pytest.mark.filterwarnings("ignore")
+@pytest.mark.filterwarnings("ignore")  # its own, of names that others deprecated
 def test_a_model_in_a_checkpoint_of_orbax_solves_as_before(trained, tmp_path):
     orbax = pytest.importorskip("orbax.checkpoint")
     arrays, rest = eqx.partition(trained, eqx.is_array)
