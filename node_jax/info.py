@@ -64,10 +64,17 @@ def info() -> Info:
     on_cpu = jax.default_backend() == "cpu"
     off = cpu.why_not() if on_cpu else f"for CPUs only, the default backend is {jax.default_backend()}"
     return Info(
-        {name: importlib.metadata.version(name) for name in PACKAGES},
+        {name: _version(name) for name in PACKAGES},
         platform.python_version(),
         platform.platform(),
         [f"{device.platform} {device.id} ({device.device_kind})" for device in jax.devices()],
         bool(jax.config.jax_enable_x64),  # pyright: ignore[reportAttributeAccessIssue]
         f"off: {off}" if off else "on",
     )
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:  # node_jax run from a source tree
+        return "not installed"

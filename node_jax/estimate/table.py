@@ -20,7 +20,7 @@ def of_one(fit: Any) -> str:
     kind = "gaussian loss with sigma profiled out" if model.gaussian else f"loss {_called(model.loss)}"
     missing = model.mask.size - int(fit.count)
     text = [f"Parameter fit: {int(fit.count):,} observations{f' ({missing:,} missing)' * bool(missing)}, {kind}"]
-    text += ["", *_aligned([head, *rows]), ""]
+    text += ["", *aligned([head, *rows]), ""]
     if model.gaussian:
         text.append(f"residual SD {float(fit.sigma):.4g} on {int(fit.freedom)} degrees of freedom")
     text.append(f"log-likelihood {-float(fit.loss):.5g}, AIC {float(fit.aic):.5g}")
@@ -43,7 +43,7 @@ def of_many(fits: Any) -> str:
         for i in range(min(len(losses), MOST))
     ]
     more = [f"... and {len(losses) - MOST:,} more"] if len(losses) > MOST else []
-    return "\n".join([f"Parameter fits: {len(losses):,}", "", *_aligned([head, *rows]), *more, "", _starts(fits)])
+    return "\n".join([f"Parameter fits: {len(losses):,}", "", *aligned([head, *rows]), *more, "", _starts(fits)])
 
 
 def _flat(fit: Any) -> Any:
@@ -76,7 +76,7 @@ def _called(loss: Any) -> str:
     return getattr(loss, "__name__", type(loss).__name__)
 
 
-def _aligned(rows: list[tuple]) -> list[str]:
+def aligned(rows: list[tuple]) -> list[str]:
     """Align columns: the first to the left, the others to the right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return [

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from node_jax.files import whole
 from node_jax.types import PyTree
 
 _FORMAT = "node_jax checkpoint 2"
@@ -36,21 +37,14 @@ def write(path: str | os.PathLike, state: PyTree, history: dict[str, np.ndarray]
         >>> read(path, np.zeros(2, np.float32), {"seed": 1})
         (Array([1., 1.], dtype=float32), {'loss': array([0., 0., 0.])})
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     rows = {name: [x.shape, x.dtype.name] for name, x in history.items()}
     header = {"format": _FORMAT, "about": about, "leaves": _describe(state), "history": rows}
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with unfinished.open("wb") as file:
-            file.write(json.dumps(header).encode() + b"\n")
-            for x in [*jax.tree.leaves(state), *history.values()]:
-                np.save(file, _bits(x), allow_pickle=False)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with whole(path) as unfinished, unfinished.open("wb") as file:
+        file.write(json.dumps(header).encode() + b"\n")
+        for x in [*jax.tree.leaves(state), *history.values()]:
+            np.save(file, _bits(x), allow_pickle=False)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def read(path: str | os.PathLike, like: PyTree, about: dict[str, Any]) -> tuple[PyTree, dict[str, np.ndarray]]:

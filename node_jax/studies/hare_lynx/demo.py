@@ -1,6 +1,5 @@
 """The main job: fit, compare with baselines, check the gradient, write the numbers and the figure."""
 
-import json
 import platform
 import time
 from importlib import metadata
@@ -11,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from node_jax.files import write_json
 from node_jax.studies.hare_lynx import plotting
 from node_jax.studies.hare_lynx import populations as pop
 from node_jax.train import Fit
@@ -50,10 +50,10 @@ def run(out: Path, seed: int, updates: int, resume: bool, require: bool) -> int:
     numbers["training"] = {"network": _training(network), "lotka_volterra": _training(classical)}
     numbers["setting"] = {"seed": seed, "updates": updates, "members": pop.MEMBERS, **_versions()}
     numbers["seconds"] = round(time.perf_counter() - start, 1)
-    _write(out / "demo.json", numbers)
+    write_json(out / "demo.json", numbers)
     plotting.draw(_picture(record, _Done(network, classical, ours, theirs), numbers), out / "demo.png")
     numbers["seconds"] = round(time.perf_counter() - start, 1)
-    _write(out / "demo.json", numbers)
+    write_json(out / "demo.json", numbers)
     _report(numbers, out)
     return _verdict(numbers, require)
 
@@ -108,19 +108,6 @@ def _versions() -> dict[str, Any]:
             versions[name] = None
     device = jax.devices()[0]
     return {"versions": versions, "python": platform.python_version(), "device": device.device_kind}
-
-
-def _write(path: Path, numbers: dict[str, Any]) -> None:
-    path.write_text(json.dumps(_plain(numbers), indent=2, allow_nan=False) + "\n", encoding="utf-8")
-
-
-def _plain(x: Any) -> Any:
-    """Replace numbers that JSON does not have by null."""
-    if isinstance(x, dict):
-        return {name: _plain(value) for name, value in x.items()}
-    if isinstance(x, (list, tuple)):
-        return [_plain(value) for value in x]
-    return None if isinstance(x, float) and not np.isfinite(x) else x
 
 
 class _Done(NamedTuple):
