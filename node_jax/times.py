@@ -164,3 +164,21 @@ def narrowed(slope: PyTree, z: PyTree, t: jax.Array) -> PyTree:
         return k.astype(x.dtype) if jnp.result_type(k) == tree.promoted(x.dtype, t.dtype) else k
 
     return jax.tree.map(leaf, slope, z)
+
+
+class TimesDefaults:
+    """What a policy of steps or a save need not say of times: that it holds none, and that none is wrong."""
+
+    times: Any = ()
+
+    def aligned(self, t0: jax.Array, t1: jax.Array, blur: float = 0.0) -> Any:
+        """Return the record as it is."""
+        return self
+
+    def complaint(self, t0: Any, t1: Any) -> str | None:
+        """Return None: nothing can be wrong."""
+        return None
+
+    def valid(self, t0: jax.Array, t1: jax.Array) -> jax.Array:
+        """Return true."""
+        return jnp.array(True)

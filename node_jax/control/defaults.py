@@ -3,18 +3,17 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
+from node_jax.times import TimesDefaults
 from node_jax.types import PyTree, Time
 
 
-class StepsDefaults:
+class StepsDefaults(TimesDefaults):
     """All members of `node_jax.protocols.Steps` except `first`, `propose` and `judge`.
 
     By default a policy holds no times, knows no step beforehand, and fits only the solve that it was made for.
     """
 
-    times: Any = ()
     breakpoints: Any = None
     exact_times: Any = False
 
@@ -29,18 +28,6 @@ class StepsDefaults:
     def interval(self, i: jax.Array, t0: jax.Array, t1: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Raise NotImplementedError: no step is known beforehand."""
         raise NotImplementedError(f"{type(self).__name__}.interval(i, t0, t1) is needed, as exact_times is true")
-
-    def aligned(self, t0: jax.Array, t1: jax.Array, blur: float = 0.0) -> Any:
-        """Return the policy unchanged: it holds no times."""
-        return self
-
-    def complaint(self, t0: Any, t1: Any) -> str | None:
-        """Return None: nothing can be wrong."""
-        return None
-
-    def valid(self, t0: jax.Array, t1: jax.Array) -> jax.Array:
-        """Return true."""
-        return jnp.array(True)
 
     def part(self, z: PyTree) -> PyTree:
         """Return the whole state."""

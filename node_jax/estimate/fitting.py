@@ -62,9 +62,9 @@ def fit_parameters(
     different sizes or units go through `observe` and `observed` onto one scale, such as logarithms.
 
     **Optimizer.** `"gauss-newton"` solves for the derivatives by all parameters along with the state and damps its
-    steps (Levenberg and Marquardt): the choice for few parameters; with three it was more than ten times as fast as
-    `"lbfgs"`. That is the one of optax; it and other optimizers of optax take gradients in reverse mode, for many
-    parameters. The result is no function to be differentiated in reverse mode.
+    steps (Levenberg and Marquardt): the choice for few parameters. `"lbfgs"` is the one of optax; it and other
+    optimizers of optax take gradients in reverse mode, for many parameters. The result is no function to be
+    differentiated in reverse mode.
 
     Args:
         f: vector field `f(z, t, theta)`, as in `odesolve`.

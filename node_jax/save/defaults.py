@@ -3,36 +3,23 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from node_jax import tree
+from node_jax.times import TimesDefaults
 from node_jax.types import Inputs, PyTree, Results, Trial
 
 
-class SaveDefaults:
+class SaveDefaults(TimesDefaults):
     """All members of `node_jax.protocols.Save` except `size`, `blank` and `row`.
 
     By default a save writes one row for each accepted step, reads no dense output, and holds no times.
     """
 
-    times: Any = ()
     ts: Any = None
     capacity: Any = None
     reads_dense: Any = False
     repeats: Any = False
     tells_times: Any = False
-
-    def aligned(self, t0: jax.Array, t1: jax.Array, blur: float = 0.0) -> Any:
-        """Return the save unchanged: it holds no times."""
-        return self
-
-    def complaint(self, t0: Any, t1: Any) -> str | None:
-        """Return None: nothing can be wrong."""
-        return None
-
-    def valid(self, t0: jax.Array, t1: jax.Array) -> jax.Array:
-        """Return true."""
-        return jnp.array(True)
 
     def start(self, inputs: Inputs) -> PyTree:
         """Return an empty cursor: the number of accepted steps determines the next row."""
