@@ -34,14 +34,19 @@ def markdown(head: list[str], rows: list[list[str]], left: int = 2) -> list[str]
     return [f"| {' | '.join(line)} |" for line in (head, ["---"] * left + ["---:"] * (len(head) - left), *rows)]
 
 
-def about(group: dict) -> str:
+def machine(group: dict) -> str:
     """Say what a result was measured on."""
-    machine = group["machine"]
+    found = group["machine"]
     names = ("jax", "diffrax", "tinydiffeq", "torch", "torchdiffeq", "torchode", "scipy")
-    versions = ", ".join(f"{name} {machine[name]}" for name in names if machine.get(name))
+    versions = ", ".join(f"{name} {found[name]}" for name in names if found.get(name))
+    return f"{found['cpu']}, {found['cores']} cores, Python {found['python']}, {versions}."
+
+
+def about(group: dict) -> str:
+    """Say what a result was measured on, and what its ratios are."""
     return (
-        f"{machine['cpu']}, {machine['cores']} cores, Python {machine['python']}, {versions}. Time of node_jax divided"
-        " by that of the peer, median over interleaved rounds; below 1 node_jax is faster."
+        f"{machine(group)} Time of node_jax divided by that of the peer, median over interleaved rounds; below 1"
+        " node_jax is faster."
     )
 
 

@@ -65,6 +65,14 @@ def network_learns_the_spiral(said):
     assert float(said) < 0.006  # the text has 0.003, of which the last digit is the machine's
 
 
+def flow_comes_close_to_the_entropy(said):
+    assert 1.0 < numbers(said)[0] < 1.25  # the text has 1.15
+
+
+def series_tell_their_noise(said):
+    assert 0.045 < numbers(said)[0] < 0.075  # the text has 0.06
+
+
 def few_steps_are_enough(said):
     assert numbers(said)[1] < 60
 
@@ -79,6 +87,8 @@ def truncation_changes_the_gradient(said):
 EXTENDING = DOCS / "extending.md"
 CLAIMS = {
     (README, 0): network_learns_the_spiral,
+    (README, 1): flow_comes_close_to_the_entropy,
+    (README, 2): series_tell_their_noise,
     (EXTENDING, 0): few_steps_are_enough,
     (EXTENDING, 3): truncation_changes_the_gradient,
 }
