@@ -18,7 +18,7 @@ DOCS := $(VENV)-docs/bin
 BENCH := $(VENV)-bench/bin
 READER := $(VENV)-notebooks
 
-.PHONY: demo test suite test-oldest test-jax test-next fuzz notebooks docs bench lint clean
+.PHONY: demo test suite test-oldest test-jax test-next fuzz notebooks docs bench lint dist clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m node_jax demo
@@ -73,6 +73,12 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
+
+# wheel and source archive in dist/, with their metadata checked
+dist: $(VENV)/.dev
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist . >/dev/null
+	$(BIN)/python -m twine check --strict dist/*
 
 clean:
 	rm -rf .venv .venv-* build dist .pytest_cache .ruff_cache .import_linter_cache

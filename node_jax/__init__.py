@@ -37,7 +37,7 @@ from node_jax.tangent import with_tangent
 from node_jax.train import fit
 from node_jax.types import Stats, Status
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Adaptive",

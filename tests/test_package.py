@@ -31,6 +31,12 @@ def test_annotations_are_checked():
         tree.buffer(0.0, "three")
 
 
+def test_citation_and_changelog_name_the_version():
+    cited = re.search(r"^version: (\S+)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
+    newest = re.search(r"^## \[([\d.]+)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert cited[1] == newest[1] == node_jax.__version__
+
+
 def test_version_equals_the_installed_metadata():
     assert isinstance(node_jax.__version__, str)
     assert node_jax.__version__ == metadata.version("node-jax"), "reinstall: make clean test"
