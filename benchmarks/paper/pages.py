@@ -6,6 +6,8 @@ from benchmarks.paper import event_figures, storage, tables, vowel_figures
 PAGES = {  # of each page the experiments it shows, and what makes tables of their results
     "cheaper": {"cheaper": tables.cheaper},
     "derivations": {"derivations": tables.derivations},
+    "flows": {"likelihood": tables.likelihood},
+    "latent-ode": {"latent": tables.latent},
     "point-process": {"events": event_figures.tables_of},
     "spheres": {"spheres": tables.spheres},
     "vowels": {"vowels": vowel_figures.tables},
