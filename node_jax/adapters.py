@@ -74,7 +74,7 @@ def from_diffrax(f: Any) -> VectorField:
 
 
 @refuses_by_name(odesolve)
-def odeint(f: Any, z0: PyTree, ts: Any, *args: PyTree, rtol: Any = 1e-6, atol: Any = 1e-8, **options) -> PyTree:
+def odeint(f: Any, z0: PyTree, ts: Any, *args: PyTree, rtol: Any = 1e-6, atol: Any = 1e-8, **options: Any) -> PyTree:
     """Solve with the signature of `jax.experimental.ode.odeint`.
 
     Args:

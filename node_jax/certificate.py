@@ -163,7 +163,7 @@ class _Problem(NamedTuple):
     cotangent: PyTree
     max_steps: int
 
-    def value(self, moving: tuple, fixed: tuple, options: tuple) -> jax.Array:
+    def value(self, moving: tuple[Any, ...], fixed: tuple[Any, ...], options: tuple[Any, ...]) -> jax.Array:
         """Return the real part of `<cotangent, z1>`."""
         f, z0, theta = eqx.combine(moving, fixed)
         method, steps, adjoint, factor = options
@@ -171,7 +171,7 @@ class _Problem(NamedTuple):
         sol = odesolve(f, z0, self.t0, self.t1, theta, method=method, steps=steps, adjoint=adjoint, max_steps=limit)
         return tree.dot(self.cotangent, sol.z1, tree.real_dtype(z0))
 
-    def split(self) -> tuple:
+    def split(self) -> tuple[Any, ...]:
         """Separate the inexact arrays, which are differentiated, from the rest."""
         values = jax.tree.map(lambda x: jnp.asarray(x) if eqx.is_inexact_array_like(x) else x, (self.z0, self.theta))
         return eqx.partition((self.f, *values), eqx.is_inexact_array)
@@ -181,7 +181,7 @@ class _Problem(NamedTuple):
         moving, fixed = self.split()
         return jax.grad(self.value)(moving, fixed, (method, steps, adjoint, factor))
 
-    def misfit(self, gradient: PyTree, options: tuple) -> float:
+    def misfit(self, gradient: PyTree, options: tuple[Any, ...]) -> float:
         """Compare a gradient with the derivative along one random direction; return the relative difference."""
         moving, _ = self.split()
         leaves, structure = jax.tree.flatten(moving)
@@ -198,7 +198,7 @@ class _Problem(NamedTuple):
         size = sum(float(jnp.sum(jnp.abs(g * v))) for g, v in pairs)
         return abs(slope - wanted) / max(size, 1e-30)
 
-    def pushed(self, direction: PyTree, options: tuple) -> float:
+    def pushed(self, direction: PyTree, options: tuple[Any, ...]) -> float:
         """Return the derivative along a direction, by the variational equation solved together with the state."""
         (f, z0, theta), (rigid, _, other) = self.split()
         push_f, v0, push_theta = direction
@@ -216,7 +216,7 @@ class _Problem(NamedTuple):
         sol = odesolve(field, (z0, v0), self.t0, self.t1, parts, method=method, steps=steps.paired(), max_steps=limit)
         return float(tree.dot(self.cotangent, sol.z1[1], tree.real_dtype(z0)))
 
-    def difference(self, direction: PyTree, options: tuple) -> float:
+    def difference(self, direction: PyTree, options: tuple[Any, ...]) -> float:
         """Return the derivative along a direction by central differences with Richardson extrapolation."""
         moving, fixed = self.split()
 
@@ -250,7 +250,7 @@ def _scale(x: jax.Array) -> jax.Array:
     return jnp.where(most > 0, jnp.maximum(jnp.abs(x), 1e-3 * most), 1.0)
 
 
-def _reference(method, steps, k: int) -> tuple:
+def _reference(method, steps, k: int) -> tuple[Any, ...]:
     """Return options of a reference: a tolerance smaller by `10**k`, and an adjoint with its own error control."""
     method = method if method.has_error and method.degree and method.order > 2 else tsit5
     tight = steps if isinstance(steps, Adaptive) else Adaptive()
@@ -265,7 +265,7 @@ def _gap(got: PyTree, want: PyTree) -> float:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _back_at_t0(static, values: list, cotangent: PyTree) -> tuple[PyTree, jax.Array] | None:
+def _back_at_t0(static, values: list[Any], cotangent: PyTree) -> tuple[PyTree, jax.Array] | None:
     """Return `z(t0)` as the backward pass reconstructs it, and its field evaluations; None if it does not."""
     problem, leaves, _ = problem_of(static, values)
     return static.adjoint.reconstruct(Each(problem, leaves, [()] * len(leaves), ()), cotangent)

@@ -9,7 +9,7 @@ from jax.sharding import Mesh, PartitionSpec
 from node_jax.types import PyTree
 
 
-def shard(solve: Callable, mesh: Mesh, axis: str) -> Callable:
+def shard(solve: Callable[..., Any], mesh: Mesh, axis: str) -> Callable[..., Any]:
     """Map a function over the first axis of its first argument, one part of it on each device.
 
     No device waits for another: the compiled program has no collective inside a loop, and the gradient with respect to

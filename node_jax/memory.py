@@ -44,7 +44,7 @@ def estimate_memory(
     theta: PyTree = None,
     *,
     lanes: int | None = None,
-    adjoints: tuple = (Checkpointed(), Backsolve(), Interpolated(), Reversible(), Direct()),
+    adjoints: tuple[Any, ...] = (Checkpointed(), Backsolve(), Interpolated(), Reversible(), Direct()),
     method=tsit5,
     steps=Adaptive(),
     max_steps: int = 4096,

@@ -42,12 +42,12 @@ class _Static(NamedTuple):
     """Everything about a call that compilation depends on."""
 
     structure: Any
-    fixed: tuple  # leaves that are not arrays
+    fixed: tuple[Any, ...]  # leaves that are not arrays
     method: Method
     adjoint: Adjoint
     max_steps: int | _Replaced | None
     lane_width: int | float | None
-    outside: tuple = ()  # key of the values that functions read from outside
+    outside: tuple[Any, ...] = ()  # key of the values that functions read from outside
 
 
 @refuses_by_name()
@@ -169,7 +169,7 @@ def _watched(*args, **options) -> Solution:
 
 def prepare(
     f, z0, t0, t1, theta, *, method, steps, adjoint, save, max_steps, lane_width=None, expected_cost=None
-) -> tuple[_Static, list]:
+) -> tuple[_Static, list[Any]]:
     """Separate what compilation depends on from the values."""
     z0, theta = arguments.checked_state(z0), arguments.checked_theta(theta)
     dtype = time_dtype(z0, t0, t1, (steps, save))
@@ -188,7 +188,7 @@ def prepare(
     return _Static(structure, fixed, method, adjoint, max_steps, lane_width, outside), dynamic
 
 
-def _with_limit(static: _Static, dynamic: list) -> tuple[_Static, list]:
+def _with_limit(static: _Static, dynamic: list[Any]) -> tuple[_Static, list[Any]]:
     """Outside all transformations pass `max_steps` as a value, so that another one does not compile anew."""
     limit = static.max_steps
     if not isinstance(limit, int) or not placement.outermost():
@@ -216,7 +216,7 @@ def _classes(f: Any) -> list[type]:
 _PACKAGES = ("node_jax.", "equinox.")
 
 
-def problem_of(static: _Static, dynamic: list) -> tuple[Problem, list, PyTree]:
+def problem_of(static: _Static, dynamic: list[Any]) -> tuple[Problem, list[Any], PyTree]:
     """Return the static problem, the leaves of its inputs, and theta."""
     max_steps, limit = static.max_steps, None
     if isinstance(max_steps, _Replaced):
@@ -239,7 +239,7 @@ def problem_of(static: _Static, dynamic: list) -> tuple[Problem, list, PyTree]:
     return problem, flat, theta
 
 
-def _solve(static: _Static, dynamic: list) -> Solution:
+def _solve(static: _Static, dynamic: list[Any]) -> Solution:
     problem, flat, theta = problem_of(static, dynamic)
     outcome = standard(lanes.solve)(problem, static.adjoint, flat)
 
@@ -264,7 +264,7 @@ def _time(name: str, t: Any, dtype: jnp.dtype) -> jax.Array:
     return jnp.asarray(t, dtype)
 
 
-def _cast(part: Any, ends: tuple, t0: jax.Array, t1: jax.Array) -> Any:
+def _cast(part: Any, ends: tuple[Any, ...], t0: jax.Array, t1: jax.Array) -> Any:
     """Cast the values of steps or save to the dtype of times, and align times that came with fewer digits."""
 
     def leaf(x):

@@ -1,6 +1,7 @@
 """The protocols of the parts that users may replace: methods, step policies, saves, adjoints and back ends.
 
-A class needs these members and no base class. `node_jax.extending` holds base classes with defaults.
+A class needs these members and no base class. Their arguments are given by position, so a class may name them as it
+likes. `node_jax.extending` holds base classes with defaults.
 """
 
 from collections.abc import Callable, Sequence
@@ -68,39 +69,39 @@ class Method(Protocol):
         """Whether `at_limit` can detect a step at the limit of stability."""
         ...
 
-    def start(self, field: VectorField, t: jax.Array, z: PyTree, theta: PyTree) -> PyTree:
+    def start(self, field: VectorField, t: jax.Array, z: PyTree, theta: PyTree, /) -> PyTree:
         """Return the memory that the first step from `(t, z)` needs."""
         ...
 
-    def step(self, field: VectorField, t: jax.Array, z: PyTree, h: jax.Array, theta: PyTree, memory: PyTree) -> Step:
+    def step(self, field: VectorField, t: jax.Array, z: PyTree, h: jax.Array, theta: PyTree, memory: PyTree, /) -> Step:
         """Try a step from `t` to `t + h`; one of size 0, as idle lanes take, must be finite and end at `z`."""
         ...
 
     def replay(
-        self, field: VectorField, t: jax.Array, z: PyTree, h: jax.Array, theta: PyTree, dense: bool
-    ) -> tuple[PyTree, tuple]:
+        self, field: VectorField, t: jax.Array, z: PyTree, h: jax.Array, theta: PyTree, dense: bool, /
+    ) -> tuple[PyTree, tuple[Any, ...]]:
         """Take the same step again, to be differentiated; return `z1`, and the completed `dense` if asked, else ()."""
         ...
 
     def complete(
-        self, field: VectorField, t: jax.Array, z: PyTree, h: jax.Array, theta: PyTree, dense: tuple
+        self, field: VectorField, t: jax.Array, z: PyTree, h: jax.Array, theta: PyTree, dense: tuple[Any, ...], /
     ) -> tuple[PyTree, ...]:
         """Return the states that dense output needs beyond `Step.dense`; callers append them to it."""
         ...
 
-    def at(self, z: PyTree, h: jax.Array, dense: tuple, x: jax.Array) -> PyTree:
+    def at(self, z: PyTree, h: jax.Array, dense: tuple[Any, ...], x: jax.Array, /) -> PyTree:
         """Return the state at `t + x h` of a step from `z`, from its completed `dense`."""
         ...
 
-    def polynomial(self, z: PyTree, h: jax.Array, dense: tuple) -> tuple[PyTree, ...]:
+    def polynomial(self, z: PyTree, h: jax.Array, dense: tuple[Any, ...], /) -> tuple[PyTree, ...]:
         """Return `degree + 1` coefficients `q_j`, shaped like `z`, of `z(t + x h) = sum_j q_j x**j`."""
         ...
 
-    def quadrature(self, z: PyTree, h: jax.Array, dense: tuple) -> tuple[Sequence, Sequence, Sequence]:
+    def quadrature(self, z: PyTree, h: jax.Array, dense: tuple[Any, ...], /) -> tuple[Sequence, Sequence, Sequence]:
         """Return states along a step, their places as fractions of `h`, and quadrature weights of sum 1."""
         ...
 
-    def at_limit(self, step: Step, part: Callable) -> jax.Array:
+    def at_limit(self, step: Step, part: Callable[..., Any], /) -> jax.Array:
         """Whether the step is at the limit of stability, judged by `part` of the state; false if not detected."""
         ...
 
@@ -127,7 +128,7 @@ class Steps(Protocol):
         """Whether steps are known functions of the times, and are differentiated as such."""
         ...
 
-    def trials(self, max_steps: Any) -> Any:
+    def trials(self, max_steps: Any, /) -> Any:
         """Return an upper bound on the trials of one lane; None if there is none."""
         ...
 
@@ -135,47 +136,47 @@ class Steps(Protocol):
         """Return the number of steps if it is known beforehand, else None."""
         ...
 
-    def interval(self, i: jax.Array, t0: jax.Array, t1: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def interval(self, i: jax.Array, t0: jax.Array, t1: jax.Array, /) -> tuple[jax.Array, jax.Array]:
         """Return start and end of step `i`; used if `exact_times`."""
         ...
 
-    def aligned(self, t0: jax.Array, t1: jax.Array, blur: float = 0.0) -> "Steps":
+    def aligned(self, t0: jax.Array, t1: jax.Array, blur: float = 0.0, /) -> "Steps":
         """Return the policy with `t0` or `t1` for each of its times that is equal to it up to rounding."""
         ...
 
-    def complaint(self, t0: Any, t1: Any) -> str | None:
+    def complaint(self, t0: Any, t1: Any, /) -> str | None:
         """Return a message about the first concrete value that is wrong; None if none is."""
         ...
 
-    def valid(self, t0: jax.Array, t1: jax.Array) -> jax.Array:
+    def valid(self, t0: jax.Array, t1: jax.Array, /) -> jax.Array:
         """Whether the values known only at run time are valid."""
         ...
 
-    def part(self, z: PyTree) -> PyTree:
+    def part(self, z: PyTree, /) -> PyTree:
         """Return the part of a pytree like the state by which steps are chosen."""
         ...
 
-    def first_evaluations(self, method: Method) -> int:
+    def first_evaluations(self, method: Method, /) -> int:
         """Return the number of field evaluations before the first trial."""
         ...
 
     def first(
-        self, method: Method, field: VectorField, z0: PyTree, t0: jax.Array, t1: jax.Array, theta: PyTree, limit: Any
+        self, method: Method, field: VectorField, z0: PyTree, t0: jax.Array, t1: jax.Array, theta: PyTree, limit: Any, /
     ) -> tuple[PyTree, PyTree]:
         """Return the first control, any pytree, and the method's first memory; `limit`: the most trials, or None."""
         ...
 
-    def propose(self, control: PyTree, t: Time, done: jax.Array, t0: jax.Array, t1: jax.Array) -> Proposal:
+    def propose(self, control: PyTree, t: Time, done: jax.Array, t0: jax.Array, t1: jax.Array, /) -> Proposal:
         """Choose the step to try from `t`, after `done` accepted steps."""
         ...
 
     def judge(
-        self, method: Method, step: Step, z: PyTree, t: Time, proposal: Proposal, control: PyTree, t0: Any, t1: Any
+        self, method: Method, step: Step, z: PyTree, t: Time, proposal: Proposal, control: PyTree, t0: Any, t1: Any, /
     ) -> Verdict:
         """Decide whether a trial is accepted, and choose the control to carry on."""
         ...
 
-    def end(self, index: jax.Array, t: Time, h: jax.Array, t0: jax.Array, t1: jax.Array) -> Time:
+    def end(self, index: jax.Array, t: Time, h: jax.Array, t0: jax.Array, t1: jax.Array, /) -> Time:
         """Return the end of a recorded step of size `h` from `t`, to the last bit."""
         ...
 
@@ -231,65 +232,65 @@ class Save(Protocol):
         """Whether rows hold the times at which steps end."""
         ...
 
-    def aligned(self, t0: jax.Array, t1: jax.Array, blur: float = 0.0) -> "Save":
+    def aligned(self, t0: jax.Array, t1: jax.Array, blur: float = 0.0, /) -> "Save":
         """Return the save with `t0` or `t1` for each of its times that lies beyond it by rounding."""
         ...
 
-    def complaint(self, t0: Any, t1: Any) -> str | None:
+    def complaint(self, t0: Any, t1: Any, /) -> str | None:
         """Return a message about the first concrete value that is wrong; None if none is."""
         ...
 
-    def valid(self, t0: jax.Array, t1: jax.Array) -> jax.Array:
+    def valid(self, t0: jax.Array, t1: jax.Array, /) -> jax.Array:
         """Whether the values known only at run time are valid."""
         ...
 
-    def start(self, inputs: Inputs) -> PyTree:
+    def start(self, inputs: Inputs, /) -> PyTree:
         """Return the cursor before the first step."""
         ...
 
-    def blank(self, method: Method, inputs: Inputs, z: PyTree, still: jax.Array) -> PyTree:
+    def blank(self, method: Method, inputs: Inputs, z: PyTree, still: jax.Array, /) -> PyTree:
         """Return the content of a row that no step writes; `still`: the lane has nothing to integrate."""
         ...
 
-    def due(self, inputs: Inputs, trial: Trial, cursor: PyTree) -> jax.Array:
+    def due(self, inputs: Inputs, trial: Trial, cursor: PyTree, /) -> jax.Array:
         """Whether a trial writes the next row; false for a rejected trial."""
         ...
 
-    def place(self, trial: Trial, cursor: PyTree) -> jax.Array:
+    def place(self, trial: Trial, cursor: PyTree, /) -> jax.Array:
         """Return the index of the row that is written next, int32."""
         ...
 
-    def row(self, method: Method, inputs: Inputs, trial: Trial, cursor: PyTree) -> PyTree:
+    def row(self, method: Method, inputs: Inputs, trial: Trial, cursor: PyTree, /) -> PyTree:
         """Return what is written into it: floating arrays, a function of the trial and of the `target` of the cursor.
 
         Derivatives take all else that it reads for constants. Rows of a trial that is not due are thrown away.
         """
         ...
 
-    def passed(self, inputs: Inputs, trial: Trial, cursor: PyTree, due: jax.Array) -> PyTree:
+    def passed(self, inputs: Inputs, trial: Trial, cursor: PyTree, due: jax.Array, /) -> PyTree:
         """Return the cursor after that row if it was due, else the cursor as it is."""
         ...
 
-    def undone(self, inputs: Inputs, trial: Trial, cursor: PyTree) -> tuple[jax.Array, PyTree]:
+    def undone(self, inputs: Inputs, trial: Trial, cursor: PyTree, /) -> tuple[jax.Array, PyTree]:
         """Whether the step wrote the last row before the cursor, and the cursor before that row.
 
         The backward pass calls this; with the second result `place` and `row` return that row again.
         """
         ...
 
-    def count(self, cursor: PyTree, accepted: jax.Array, ok: jax.Array) -> jax.Array:
+    def count(self, cursor: PyTree, accepted: jax.Array, ok: jax.Array, /) -> jax.Array:
         """Return how many rows hold a value, int32; `ok`: whether the lane reached `t1`."""
         ...
 
-    def constant(self, rows_bar: PyTree, z0: PyTree) -> PyTree:
+    def constant(self, rows_bar: PyTree, z0: PyTree, /) -> PyTree:
         """Return the cotangent of `z0` from the rows of a lane that had nothing to integrate."""
         ...
 
-    def ends(self, rows: PyTree) -> Any:
+    def ends(self, rows: PyTree, /) -> Any:
         """Return the end times of the steps, NaN after the last, if each row belongs to a step; else None."""
         ...
 
-    def results(self, rows: PyTree, start: tuple[PyTree, Any, PyTree], written: jax.Array) -> Results:
+    def results(self, rows: PyTree, start: tuple[PyTree, Any, PyTree], written: jax.Array, /) -> Results:
         """Return the rows as fields of a `Solution`; `start` is `(z0, t0, theta)`, `written` says which hold values."""
         ...
 
@@ -301,7 +302,7 @@ class Recorder(Protocol):
     The history that it writes is a `node_jax.adjoints.parts.history.History`.
     """
 
-    def blank(self, z: PyTree, t: jax.Array) -> Any:
+    def blank(self, z: PyTree, t: jax.Array, /) -> Any:
         """Allocate the buffers for states like `z` and times like `t`."""
         ...
 
@@ -309,7 +310,7 @@ class Recorder(Protocol):
         """Record the steps accepted in a trial from `(t, z)`, after which the method's memory is `memory`."""
         ...
 
-    def fits(self, size: int, lanes: int) -> bool:
+    def fits(self, size: int, lanes: int, /) -> bool:
         """Whether with `lanes` times as many lanes, whose states now have `size` bytes, as many states fit of each."""
         ...
 
@@ -337,35 +338,35 @@ class Adjoint(Protocol):
         """What to use for an unsupported mode: the end of an error message."""
         ...
 
-    def scheme(self, method: Method) -> Method:
+    def scheme(self, method: Method, /) -> Method:
         """Return the method that the solve uses, given that of the user."""
         ...
 
-    def recorder(self, each: Any) -> Recorder:
+    def recorder(self, each: Any, /) -> Recorder:
         """Return the recorder of a solve."""
         ...
 
-    def stored(self, limit: int, state: int, sizes: int) -> int:
+    def stored(self, limit: int, state: int, sizes: int, /) -> int:
         """Return the bytes kept for `limit` steps: states have `state` bytes each, step sizes `sizes` in all."""
         ...
 
-    def replay(self, each: Any, outcome: Any, history: Any, wanted: Any) -> tuple[PyTree, PyTree, PyTree]:
+    def replay(self, each: Any, outcome: Any, history: Any, wanted: Any, /) -> tuple[PyTree, PyTree, PyTree]:
         """Return the state at `t1`, the saved rows and the recorded states as functions that JAX can differentiate."""
         ...
 
-    def backward(self, each: Any, outcome: Any, history: Any, bar: Any, wanted: Any) -> list:
+    def backward(self, each: Any, outcome: Any, history: Any, bar: Any, wanted: Any, /) -> list[Any]:
         """Return the cotangents of the leaves that are wanted, None for the others."""
         ...
 
-    def reconstruct(self, each: Any, z1_bar: PyTree) -> tuple[PyTree, jax.Array] | None:
+    def reconstruct(self, each: Any, z1_bar: PyTree, /) -> tuple[PyTree, jax.Array] | None:
         """Solve one lane; return `z(t0)` as the backward pass finds it, and its field evaluations; or None."""
         ...
 
-    def replayed(self, method: Method) -> int | None:
+    def replayed(self, method: Method, /) -> int | None:
         """Return the field evaluations of the backward pass per accepted step; None if they are not counted."""
         ...
 
-    def tighter(self, factor: float) -> "Adjoint":
+    def tighter(self, factor: float, /) -> "Adjoint":
         """Return the strategy with its own tolerances, if any, multiplied by `factor`."""
         ...
 
@@ -374,11 +375,11 @@ class Adjoint(Protocol):
 class Backend(Protocol):
     """What a platform makes of the marks in a program: the functions of a module of `node_jax.backends`."""
 
-    def room(self, jaxpr: Any) -> int:
+    def room(self, jaxpr: Any, /) -> int:
         """Return the most lanes for which a loop around this computation of one lane becomes one function."""
         ...
 
-    def is_emitted(self, fn: Callable, *args: Any) -> bool:
+    def is_emitted(self, fn: Callable[..., Any], *args: Any) -> bool:
         """Whether a loop around `fn(*args)` becomes one function, as far as `fn` allows it."""
         ...
 

@@ -67,7 +67,7 @@ class Solution(eqx.Module):
         """Number of accepted steps, int32: with `SaveSteps` and `Dense` the number of rows in use."""
         return self.stats.accepted
 
-    def evaluate(self, t) -> PyTree:
+    def evaluate(self, t: Any) -> PyTree:
         """Return the state at any time of a solve with `save=Dense()`.
 
         Args:
@@ -201,7 +201,7 @@ class SolveError(RuntimeError):
         super().__init__(f"{summary(solution)}. {said}. (throw=False returns the solution instead.)")
         self.solution = solution
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         """Rebuild from message and attributes without `__init__`, whose argument is a solution and no message."""
         return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # pyright: ignore[reportAttributeAccessIssue]
 

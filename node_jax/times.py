@@ -97,7 +97,7 @@ def _blurs(times: dict[str, Any], dtype: jnp.dtype) -> bool:
     return bool(moved > BLURRED * gaps.min())
 
 
-def blur(given: tuple, dtype: jnp.dtype) -> float:
+def blur(given: tuple[Any, ...], dtype: jnp.dtype) -> float:
     """Return the coarsest relative rounding of the given times, at most that of float32; 0 if `dtype` is as coarse."""
     own = [float(jnp.finfo(digits).eps) for digits in map(_digits, given) if digits is not None]
     most = min(max(own, default=0.0), float(jnp.finfo(jnp.float32).eps))
@@ -118,7 +118,7 @@ def between(ts: jax.Array, t0: jax.Array, t1: jax.Array) -> jax.Array:
 
 
 @between.defjvp
-def _moved_between(times: tuple, dots: tuple) -> tuple[jax.Array, jax.Array]:
+def _moved_between(times: tuple[Any, ...], dots: tuple[Any, ...]) -> tuple[jax.Array, jax.Array]:
     return between(*times), dots[0]  # at an end, the derivative of `clip` would be half of this
 
 

@@ -76,7 +76,9 @@ class Backsolve(eqx.Module, AdjointDefaults):
         """Return the bytes kept along the steps: none."""
         return 0
 
-    def backward(self, each: Each, outcome: Outcome, history: tuple, bar: Cotangents, wanted: Wanted) -> list:
+    def backward(
+        self, each: Each, outcome: Outcome, history: tuple[Any, ...], bar: Cotangents, wanted: Wanted
+    ) -> list[Any]:
         """Solve the augmented system backwards."""
         moves = each.problem.unflatten(wanted.shifted)
         refuse_moving_nodes(self, each, moves)
@@ -102,7 +104,7 @@ class WayBack(NamedTuple):
     """The result of the augmented solve: cotangents of `z0` and of leaves, the state at `t0`, status and counts."""
 
     z_bar: PyTree
-    theta_bar: list
+    theta_bar: list[Any]
     z0: PyTree
     status: jax.Array
     stats: Stats
@@ -184,7 +186,7 @@ def _jump(problem: Problem, inputs: Inputs, p: Progress, landed: jax.Array, seen
     return restart(problem, inputs, p, landed)
 
 
-def _reversed(adjoint: Backsolve, each: Each, start: tuple, t: jax.Array, seen: Observations | None) -> Each:
+def _reversed(adjoint: Backsolve, each: Each, start: tuple[Any, ...], t: jax.Array, seen: Observations | None) -> Each:
     """Return the engine of the augmented system, from `t` to `t0`."""
     problem, inputs = each.problem, each.inputs
     steps = steps_back(each, adjoint.steps)

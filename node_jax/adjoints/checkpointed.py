@@ -4,6 +4,8 @@ The forward pass records the size of every accepted step, and states at checkpoi
 steps again, without error estimates and step control, and transposes each.
 """
 
+from typing import Any
+
 import equinox as eqx
 
 from node_jax.adjoints.defaults import AdjointDefaults
@@ -62,7 +64,7 @@ class Checkpointed(eqx.Module, AdjointDefaults):
         """Return the bytes kept for `limit` steps: states have `state` bytes each, step sizes `sizes` in all."""
         return sizes + stored_bytes(self.memory, self.checkpoints, limit, state)
 
-    def backward(self, each: Each, outcome: Outcome, history: History, bar: Cotangents, wanted: Wanted) -> list:
+    def backward(self, each: Each, outcome: Outcome, history: History, bar: Cotangents, wanted: Wanted) -> list[Any]:
         """Transpose the recorded steps, the last first."""
         each, chosen = within_steps(each, wanted)
         ends, bar = Ends.of(each, outcome, bar, wanted.moving, moving_times(each, wanted))

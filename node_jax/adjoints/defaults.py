@@ -32,7 +32,7 @@ class AdjointDefaults:
         """Raise NotImplementedError."""
         raise unsupported(self, "forward mode")
 
-    def backward(self, each: Any, outcome: Any, history: Any, bar: Any, wanted: Any) -> list:
+    def backward(self, each: Any, outcome: Any, history: Any, bar: Any, wanted: Any) -> list[Any]:
         """Raise NotImplementedError."""
         raise unsupported(self, "reverse mode")
 

@@ -43,7 +43,7 @@ class Direct(eqx.Module, AdjointDefaults):
         """Return the bytes kept along the steps: their sizes, and a state for each block."""
         return sizes + -(-limit // BLOCK) * state
 
-    def replay(self, each: Each, outcome: Outcome, history: History, wanted: Wanted) -> tuple:
+    def replay(self, each: Each, outcome: Outcome, history: History, wanted: Wanted) -> tuple[Any, ...]:
         """Return the state at `t1` and the saved rows, differentiable in the inputs."""
         used = outcome.ok | ((outcome.stats.accepted > 0) & bool(each.inputs.save.size))
         outcome = outcome._replace(stats=outcome.stats._replace(accepted=jnp.where(used, outcome.stats.accepted, 0)))
@@ -79,7 +79,7 @@ class _Carry(NamedTuple):
     saved: Any
 
 
-def _take(each: Each, inside: Each, outcome: Outcome, history: History, moves: Inputs, limit: int) -> tuple:
+def _take(each: Each, inside: Each, outcome: Outcome, history: History, moves: Inputs, limit: int) -> tuple[Any, ...]:
     """Take all steps; return the last state, what was saved, and start and end of each step."""
     problem, save = each.problem, each.inputs.save
     z0, t0 = each(lambda inputs, _: (depart(problem, inputs, moves), lax.stop_gradient(inputs.t0)))()

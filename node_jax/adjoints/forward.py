@@ -1,5 +1,7 @@
 """Forward mode, of any order, along the steps that were taken."""
 
+from typing import Any
+
 import equinox as eqx
 
 from node_jax.adjoints.defaults import AdjointDefaults
@@ -34,6 +36,6 @@ class Forward(eqx.Module, AdjointDefaults):
         """Return the bytes kept along the steps: their sizes."""
         return sizes
 
-    def replay(self, each: Each, outcome: Outcome, history: History, wanted: Wanted) -> tuple:
+    def replay(self, each: Each, outcome: Outcome, history: History, wanted: Wanted) -> tuple[Any, ...]:
         """Return the state at `t1` and the saved rows, differentiable in the inputs."""
         return replay(each, outcome, history, self.recorder(each), wanted)

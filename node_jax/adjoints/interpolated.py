@@ -91,7 +91,7 @@ class Interpolated(eqx.Module, AdjointDefaults):
         """Return the bytes kept for `limit` steps: states have `state` bytes each, step sizes `sizes` in all."""
         return sizes + stored_bytes(self.memory, None, limit, state)
 
-    def backward(self, each: Each, outcome: Outcome, history: History, bar: Cotangents, wanted: Wanted) -> list:
+    def backward(self, each: Each, outcome: Outcome, history: History, bar: Cotangents, wanted: Wanted) -> list[Any]:
         """Integrate the adjoint back over the recorded steps, the last first."""
         each, chosen = between_nodes(each, wanted.moving)
         moves = each.problem.unflatten(wanted.shifted)
@@ -167,7 +167,9 @@ def _pullback(adjoint: Interpolated, each: Each, chosen: list[bool]) -> Pullback
     return pullback
 
 
-def _sweep(adjoint: Interpolated, each: Each, chosen: list[bool], segment: Segment, a1: PyTree) -> tuple[list, PyTree]:
+def _sweep(
+    adjoint: Interpolated, each: Each, chosen: list[bool], segment: Segment, a1: PyTree
+) -> tuple[list[Any], PyTree]:
     """Integrate the adjoint over one step of every lane; return cotangents of the leaves and of the first state."""
     problem, inputs = each.problem, each.inputs
     method = adjoint.method or (problem.method if _usable(problem.method) else tsit5)

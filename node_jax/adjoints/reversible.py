@@ -89,7 +89,7 @@ class Reversible(eqx.Module, AdjointDefaults):
         """Return the bytes kept for `limit` steps: states have `state` bytes each, step sizes `sizes` in all."""
         return 2 * sizes + 2 * Pairs.count(self.restart, limit) * state
 
-    def backward(self, each: Each, outcome: Outcome, history: History, bar: Cotangents, wanted: Wanted) -> list:
+    def backward(self, each: Each, outcome: Outcome, history: History, bar: Cotangents, wanted: Wanted) -> list[Any]:
         """Undo the recorded steps, the last first, and transpose each."""
         each, chosen = within_steps(each, wanted)
         ends, bar = Ends.of(each, outcome, bar, wanted.moving, moving_times(each, wanted))
@@ -147,7 +147,7 @@ class Undone(NamedTuple):
     z: PyTree
     y_bar: PyTree
     z_bar: PyTree
-    leaves: list
+    leaves: list[Any]
     saved: rows.SavedBar
     left: jax.Array
 

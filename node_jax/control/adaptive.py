@@ -76,8 +76,8 @@ class Adaptive(eqx.Module, StepsDefaults):
     max_factor: float = eqx.field(static=True, default=10.0)
     force_min_step: bool = eqx.field(static=True, default=False)
     stay_stable: bool = eqx.field(static=True, default=True)
-    norm: Callable = eqx.field(static=True, default=norms.rms)
-    controlled: Callable | None = eqx.field(static=True, default=None)
+    norm: Callable[..., Any] = eqx.field(static=True, default=norms.rms)
+    controlled: Callable[..., Any] | None = eqx.field(static=True, default=None)
 
     def __check_init__(self):
         """Refuse a `controlled` that is not callable."""
@@ -275,7 +275,7 @@ class Adaptive(eqx.Module, StepsDefaults):
 class _Both(NamedTuple):
     """The norm of a pair of states."""
 
-    norm: Callable
+    norm: Callable[..., Any]
 
     def __call__(self, pair: tuple[PyTree, PyTree]) -> jax.Array:
         return jnp.sqrt(0.5 * (self.norm(pair[0]) ** 2 + self.norm(pair[1]) ** 2))
@@ -284,7 +284,7 @@ class _Both(NamedTuple):
 class _Parts(NamedTuple):
     """The controlled parts of a pair of states."""
 
-    controlled: Callable
+    controlled: Callable[..., Any]
 
     def __call__(self, pair: tuple[PyTree, PyTree]) -> tuple[PyTree, PyTree]:
         return self.controlled(pair[0]), self.controlled(pair[1])

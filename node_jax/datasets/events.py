@@ -10,7 +10,7 @@ from node_jax.nn.poisson import Events
 from node_jax.nn.shapes import check_sizes
 
 
-def poisson(rate: Callable, t1: float, key: Any, *, bound: float, capacity: int = 256) -> Events:
+def poisson(rate: Callable[..., Any], t1: float, key: Any, *, bound: float, capacity: int = 256) -> Events:
     """Draw the events of one process between 0 and `t1` by thinning (Lewis and Shedler, 1979).
 
     Args:

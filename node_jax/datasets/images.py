@@ -49,7 +49,7 @@ def digits() -> Images:
     return Images((loaded.images / 16.0).astype(np.float32)[:, None], loaded.target.astype(np.int32))
 
 
-def idx(folder: str | os.PathLike, part: str = "train") -> Images:
+def idx(folder: str | os.PathLike[str], part: str = "train") -> Images:
     """Read images and labels from IDX files, the format of MNIST.
 
     Args:
@@ -82,7 +82,7 @@ def _found(folder: Path, name: str) -> Path:
     raise FileNotFoundError(f"{folder} has none of {', '.join(names)}")
 
 
-def read_idx(path: str | os.PathLike) -> np.ndarray:
+def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
     """Return the array of an IDX file, which may be compressed by gzip.
 
     Raises:

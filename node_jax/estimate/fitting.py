@@ -31,7 +31,7 @@ def fit_parameters(
     *,
     t0: Any,
     mask: Any = None,
-    observe: Callable | None = None,
+    observe: Callable[..., Any] | None = None,
     transform: PyTree = None,
     fit_z0: PyTree = False,
     starts: int = 1,
@@ -126,7 +126,7 @@ def fit_parameters(
     return fit
 
 
-def _drawn(x0: jax.Array, scales: tuple, starts: int, spread: Any, key: Any) -> jax.Array:
+def _drawn(x0: jax.Array, scales: tuple[Any, ...], starts: int, spread: Any, key: Any) -> jax.Array:
     """Return starts `(starts, p)`, the first at `x0`."""
     if starts == 1:
         return x0[None]

@@ -1,6 +1,7 @@
 """Defaults for the members of a method."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +39,7 @@ class MethodDefaults:
         """Return empty memory."""
         return ()
 
-    def replay(self, field, t, z, h, theta, dense: bool) -> tuple[PyTree, tuple]:
+    def replay(self, field, t, z, h, theta, dense: bool) -> tuple[PyTree, tuple[Any, ...]]:
         """Take the step again."""
         step: Step = self.step(  # pyright: ignore[reportAttributeAccessIssue]
             field, t, z, h, theta, self.start(field, t, z, theta)
@@ -61,6 +62,6 @@ class MethodDefaults:
         """Return the Gauss-Legendre points on the dense output."""
         return polynomial.gauss(self, z, h, dense)
 
-    def at_limit(self, step: Step, part: Callable) -> jax.Array:
+    def at_limit(self, step: Step, part: Callable[..., Any]) -> jax.Array:
         """Return false: the limit of stability is not detected."""
         return jnp.array(False)

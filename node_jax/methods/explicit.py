@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -123,7 +124,7 @@ class ExplicitRK:
         xs = (0.01 * i for i in range(1, 10_000))
         return next(x for x in xs if abs(sum(c * (-x) ** k for k, c in enumerate(coefficients))) > 1 + 1e-9) - 0.01
 
-    def at_limit(self, step: Step, part: Callable) -> jax.Array:
+    def at_limit(self, step: Step, part: Callable[..., Any]) -> jax.Array:
         """Whether the step is at the limit of stability, judged by two slopes at its end."""
         i = self.last_pair
         if i is None:
@@ -152,7 +153,7 @@ class ExplicitRK:
         error = tuple(tree.scale(h, b, slopes) for b in (self.b_error, self.b_error_low) if b)
         return Step(z1, error, slopes, slopes[-1] if self.first_same_as_last else None)
 
-    def replay(self, field, t, z, h, theta, dense: bool) -> tuple[PyTree, tuple]:
+    def replay(self, field, t, z, h, theta, dense: bool) -> tuple[PyTree, tuple[Any, ...]]:
         """Return `z1` of the same step: from the stages that it needs, or with all slopes for dense output."""
         if not dense:
             return tree.combine(z, h, self.b, self.stages(field, t, z, h, theta, upto=self.replay_evaluations)), ()

@@ -103,9 +103,9 @@ class Classifier(eqx.Module):
         (3,)
     """
 
-    stem: Callable
+    stem: Callable[..., Any]
     ode: NeuralODE
-    head: Callable
+    head: Callable[..., Any]
 
     @classmethod
     def create(

@@ -1,7 +1,7 @@
 """Fields whose every layer sees the time: the layers of FFJORD (Grathwohl et al., 2019)."""
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -47,23 +47,27 @@ class ConcatSquashLayer(eqx.Module):
 class _Layered(eqx.Module):
     """What both fields are: layers of a state and a context of time and condition, with activations between."""
 
-    layers: tuple
+    layers: tuple[Any, ...]
     size: int = eqx.field(static=True)
     condition_size: int = eqx.field(static=True)
-    activation: Callable = eqx.field(static=True)
+    activation: Callable[..., Any] = eqx.field(static=True)
 
-    layer: ClassVar[type]
-
-    def __init__(self, size, widths, *, key: jax.Array, activation: Callable = jax.nn.tanh, condition_size: int = 0):
+    def __init__(
+        self,
+        layer: type,
+        size: int,
+        widths: Any,
+        key: Any,
+        activation: Callable[..., Any],
+        condition_size: int,
+    ):
         check_sizes(size=size)
         check_sizes(0, condition_size=condition_size)
         check_widths(widths)
         self.size, self.condition_size, self.activation = size, condition_size, activation
         sizes = (size, *widths, size)
         keys = jax.random.split(key, len(sizes) - 1)
-        self.layers = tuple(
-            self.layer(sizes[i], sizes[i + 1], 1 + condition_size, key=each) for i, each in enumerate(keys)
-        )
+        self.layers = tuple(layer(sizes[i], sizes[i + 1], 1 + condition_size, key=each) for i, each in enumerate(keys))
 
     def __call__(self, z: jax.Array, t: Any, theta: Any = None) -> jax.Array:
         """Return the slope at `(z, t)`.
@@ -107,7 +111,16 @@ class ConcatField(_Layered):
         (2,)
     """
 
-    layer = ConcatLayer
+    def __init__(
+        self,
+        size: int,
+        widths: Any,
+        *,
+        key: jax.Array,
+        activation: Callable[..., Any] = jax.nn.tanh,
+        condition_size: int = 0,
+    ):
+        super().__init__(ConcatLayer, size, widths, key, activation, condition_size)
 
 
 class ConcatSquashField(_Layered):
@@ -132,4 +145,13 @@ class ConcatSquashField(_Layered):
         (2,)
     """
 
-    layer = ConcatSquashLayer
+    def __init__(
+        self,
+        size: int,
+        widths: Any,
+        *,
+        key: jax.Array,
+        activation: Callable[..., Any] = jax.nn.tanh,
+        condition_size: int = 0,
+    ):
+        super().__init__(ConcatSquashLayer, size, widths, key, activation, condition_size)

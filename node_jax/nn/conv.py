@@ -73,7 +73,7 @@ class ConvField(eqx.Module):
     norms: tuple[eqx.nn.GroupNorm, ...]
     convs: tuple[ConcatConv, ...]
     channels: int = eqx.field(static=True)
-    activation: Callable = eqx.field(static=True)
+    activation: Callable[..., Any] = eqx.field(static=True)
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class ConvField(eqx.Module):
         kernel: int = 3,
         width: int | None = None,
         groups: int | None = None,
-        activation: Callable = jax.nn.relu,
+        activation: Callable[..., Any] = jax.nn.relu,
     ):
         width = channels if width is None else width
         check_sizes(channels=channels, kernel=kernel, width=width)

@@ -317,7 +317,7 @@ def checked_base(base: Any, dim: int) -> Frozen:
     return Frozen(base)
 
 
-def many(one: Callable, key: jax.Array, sample_shape: int | tuple[int, ...]) -> Any:
+def many(one: Callable[..., Any], key: jax.Array, sample_shape: int | tuple[int, ...]) -> Any:
     """Return what `one(key)` gives for as many keys as `sample_shape` has places."""
     sample_shape = (sample_shape,) if isinstance(sample_shape, int) else sample_shape
     if sample_shape == ():

@@ -25,7 +25,7 @@ from node_jax.types import PyTree
 class Bound(NamedTuple):
     """A field with the theta of the solve, called as `bound(z, t)`."""
 
-    field: Callable
+    field: Callable[..., Any]
     theta: PyTree
 
     def __call__(self, z: PyTree, t: jax.Array) -> PyTree:
@@ -137,8 +137,8 @@ class WithIntegrals(eqx.Module):
     """The field of a state and integrals; its theta is that of the field and the random numbers of all rates."""
 
     field: Any
-    watched: tuple
-    free: tuple
+    watched: tuple[Any, ...]
+    free: tuple[Any, ...]
 
     def start(self, z0: PyTree) -> Integrated:
         """Return the state at the beginning: all integrals are zero."""
@@ -150,7 +150,7 @@ class WithIntegrals(eqx.Module):
 
         return Integrated(z0, zeros(self.watched), zeros(self.free))
 
-    def drawn(self, key: jax.Array | None, z0: PyTree) -> tuple[list, list]:
+    def drawn(self, key: jax.Array | None, z0: PyTree) -> tuple[list[Any], list[Any]]:
         """Return the random numbers of all rates, of the watched ones and of the others."""
         z0, rates = checked_state(z0), (*self.watched, *self.free)
         keys = [None] * len(rates) if key is None else jax.random.split(key, max(len(rates), 1))
@@ -158,7 +158,7 @@ class WithIntegrals(eqx.Module):
         count = len(self.watched)
         return lax.stop_gradient((all_drawn[:count], all_drawn[count:]))
 
-    def __call__(self, state: Integrated, t: jax.Array, theta: tuple[PyTree, tuple]) -> Integrated:
+    def __call__(self, state: Integrated, t: jax.Array, theta: tuple[PyTree, tuple[Any, ...]]) -> Integrated:
         """Return the slope of the state and all rates."""
         own, drawn = theta
         field, dtype = Bound(self.field, own), tree.real_dtype(state.z)
@@ -173,9 +173,9 @@ class WithIntegrals(eqx.Module):
 class OfState(eqx.Module):
     """An output `fn(z, t, theta)` of a solve with integrals."""
 
-    fn: Callable
+    fn: Callable[..., Any]
 
-    def __call__(self, state: Integrated, t: jax.Array, theta: tuple[PyTree, tuple]) -> PyTree:
+    def __call__(self, state: Integrated, t: jax.Array, theta: tuple[PyTree, tuple[Any, ...]]) -> PyTree:
         """Return the output of the state alone."""
         return self.fn(state.z, t, theta[0])
 
@@ -203,7 +203,7 @@ def split(solution: Solution, save: Any) -> tuple[Along, dict[str, jax.Array]]:
 class _Part(NamedTuple):
     """The controlled part of the state, with the watched integrals if there are any."""
 
-    controlled: Callable | None
+    controlled: Callable[..., Any] | None
     watched: bool
 
     def __call__(self, state: Integrated) -> PyTree:
@@ -214,9 +214,9 @@ class _Part(NamedTuple):
 class _Norm(NamedTuple):
     """The norm of the state and the watched integrals together."""
 
-    norm: Callable
+    norm: Callable[..., Any]
 
-    def __call__(self, part: tuple[PyTree, dict]) -> jax.Array:
+    def __call__(self, part: tuple[PyTree, dict[Any, Any]]) -> jax.Array:
         return jnp.sqrt(0.5 * (self.norm(part[0]) ** 2 + norms.rms(part[1]) ** 2))
 
 

@@ -79,13 +79,19 @@ class LatentODE(eqx.Module):
         (3, 2)
     """
 
-    encoder: Callable
+    encoder: Callable[..., Any]
     ode: NeuralODE
-    decoder: Callable
+    decoder: Callable[..., Any]
     log_noise: jax.Array | Frozen
 
     def __init__(
-        self, encoder: Callable, ode: NeuralODE, decoder: Callable, *, noise: float = 0.1, learn_noise: bool = True
+        self,
+        encoder: Callable[..., Any],
+        ode: NeuralODE,
+        decoder: Callable[..., Any],
+        *,
+        noise: float = 0.1,
+        learn_noise: bool = True,
     ):
         if not noise > 0:
             raise ValueError(f"noise must be positive, got {noise!r}")

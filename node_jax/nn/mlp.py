@@ -47,7 +47,7 @@ class MLPField(eqx.Module):
         *,
         key: jax.Array,
         time_dependent: bool = False,
-        activation: Callable = jax.nn.tanh,
+        activation: Callable[..., Any] = jax.nn.tanh,
         condition_size: int = 0,
     ):
         check_sizes(size=size, width=width)

@@ -20,7 +20,7 @@ from node_jax.solution import Solution
 from node_jax.types import PyTree, direction
 
 
-def _several(regularizers: Any) -> tuple:
+def _several(regularizers: Any) -> tuple[Any, ...]:
     """Return a tuple, of one regularizer too."""
     return (regularizers,) if isinstance(regularizers, eqx.Module) else tuple(regularizers)
 
@@ -67,7 +67,7 @@ class NeuralODE(eqx.Module):
     steps: Adaptive | Fixed | Grid = eqx.field(default=Adaptive(), kw_only=True)
     adjoint: Any = eqx.field(static=True, default=Checkpointed(), kw_only=True)
     max_steps: int | None = eqx.field(static=True, default=4096, kw_only=True)
-    regularizers: tuple = eqx.field(converter=_several, default=(), kw_only=True)
+    regularizers: tuple[Any, ...] = eqx.field(converter=_several, default=(), kw_only=True)
 
     def __check_init__(self):
         """Refuse a field that cannot be called, and regularizers that cannot be told apart."""
@@ -136,7 +136,7 @@ class NeuralODE(eqx.Module):
         return self.along(z0, key=key, regularized=regularized, **options).solution
 
     def along(
-        self, z0: PyTree, watched: tuple = (), *, key: Any = None, regularized: bool = True, **options: Any
+        self, z0: PyTree, watched: tuple[Any, ...] = (), *, key: Any = None, regularized: bool = True, **options: Any
     ) -> Along:
         """Solve together with integrals along the solution; what the models are built on.
 
@@ -170,7 +170,7 @@ class NeuralODE(eqx.Module):
                 return one.end(key, self.t1)
         return self.t1
 
-    def _integrated(self, z0, watched, free, key, options) -> tuple[Along, dict]:
+    def _integrated(self, z0, watched, free, key, options) -> tuple[Along, dict[Any, Any]]:
         """Solve, with integrals where there are any."""
         if not (watched or free):
             return Along(odesolve(self.field, z0, **options), {}), {}

@@ -15,7 +15,7 @@ class _Recurrent(eqx.Module):
     """A cell that reads a series, and a head."""
 
     cell: eqx.nn.GRUCell
-    head: Callable
+    head: Callable[..., Any]
     ode: NeuralODE | None
     observed: int = eqx.field(static=True)
     gaps: bool = eqx.field(static=True)
@@ -81,7 +81,7 @@ class ODERNN(_Recurrent):
         (3,)
     """
 
-    def __init__(self, observed: int, hidden: int, ode: NeuralODE, head: Callable, *, key: jax.Array):
+    def __init__(self, observed: int, hidden: int, ode: NeuralODE, head: Callable[..., Any], *, key: jax.Array):
         check_sizes(observed=observed, hidden=hidden)
         self.cell = eqx.nn.GRUCell(2 * observed, hidden, key=key)
         self.ode, self.head, self.observed, self.gaps = ode, head, observed, False
@@ -110,7 +110,7 @@ class GRU(_Recurrent):
         (3,)
     """
 
-    def __init__(self, observed: int, hidden: int, head: Callable, *, key: jax.Array, gaps: bool = True):
+    def __init__(self, observed: int, hidden: int, head: Callable[..., Any], *, key: jax.Array, gaps: bool = True):
         check_sizes(observed=observed, hidden=hidden)
         self.cell = eqx.nn.GRUCell(2 * observed + int(gaps), hidden, key=key)
         self.ode, self.head, self.observed, self.gaps = None, head, observed, gaps

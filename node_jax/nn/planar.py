@@ -143,7 +143,7 @@ class HyperField(_Planar):
         *,
         key: jax.Array,
         hidden: int = 32,
-        activation: Callable = jax.nn.tanh,
+        activation: Callable[..., Any] = jax.nn.tanh,
         condition_size: int = 0,
     ):
         check_sizes(size=size, width=width, hidden=hidden)

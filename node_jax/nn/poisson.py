@@ -69,11 +69,11 @@ class PoissonSolution(NamedTuple):
 class _Intensity(eqx.Module):
     """The intensity as a rate of a solve."""
 
-    intensity: Callable
+    intensity: Callable[..., Any]
 
     name = "expected"
 
-    def draw(self, key: jax.Array | None, z: PyTree) -> tuple:
+    def draw(self, key: jax.Array | None, z: PyTree) -> tuple[Any, ...]:
         return ()
 
     def rate(self, field: Bound, z: PyTree, t: jax.Array, drawn: PyTree) -> jax.Array:
@@ -104,7 +104,7 @@ class PoissonProcess(eqx.Module):
     """
 
     ode: NeuralODE
-    intensity: Callable
+    intensity: Callable[..., Any]
 
     def __check_init__(self):
         """Refuse a process that goes back in time."""

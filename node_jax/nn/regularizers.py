@@ -61,7 +61,7 @@ class Kinetic(eqx.Module):
 
     name = "kinetic"
 
-    def draw(self, key: jax.Array | None, z: PyTree) -> tuple:
+    def draw(self, key: jax.Array | None, z: PyTree) -> tuple[Any, ...]:
         """Return nothing: this is not random."""
         return ()
 
@@ -127,7 +127,7 @@ class TotalDerivative(eqx.Module):
         """The key of the integral: `total_derivative_` and the order."""
         return f"total_derivative_{self.order}"
 
-    def draw(self, key: jax.Array | None, z: PyTree) -> tuple:
+    def draw(self, key: jax.Array | None, z: PyTree) -> tuple[Any, ...]:
         """Return nothing: this is not random."""
         return ()
 
@@ -136,7 +136,7 @@ class TotalDerivative(eqx.Module):
         return square(_total_derivative(field, self.order)(z, t))
 
 
-def _total_derivative(field: Callable, order: int) -> Callable:
+def _total_derivative(field: Callable[..., Any], order: int) -> Callable[..., Any]:
     """Return the derivative of a solution of the given order, as a function of state and time."""
     if order == 1:
         return field
@@ -229,7 +229,7 @@ class Penalized(eqx.Module):
         return self.along(state, t, (theta, self.along.drawn(None, state.z)))
 
 
-def with_penalties(field: Callable, regularizers: tuple) -> Penalized:
+def with_penalties(field: Callable[..., Any], regularizers: tuple[Any, ...]) -> Penalized:
     """Return a field whose state has the integrals of regularizers beside `z`, for people who call `odesolve`.
 
     Args:

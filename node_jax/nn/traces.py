@@ -35,7 +35,7 @@ class Exact(eqx.Module):
 
     name = "trace"
 
-    def draw(self, key: jax.Array | None, z: jax.Array) -> tuple:
+    def draw(self, key: jax.Array | None, z: jax.Array) -> tuple[Any, ...]:
         """Return nothing: this is not random."""
         return ()
 

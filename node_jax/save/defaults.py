@@ -53,6 +53,6 @@ class SaveDefaults(TimesDefaults):
         """Return None: rows do not hold the end times of steps."""
         return
 
-    def results(self, rows: PyTree, start: tuple, written: jax.Array) -> Results:
+    def results(self, rows: PyTree, start: tuple[Any, ...], written: jax.Array) -> Results:
         """Return the rows as saved states."""
         return Results(zs=rows)

@@ -44,7 +44,7 @@ class SaveAt(eqx.Module, SaveDefaults):
     """
 
     ts: Any = eqx.field(converter=functools.partial(times_of, "SaveAt(ts): ts"))
-    fn: Callable | None = eqx.field(static=True, default=None)
+    fn: Callable[..., Any] | None = eqx.field(static=True, default=None)
 
     times = ("ts",)
     reads_dense = True
@@ -135,7 +135,7 @@ def _cursor(inputs, count):
     return Cursor(count, between(ts[jnp.minimum(count, some - 1)], inputs.t0, inputs.t1) if some else inputs.t1)
 
 
-def _observed(fn: Callable, ts: jax.Array, start: tuple, zs: PyTree, written: jax.Array) -> PyTree:
+def _observed(fn: Callable[..., Any], ts: jax.Array, start: tuple[Any, ...], zs: PyTree, written: jax.Array) -> PyTree:
     """Return `fn` of all rows; in rows that were not reached it is NaN, and evaluated where its gradient is finite."""
     reached = jnp.any(written)
 

@@ -12,7 +12,7 @@ from node_jax import tree
 
 
 def assert_gradient(
-    fn: Callable,
+    fn: Callable[..., Any],
     *args: Any,
     rtol: float | None = None,
     directions: int = 3,

@@ -132,7 +132,7 @@ def _value(z0: PyTree, rate: jax.Array, **options: Any) -> jax.Array:
     return sum((jnp.sum(jnp.where(jnp.isfinite(x), x, 0.0)) for x in found), jnp.zeros(()))
 
 
-def _assert_part(close: Callable, **options: Any) -> None:
+def _assert_part(close: Callable[..., Any], **options: Any) -> None:
     """Check that mapped solves equal single ones, that three strategies agree, and that there is no second trace."""
     z0, rates = jnp.array([1.2, 0.3]), jnp.linspace(0.5, 1.0, LANES)
     value = functools.partial(_value, z0, **options)
@@ -157,7 +157,7 @@ def _has_members(name: str, part: Any, protocol: Any) -> None:
         raise AssertionError(f"{name}={part!r} lacks {', '.join(lacking)} of node_jax.protocols.{protocol.__name__}")
 
 
-def _closeness(rtol: float | None) -> Callable:
+def _closeness(rtol: float | None) -> Callable[..., Any]:
     rtol = float(jnp.finfo(jnp.result_type(float)).eps) ** 0.6 if rtol is None else rtol
 
     def close(found: PyTree, expected: PyTree, what: str) -> None:

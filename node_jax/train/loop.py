@@ -108,7 +108,7 @@ class Update(NamedTuple):
 
 def fit(
     model: PyTree,
-    loss: Callable,
+    loss: Callable[..., Any],
     data: PyTree,
     optimizer: optax.GradientTransformation,
     *,
@@ -118,11 +118,11 @@ def fit(
     batch_size: int | None = None,
     members: int | None = None,
     opt_state: PyTree = None,
-    validate: Callable | None = None,
+    validate: Callable[..., Any] | None = None,
     validate_every: int = 10,
     patience: int | None = None,
-    callback: Callable | None = None,
-    checkpoint: str | os.PathLike | None = None,
+    callback: Callable[..., Any] | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
     every: int = 100,
     resume: bool = False,
     progress: bool | str = True,

@@ -120,7 +120,7 @@ def _nll_together(model, x, condition, key, sound, penalties) -> Loss:
 
 def elbo(
     model: LatentODE,
-    batch: tuple,
+    batch: tuple[Any, ...],
     key: jax.Array,
     *,
     beta: float = 1.0,
@@ -163,7 +163,9 @@ def elbo(
     return _loss(-found.elbo, found.solution.ok, found.solution.stats.nfe, sound, found.penalties, penalties, more)
 
 
-def cross_entropy(model: Any, batch: tuple, key: jax.Array, *, penalties: Mapping[str, float] | None = None) -> Loss:
+def cross_entropy(
+    model: Any, batch: tuple[Any, ...], key: jax.Array, *, penalties: Mapping[str, float] | None = None
+) -> Loss:
     """Return the cross-entropy of the classes of samples.
 
     Args:
@@ -206,7 +208,7 @@ def cross_entropy(model: Any, batch: tuple, key: jax.Array, *, penalties: Mappin
 
 
 def point_process(
-    model: PoissonProcess, batch: tuple, key: jax.Array, *, penalties: Mapping[str, float] | None = None
+    model: PoissonProcess, batch: tuple[Any, ...], key: jax.Array, *, penalties: Mapping[str, float] | None = None
 ) -> Loss:
     """Return the negative log-likelihood of series of events.
 
@@ -323,7 +325,7 @@ def _sound(data: PyTree, count: int) -> tuple[PyTree, jax.Array]:
     return jax.tree.map(lambda x: tree.where_rows(sound, x, jnp.broadcast_to(x[other], x.shape)), data), sound
 
 
-def _sound_series(ts: jax.Array, ys: jax.Array, mask: Any = None) -> tuple[tuple, jax.Array]:
+def _sound_series(ts: jax.Array, ys: jax.Array, mask: Any = None) -> tuple[tuple[Any, ...], jax.Array]:
     """Return series with zeros in place of what is not finite, and which have finite times and observed values."""
     ys = ys[..., None] if ys.ndim == 2 else ys
     mask = jnp.ones(ys.shape, bool) if mask is None else mask

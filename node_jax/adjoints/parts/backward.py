@@ -20,7 +20,7 @@ class Backward(NamedTuple):
     """The carry of the backward pass; `left` counts the steps of each lane that remain to be undone."""
 
     z: PyTree
-    leaves: list
+    leaves: list[Any]
     saved: rows.SavedBar
     left: jax.Array
 
@@ -33,7 +33,7 @@ def back_over_steps(
     pullback: Pullback,
     recorder: Slots,
     exact: bool,
-) -> tuple[PyTree, list]:
+) -> tuple[PyTree, list[Any]]:
     """Return the cotangent of the first node and, for each leaf, that from the steps; `exact`: also of the times."""
     each, lane = ends.each, lane_of(ends)
     inside = at_nodes(each)
@@ -61,7 +61,7 @@ def lane_of(ends: Ends) -> Lane:
     return Lane(z0, t0, jnp.where(ends.lane.steps, ends.outcome.stats.accepted, 0))
 
 
-def of_leaves(ends: Ends, chosen: Sequence[bool], carry: Any) -> list:
+def of_leaves(ends: Ends, chosen: Sequence[bool], carry: Any) -> list[Any]:
     """Return the cotangents of the leaves after the backward pass, None for leaves without."""
     summed = tree.where(jnp.any(ends.lane.steps), carry.leaves, tree.full_like(carry.leaves, 0.0))
     along, place = tree.replaced([None] * len(chosen), chosen, summed), ends.each.places.save.ts

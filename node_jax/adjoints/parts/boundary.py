@@ -149,12 +149,14 @@ class Ends(NamedTuple):
     moves: Inputs
 
     @classmethod
-    def of(cls, each: Each, outcome: Outcome, bar: Cotangents, moving: Sequence[bool], moves: Inputs) -> tuple:
+    def of(
+        cls, each: Each, outcome: Outcome, bar: Cotangents, moving: Sequence[bool], moves: Inputs
+    ) -> tuple[Any, ...]:
         """Return the ends, and the cotangents without those of lost outputs."""
         bar, lane = each(_split)((outcome, bar))
         return cls(with_donors(each, lane.alive), outcome, lane, moving, moves), bar
 
-    def pull_arrival(self, bar: Cotangents) -> tuple[list, Cotangents]:
+    def pull_arrival(self, bar: Cotangents) -> tuple[list[Any], Cotangents]:
         """Pull cotangents of the outputs back; return those of the leaves and those at the nodes."""
         each, moves, some = self.each, self.moves, tree.picked(self.each.leaves, self.moving)
         if not (moves.t1 or moves.save.ts):
@@ -172,7 +174,7 @@ class Ends(NamedTuple):
         _, vjp = jax.vjp(arrived, some, each(at_nodes)((self.outcome, got)))
         return vjp(bar)
 
-    def pull_departure(self, bar: Cotangents, z_bar: PyTree) -> list:
+    def pull_departure(self, bar: Cotangents, z_bar: PyTree) -> list[Any]:
         """Pull the cotangent of the first node, and those of rows that are `z0`, back to the leaves."""
 
         def departed(some):
@@ -181,7 +183,7 @@ class Ends(NamedTuple):
         z_bar = self.each(_with_constant)((self.outcome, bar, z_bar))
         return jax.vjp(departed, tree.picked(self.each.leaves, self.moving))[1](z_bar)[0]
 
-    def total(self, late: list, along: list, early: list) -> list:
+    def total(self, late: list[Any], along: list[Any], early: list[Any]) -> list[Any]:
         """Sum the cotangents of the leaves that move; return None for the others.
 
         `along` holds those from the steps, None for a leaf without. Entries that only lanes without a contribution use

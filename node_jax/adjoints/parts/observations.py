@@ -31,7 +31,9 @@ class Observations(NamedTuple):
     count: jax.Array
 
 
-def observed(each: Each, outcome: Outcome, bar: Cotangents, chosen: Sequence[bool]) -> tuple[Observations | None, list]:
+def observed(
+    each: Each, outcome: Outcome, bar: Cotangents, chosen: Sequence[bool]
+) -> tuple[Observations | None, list[Any]]:
     """Return the observations of a solve, if any, and the cotangents of rows that go to the leaves directly."""
     if not each.inputs.save.size:
         return None, tree.full_like(tree.picked(each.leaves, chosen), 0.0)
@@ -39,7 +41,7 @@ def observed(each: Each, outcome: Outcome, bar: Cotangents, chosen: Sequence[boo
 
 
 @functools.singledispatch
-def observe(save: Any, each: Each, outcome: Outcome, bar: Cotangents, chosen: Sequence[bool]) -> tuple:
+def observe(save: Any, each: Each, outcome: Outcome, bar: Cotangents, chosen: Sequence[bool]) -> tuple[Any, ...]:
     """Do that for one kind of save; `observe.register(kind)` adds another."""
     raise NotImplementedError(f"adjoint=Backsolve() does not know at which times save={save!r} observes the state")
 
@@ -104,7 +106,7 @@ def _filled(ts: jax.Array, count: jax.Array, t0: jax.Array) -> jax.Array:
     return jnp.where(jnp.arange(ts.shape[0]) < count, ts, last)
 
 
-def _polynomials(problem: Problem, inputs: Inputs, saved: Interpolant, count: jax.Array, zs: PyTree) -> tuple:
+def _polynomials(problem: Problem, inputs: Inputs, saved: Interpolant, count: jax.Array, zs: PyTree) -> tuple[Any, ...]:
     """Return the polynomials of all steps of one lane as functions of their starts."""
     taken = jnp.arange(saved.t.shape[0]) < count
 

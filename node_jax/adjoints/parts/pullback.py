@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +23,7 @@ SMALL = 4
 Pullback = Callable[[Start], tuple[Retraced, Callable[[Retraced], tuple[list, PyTree]]]]
 
 
-def pullback_of_steps(each: Each, chosen: Sequence[bool], step: Callable = retrace) -> Pullback:
+def pullback_of_steps(each: Each, chosen: Sequence[bool], step: Callable[..., Any] = retrace) -> Pullback:
     """Return `start -> (step, pull)`; `pull` maps cotangents to those of leaves, summed over lanes, and of `start`."""
     if each.lanes and _is_small(each, chosen):
         each = each.replace(problem=_with_jacobian(each, chosen))

@@ -122,7 +122,9 @@ def crossing(each: Each, moving: Sequence[bool]) -> tuple[Each, list[bool]]:
     return each.replace(problem=each.problem._replace(crosses=any(points))), points
 
 
-def pull_crossing(each: Each, chosen: Sequence[bool], node: jax.Array, h: jax.Array, z: PyTree, bar: PyTree) -> list:
+def pull_crossing(
+    each: Each, chosen: Sequence[bool], node: jax.Array, h: jax.Array, z: PyTree, bar: PyTree
+) -> list[Any]:
     """Pull the cotangent of the state after a node back to the breakpoints among the chosen leaves."""
 
     def crossed(some):
