@@ -4,8 +4,8 @@
 # [![Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/node-jax/node-jax/blob/main/notebooks/01_first_solve.ipynb)
 #
 # This notebook solves an ordinary differential equation, then a batch of them with `jax.vmap`, and then some that have
-# no solution. It shows what a solve returns, what each member of a batch costs, and how a failed solve can be kept out
-# of a gradient. It needs no knowledge of the package.
+# no solution up to the final time. It shows what a solve returns, what each member of a batch costs, and how a failed
+# solve can be kept out of a gradient. You need to know JAX, but not this package.
 
 # %% [markdown]
 # The next cell installs the package from its repository if it is missing, as in Colab. A JAX that is already there
@@ -36,12 +36,14 @@ print(", ".join(f"{name} {version}" for name, version in info.versions.items()))
 print("devices:", ", ".join(info.devices))
 
 # %% [markdown]
-# `print(nj.info())` says more: the Python, the platform, and whether small solves run as compiled loops.
+# `print(nj.info())` prints more: the version of Python, the platform, whether JAX computes in 64 bits, and whether XLA
+# compiles the loop of a small solve into a single CPU function ("compiled loops"), which makes small solves faster.
 #
 # ## A solve
 #
 # A vector field is any function `f(z, t, theta)` that JAX can trace. Its arguments are the state, the time and the
-# parameters, and it returns the slope of the state. Here are the equations of Lotka and Volterra for prey and
+# parameters, and it returns the derivative $dz/dt$, with the shape of `z`. `nj.odesolve(f, z0, t0, t1, theta)` solves
+# the equation from the state `z0` at time `t0` to time `t1`. Here are the equations of Lotka and Volterra for prey and
 # predators, with four rates as parameters.
 
 
@@ -58,9 +60,12 @@ sol = nj.odesolve(lotka_volterra, jnp.array([10.0, 5.0]), 0.0, 30.0, rates, save
 print(sol)
 
 # %% [markdown]
-# The solver chose the sizes of its steps by itself. It used the default method, that of Tsitouras of order 5, with a
-# relative tolerance of 1e-6. The states at the 400 times are in `sol.zs`; they are read from within the steps, and cost
-# no further evaluations of the field. Without `save=` only the final state is kept, as `sol.z1`.
+# `print` shows the number of accepted steps and of evaluations of `f`, including those of rejected steps. The solver
+# chose the step sizes so that the estimated error of each step stays below a tolerance: by default a relative one of
+# 1e-6 and an absolute one of 1e-8. The default method is `nj.tsit5`, a Runge-Kutta method of order 5 by Tsitouras.
+#
+# The states at the 400 times are in `sol.zs`, an array of shape `(400, 2)`. They are interpolated within the steps, so
+# they cost no further evaluations of `f`. Without `save=` only the final state is kept. It is always in `sol.z1`.
 
 # %%
 PREY, PREDATORS = "#1f6f8b", "#c8553d"
@@ -72,8 +77,8 @@ fig.legend(loc="outside upper right", ncols=2)
 plt.show()
 
 # %% [markdown]
-# These equations have an invariant, which no solution changes. How much the computed solution changes it is a measure
-# of its error.
+# These equations have an invariant: a function of the state that is constant along every exact solution. How much it
+# changes along the computed solution is a measure of the error.
 
 
 # %%
@@ -90,9 +95,9 @@ print(f"relative drift of the invariant: {drift:.1e}")
 # %% [markdown]
 # ## A batch is a `vmap`
 #
-# There is no batch argument: `jax.vmap` maps a solve over initial states, parameters or times. Every member of the
-# batch is a *lane* with its own step sizes, its own counts and its own status. Here are eight initial populations, from
-# near the equilibrium to a great many prey.
+# `odesolve` solves one equation and has no batch argument: `jax.vmap` maps it over initial states, parameters or times.
+# Every solve of a batch has its own step sizes, counts and status, and every array of the result has the axis of the
+# batch in front. Here are eight initial populations, from one near the equilibrium to one with very many prey.
 
 # %%
 starts = jnp.stack([jnp.linspace(5.0, 40.0, 8), jnp.full(8, 3.0)], axis=1)
@@ -109,8 +114,8 @@ print("rejected steps", batch.stats.rejected)
 print("evaluations   ", batch.stats.nfe)
 
 # %% [markdown]
-# `print` says how the lanes ended, and `.stats` says what each of them cost. The wide orbits have sharp turns, and need
-# about three times as many steps as the narrow ones. No lane had to take the steps of another.
+# `print` shows how the solves ended, and `.stats` what each of them cost. The wide orbits have sharp turns, and need
+# about three times as many steps as the narrow ones. The narrow ones do not take these extra steps.
 
 # %%
 fig, ax = plt.subplots(figsize=(6.0, 3.6), layout="constrained")
@@ -128,8 +133,8 @@ plt.show()
 # ## A failure says so
 #
 # The solution of $\dot z = z^2$ is $z_0 / (1 - z_0 t)$, which becomes infinite at $t = 1/z_0$. No solver can integrate
-# through that point; the question is what it tells you. A solve that is called outside of any transformation raises an
-# error, which says how far it came and what to look for.
+# through that point; the question is what it tells you. A solve that is called outside of `jit`, `vmap` and `grad`
+# raises an error, which says how far it came and what to look for.
 
 
 # %%
@@ -143,8 +148,13 @@ except nj.SolveError as error:
     print(error)
 
 # %% [markdown]
-# With `throw=False`, and always under `jit`, `vmap` and `grad`, the failure is a value instead. Each lane says how it
-# ended and which time it reached. What was not reached is NaN, never a number that looks right.
+# The step underflowed: near the singularity the solver made its steps smaller and smaller, until a step no longer
+# changed the time or the state. The hint on `breakpoints` is meant for fields that jump, as in
+# `steps=nj.Adaptive(breakpoints=[1.0])`.
+#
+# Under `jit`, `vmap` and `grad` nothing can be raised, and with `throw=False` nothing is. The solution then says
+# whether the solve succeeded (`ok`), how it ended (`status`) and which time it reached (`t_reached`). States after that
+# time are NaN.
 
 # %%
 z0s = jnp.array([0.2, 0.3, 0.4, 0.6, 0.8])
@@ -161,9 +171,9 @@ for z0, z1, status, reached in zip(z0s, grown.z1, grown.status, grown.t_reached,
     print(f"{z0:4.1f} {z1:6.3f}  {nj.Status(int(status)).name:<16}{reached:9.5f} {1 / z0:7.5f}")
 
 # %% [markdown]
-# The last two lanes came as far as there is a solution. `sol.filled()` replaces the states of failed lanes by zeros, so
-# that a loss never reads a NaN. The failed lanes then add exactly nothing to a gradient, and the others keep theirs,
-# which is $1 / (1 - 2 z_0)^2$.
+# The last two solves stopped where the solution becomes infinite, at $1/z_0$. `sol.filled()` replaces the states of
+# failed solves by zeros, so that a loss never reads a NaN. The failed solves then add exactly nothing to a gradient,
+# and the others keep theirs, which is $1 / (1 - 2 z_0)^2$.
 
 
 # %%
@@ -184,9 +194,14 @@ print("exact   ", exact)
 # | nothing special | the defaults: `method=nj.tsit5`, `steps=nj.Adaptive(rtol=1e-6, atol=1e-8)` |
 # | tolerances of 1e-9 and below, in float64 | `method=nj.dopri8` |
 # | loose tolerances, rough fields | `method=nj.bosh3` |
-# | the same cost for every input | `steps=nj.Fixed(40), method=nj.rk4` |
-# | every step, or any time afterwards | `save=nj.SaveSteps(256)`; `save=nj.Dense(256)` and `sol.evaluate(t)` |
-# | a stiff problem | an [implicit method of your own](08_your_own.ipynb); `sol.stats.limited` shows that it is stiff |
+# | the same cost for every input | 40 equal steps: `steps=nj.Fixed(40), method=nj.rk4` |
+# | the state after every step | `save=nj.SaveSteps(256)`, with room for 256 steps |
+# | the state at times that you choose later | `save=nj.Dense(256)`, then `sol.evaluate(t)` |
+# | a stiff problem | an [implicit method that you define](08_your_own.ipynb); the package has explicit methods only |
+#
+# Is a problem stiff? `sol.stats.limited` counts the steps that the stability of the method limited, and not the
+# tolerance. [Stiff problems and limits](../docs/stiff.md) shows an example, and [Methods, steps and
+# output](../docs/methods.md) describes all choices.
 #
 # The last cell checks what this notebook claims.
 

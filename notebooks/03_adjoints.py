@@ -1,11 +1,12 @@
 # %% [markdown]
-# # 3. Gradients: what they cost, where they lie, and a certificate
+# # 3. Gradients: what they cost, where one is wrong, and how to check
 #
 # [![Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/node-jax/node-jax/blob/main/notebooks/03_adjoints.ipynb)
 #
-# `jax.grad` goes through a solve as through any other function, and `adjoint=` says how. This notebook compares the
-# strategies by their memory and their time, shows a problem on which the adjoint method of the neural ODE paper returns
-# a wrong gradient without a warning, and shows the check that finds it.
+# `jax.grad` differentiates a solve like any other function. The argument `adjoint=` of `nj.odesolve` chooses how the
+# derivative is computed. This notebook compares the choices by memory and time. It then shows a problem on which the
+# adjoint method of the neural ODE paper (Chen, Rubanova, Bettencourt and Duvenaud, 2018) returns a wrong gradient
+# without a warning, and `nj.check_gradient`, which detects it.
 
 # %% [markdown]
 # The next cell installs the package from its repository if it is missing, as in Colab. A JAX that is already there
@@ -41,12 +42,16 @@ print("devices:", ", ".join(info.devices))
 # %% [markdown]
 # ## Six strategies, one gradient
 #
-# The field is that of a damped pendulum, and the loss is the angle at $t = 10$. Its gradient with respect to the
-# stiffness and the damping can be had in six ways. `Checkpointed` is the default. It takes the accepted steps again,
-# backwards, and so gives the gradient of exactly those steps. `Direct` lets JAX differentiate the same steps, and
-# `Forward` pushes tangents along them. `Reversible` uses another scheme, whose steps can be undone. `Backsolve` and
-# `Interpolated` solve the adjoint differential equation instead: `Backsolve` integrates the state backwards together
-# with it, and `Interpolated` reads the state from the solution that was kept.
+# The field is that of a damped pendulum, and the loss is the angle at $t = 10$. There are six ways to compute its
+# gradient with respect to the stiffness and the damping:
+#
+# - `Checkpointed`, the default, stores states of the forward solve. It then goes through the accepted steps backwards,
+#   recomputes each and differentiates it. The result is the exact derivative of the computed steps.
+# - `Direct` lets JAX differentiate the loop over the same steps.
+# - `Forward` propagates tangents along the same steps, in forward mode.
+# - `Reversible` solves with another scheme, whose steps can be undone, so that the states are recomputed backwards.
+# - `Backsolve` is the method of the paper: it solves the adjoint equation backwards in time together with the state.
+# - `Interpolated` solves the adjoint equation too, but reads the state from the stored and interpolated solution.
 
 
 # %%
@@ -67,7 +72,7 @@ def pendulum_angle(theta, adjoint):
 
 gradients = {}
 for adjoint in adjoints:
-    # Forward has no way back, so its gradient is taken in forward mode
+    # Forward has no reverse mode
     derivative = jax.jacfwd if isinstance(adjoint, nj.Forward) else jax.grad
     gradient = jax.jit(derivative(pendulum_angle), static_argnums=1)
     gradients[type(adjoint).__name__] = gradient(theta, adjoint)
@@ -79,8 +84,9 @@ for name, gradient in gradients.items():
 #
 # ## What they cost in memory
 #
-# A batch of 64 pendulums, solved from 0 to 10, may take at most `max_steps` steps each. `nj.estimate_memory` compiles
-# the gradient for each strategy and returns what XLA sets apart for it, without running anything.
+# A reverse-mode gradient has to reserve memory before the number of steps is known, so what counts is their bound,
+# `max_steps`. `nj.estimate_memory` compiles the gradient for each strategy, without running it, and returns the bytes
+# of temporary memory that XLA allocates for it. Here it does so for a batch of 64 pendulums and three bounds.
 
 # %%
 limits = (256, 1024, 4096)
@@ -104,15 +110,16 @@ fig.legend(loc="outside right upper")
 plt.show()
 
 # %% [markdown]
-# `Backsolve` keeps nothing along the steps. `Checkpointed` keeps the size and the state of each step as long as the
-# states fit into its budget of 256 MiB, and a fixed number of states beyond that. `checkpoints=16` sets the number by
-# hand: what still grows are the sizes of the steps, and the price is that steps are taken again on the way back.
-# `Direct` keeps one state for every 16 steps, and evaluates the field three times as often on the way back.
+# `Backsolve` stores nothing along the steps. `Checkpointed` stores the size and the state of every step as long as the
+# states fit into a budget, by default 16 MiB; beyond it, it stores fewer states and recomputes the steps between them.
+# On this small problem everything fits, so the default needs the most memory. `checkpoints=16` limits it to 16 states:
+# what still grows are the step sizes, and the price is that steps are computed once more in the backward pass. `Direct`
+# stores one state for every 16 steps.
 #
 # ## What they cost in time
 #
-# The next cell runs the gradient of the whole batch. The times are those of the machine that ran this notebook; the
-# [page on gradients](../docs/gradients.md) has them for larger problems.
+# The next cell measures the gradient of the whole batch. The times are those of the machine that ran this notebook.
+# [Which gradient](../docs/gradients.md#choose-by-size) has times for larger problems.
 
 # %%
 stiffnesses = jnp.linspace(0.5, 2.0, 64)
@@ -137,10 +144,11 @@ for adjoint in (nj.Checkpointed(), nj.Checkpointed(checkpoints=16), nj.Direct(),
     print(f"{adjoint!r:<30} {1000 * min(seconds):6.1f} ms")
 
 # %% [markdown]
-# ## Where a gradient lies
+# ## Where a gradient is wrong
 #
-# Van der Pol's oscillator draws every trajectory onto one cycle. How does the state at the end depend on $\mu$? The
-# reference is `Checkpointed` at a tolerance a hundred times as small.
+# Every trajectory of van der Pol's oscillator approaches one cycle, the limit cycle. The next cells differentiate the
+# sum of the two components of the final state with respect to $\mu$, for 31 final times. The reference is
+# `Checkpointed` at a hundredth of the tolerance.
 
 
 # %%
@@ -185,19 +193,22 @@ fig.legend(loc="outside lower center", ncols=3)
 plt.show()
 
 # %% [markdown]
-# Up to about $t = 2$ both are right. Then the first jump of the oscillator comes, and `Backsolve` is wrong by up to a
-# tenth of the largest gradient, and later by up to a third. It says nothing of it, except where its way back fails
-# altogether and the gradient is NaN: these are the gaps. The reason is the cycle: what is drawn onto it forwards is
-# pushed off it backwards. The state that `Backsolve` integrates back is soon another one than that of the forward
-# solve, and a smaller tolerance only delays that. `Checkpointed` goes back over the steps that were taken, and stays
-# right.
+# Up to about $t = 2$ both are right. Then the oscillator makes its first jump, and from there on `Backsolve` is wrong,
+# by up to a third of the largest gradient. No warning says so. Where its backward solve fails altogether, the gradient
+# is NaN; these are the gaps in the curve.
 #
-# ## The certificate
+# The reason is the limit cycle. Forward in time, trajectories approach it; backward in time, they move away from it. A
+# small error of the state that `Backsolve` integrates backwards grows, and soon that state is not the one of the
+# forward solve. A smaller tolerance only delays this. `Checkpointed` does not integrate the state backwards: it goes
+# back over the steps that were stored, and stays right.
 #
-# `nj.check_gradient` takes the arguments of a solve, and says how far its gradient can be trusted. It compares with
-# gradients at far smaller tolerances by a strategy with an error control of its own, and those with a derivative along
-# one direction that is solved together with the state. It costs a few compilations, which is little before a long
-# training run.
+# ## Checking a gradient
+#
+# `nj.check_gradient` estimates the error of a gradient. It takes the vector field, the state, the times and the
+# parameters of one solve, and the options `method=`, `steps=` and `adjoint=` that you intend to use. It checks the
+# gradient of the sum of the components of `z1`; `cotangent=` gives them other weights. The reference is a gradient by
+# `Interpolated` at far smaller tolerances, which is itself compared with a derivative in forward mode. The check
+# compiles several gradients. That takes seconds, so do it once before a long training run.
 
 # %%
 reports = {}
@@ -207,7 +218,9 @@ for adjoint in (nj.Checkpointed(), nj.Backsolve()):
     print(report, end="\n\n")
 
 # %% [markdown]
-# The report on `Backsolve` names the reason too: its way back did not return to the initial state.
+# Each report gives the relative error of the gradient, how precisely this error is known, and the largest error that
+# was accepted: `accept=`, by default 0.01. The report on `Backsolve` names the reason too. Its backward solve should
+# end at the initial state $z(t_0)$, and missed it by more than the size of that state.
 #
 # ## Which gradient
 #
@@ -215,13 +228,15 @@ for adjoint in (nj.Checkpointed(), nj.Backsolve()):
 # | --- | --- |
 # | the default | `adjoint=nj.Checkpointed()` |
 # | less memory | `adjoint=nj.Checkpointed(checkpoints=16)`, and `nj.estimate_memory` to see what it saves |
-# | few inputs and many outputs | `adjoint=nj.Forward()` |
-# | Hessians, or any order of derivatives | `Checkpointed` forward over reverse, `adjoint=nj.Direct()` for the rest |
-# | the gradient of the flow, where that of the steps is not to be trusted | `adjoint=nj.Interpolated()` |
-# | memory that no step adds to, on trajectories that do not contract | `adjoint=nj.Backsolve()`, with a certificate |
+# | derivatives by few inputs of many outputs | `adjoint=nj.Forward()` with `jax.jacfwd` |
+# | a Hessian | the default with `jax.hessian`, which is forward over reverse |
+# | reverse over reverse, or derivatives of higher order | `adjoint=nj.Direct()` |
+# | the gradient of the exact solution instead of the steps, as for stiff problems | `adjoint=nj.Interpolated()` |
+# | memory that does not grow with the steps | `adjoint=nj.Backsolve()`, if `nj.check_gradient` trusts it |
 #
-# [Which gradient when](../docs/gradients.md) compares them in full. It has two further ways to a wrong gradient: steps
-# at the limit of stability, and a state at rest.
+# [Which gradient](../docs/gradients.md) compares the strategies in full. [Can a gradient be
+# trusted?](../docs/trust.md) shows two further causes of a wrong gradient, which concern `Checkpointed` too: steps at
+# the limit of stability of a stiff problem, and an initial state that is an equilibrium.
 #
 # The last cell checks what this notebook claims.
 

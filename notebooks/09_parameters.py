@@ -1,11 +1,11 @@
 # %% [markdown]
-# # 9. Fitting the parameters of an equation to patients
+# # 9. Fitting the parameters of an equation to measurements
 #
 # [![Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/node-jax/node-jax/blob/main/notebooks/09_parameters.ipynb)
 #
-# The equation is known here and its parameters are not: how fast a drug is taken up and eliminated by each of twelve
-# people. This notebook estimates the parameters from measurements, says how certain they are, looks at what the data do
-# not determine, and fits all people in one compiled program.
+# Here the form of the equation is known and its parameters are not: how fast each of twelve people takes up and
+# eliminates a drug. This notebook estimates the parameters from measurements, with standard errors and intervals, and
+# fits all people in one compiled program.
 
 # %% [markdown]
 # The next cell installs the package from its repository if it is missing, as in Colab. A JAX that is already there
@@ -41,7 +41,8 @@ print("devices:", ", ".join(info.devices))
 # ## The data and the equation
 #
 # Twelve people took one dose of theophylline by mouth. Its concentration in the blood was measured eleven times over a
-# day, at times that differ from person to person (Boeckmann, Sheiner and Beal, 1994).
+# day, at times that differ from person to person (Boeckmann, Sheiner and Beal, 1994). `data.ts` and
+# `data.concentration` have the shape `(12, 11)`, and `data.dose` has the doses in mg per kg of body weight.
 
 # %%
 data = nj.datasets.theophylline()
@@ -52,9 +53,12 @@ ax.set(xlabel="hours after the dose", ylabel="concentration, mg/L", xlim=(0, Non
 plt.show()
 
 # %% [markdown]
-# The drug passes from the gut into the blood at one rate, and out of the blood at another. If these two rates change
-# places, and the volume changes with them, the curve is the same. To have one optimum, the rate of absorption is
-# written as the rate of elimination and an excess over it.
+# The drug is absorbed from the gut into the blood at one rate, and eliminated from the blood at another. The
+# concentration is the amount in the blood divided by the volume in which it is distributed, here in litres per kg.
+#
+# If the two rates are exchanged, and the volume is changed with them, the curve of the concentration is the same. Two
+# different sets of parameters would then fit equally well. To have a single optimum, the rate of absorption is written
+# as the rate of elimination plus an excess, which is positive.
 
 
 # %%
@@ -74,9 +78,10 @@ positive = {"excess": "log", "elimination": "log", "volume": "log"}
 # %% [markdown]
 # ## One person
 #
-# `fit_parameters` takes the field and its initial state, as `odesolve` does, then the first guess, the times and the
-# measurements. `observe` says what is measured of the state. A parameter with the transform `"log"` stays positive:
-# it is its logarithm that is fitted. With `starts=20` the search begins at 20 guesses, and all run in one program.
+# `nj.fit_parameters` takes the vector field and the initial state, as `nj.odesolve` does, then a first guess of the
+# parameters, the times and the measurements. The function `observe(z, theta)` computes what is measured from the state.
+# A parameter with the transform `"log"` is fitted on a logarithmic scale, and so stays positive. With `starts=20` the
+# search begins at the first guess and at 19 random ones around it, all in one compiled program.
 
 # %%
 fit = nj.fit_parameters(
@@ -94,11 +99,15 @@ fit = nj.fit_parameters(
 print(fit)
 
 # %% [markdown]
-# The table has what a statistician asks for: estimates, standard errors, intervals, the standard deviation of the
-# residuals on its degrees of freedom, and how many starts reached the same optimum. An interval is symmetric on the
-# scale on which a parameter was fitted, and is then mapped back.
+# The table has a row for each parameter: the estimate, its standard error, and an interval that is symmetric on the
+# scale on which the parameter was fitted. The measurements are assumed to have normal errors with one standard
+# deviation, sigma. It is not a parameter of the search but follows from the residuals at the optimum, which statistics
+# calls *profiled out*. "Residual SD" is its estimate.
 #
-# `predict` gives the curve with a band, which covers the mean and not single measurements.
+# The last line says how many searches converged, how many failed, and how many ended at the best optimum: within 0.01
+# of its log-likelihood, or at the same parameters.
+#
+# `fit.predict` returns the fitted curve with a 95 % band. The band covers the curve, and not single measurements.
 
 # %%
 times = jnp.linspace(0.0, 25.0, 200)
@@ -114,8 +123,8 @@ plt.show()
 # %% [markdown]
 # ## Does it agree with what is known?
 #
-# This equation has a solution in closed form. SciPy's `least_squares` on that formula is an independent check of the
-# estimates and of their standard errors.
+# This equation has a solution in closed form. Fitting that formula with SciPy's `least_squares` is an independent check
+# of the estimates and of their standard errors. Each line shows the value found above and the one by SciPy.
 
 # %%
 from scipy.optimize import least_squares
@@ -142,9 +151,11 @@ for row in zip(names, ours, np.exp(known.x), our_errors, errors, strict=True):
 # %% [markdown]
 # ## How well is it determined?
 #
-# A standard error looks at the likelihood near its maximum. A profile holds one parameter at a row of values, fits the
-# others anew at each, and shows how much the loss rises. Where the profile is a parabola the standard error says it
-# all; where it is flat on one side, it does not.
+# A standard error is computed from the curvature of the likelihood at its maximum. A profile looks further: it holds
+# one parameter at each of a row of values, fits the others anew, and shows how much the loss rises. The loss is the
+# negative log-likelihood. Where the profile crosses the line at 95 % is another interval. It is the same as that of the
+# standard error if the sum of squares is a parabola, and here it is a little narrower. If a profile stays below the
+# line on one side, the data do not bound the parameter on that side, and the standard error misses that.
 
 # %%
 profile = fit.profile("excess", points=15, width=2.5)
@@ -160,8 +171,8 @@ print("interval by the profile {:.3f} to {:.3f}".format(*map(float, profile.inte
 # %% [markdown]
 # ## All twelve at once
 #
-# A function of one person becomes one of all by `jax.vmap`: each has a dose and times of their own. The fits run in one
-# compiled program, here with 50 starts each, which makes 600 searches.
+# `jax.vmap` turns a function that fits one person into one that fits all. Each person has a dose and times of their
+# own. The fits run in one compiled program, here with 50 starts each, which makes 600 searches.
 
 
 # %%
@@ -183,6 +194,11 @@ def fitted(dose, ts, observed, key):
 people = jax.vmap(fitted)(data.dose, data.ts, data.concentration, jax.random.split(jax.random.key(1), 12))
 print(people)
 
+# %% [markdown]
+# The half-life is the time in which the amount in the blood falls by half after everything has been absorbed. The next
+# cell draws it for each person, with a 95 % interval. `people.interval` returns the lower and the upper ends, each with
+# a column for every parameter in the order of `people.names`.
+
 # %%
 half_lives = jnp.log(2.0) / people.theta["elimination"]
 k = people.names.index("elimination")
@@ -197,16 +213,16 @@ ax.errorbar(
     color="#1f6f8b",
     capsize=3,
 )
-ax.set(xlabel="person, by half-life", ylabel="half-life, hours", xticks=range(12), ylim=(0, None))
-ax.set_xticklabels((order + 1).tolist())
+ax.set(xlabel="row of the table, by half-life", ylabel="half-life, hours", xticks=range(12), ylim=(0, None))
+ax.set_xticklabels(order.tolist())
 plt.show()
 print(f"half-lives from {float(half_lives.min()):.1f} to {float(half_lives.max()):.1f} hours")
 
 # %% [markdown]
 # ## Values that are missing
 #
-# A measurement that is NaN is missing, and counts for nothing. Without the last three values, those from nine
-# hours on, the interval of the elimination is much wider.
+# A measurement that is NaN counts as missing. The next fit leaves out the last three values of the first person, those
+# from nine hours on. The interval of the elimination becomes much wider than above.
 
 # %%
 early = np.where(np.arange(11) < 8, data.concentration[0], np.nan)
@@ -223,7 +239,8 @@ short = nj.fit_parameters(
 print(short)
 
 # %% [markdown]
-# [Fitting parameters](../docs/parameters.md) shows counts with a likelihood of their own, and what is not covered.
+# [Fitting parameters](../docs/parameters.md) shows a likelihood of your own, here for counts, and lists what is not
+# covered.
 #
 # The last cell checks what this notebook claims.
 

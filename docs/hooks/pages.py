@@ -21,6 +21,7 @@ LATER = (
     "extending.md",
 )  # pages for maintainers, shown as soon as they are there
 COLAB = "https://colab.research.google.com/github/node-jax/node-jax/blob/main/notebooks"
+BADGE = re.compile(r"^\[!\[Colab\]\([^)]*\)\]\([^)]*\)\n*", re.MULTILINE)
 MODULES = ("nn", "train", "datasets", "testing")
 FENCE = re.compile(r"^(`{3,}|~{3,}).*?^\1[ \t]*$", re.DOTALL | re.MULTILINE)
 REFERENCE = re.compile(
@@ -128,7 +129,8 @@ def converted(path: Path) -> dict[str, str | bytes]:
     for cell in cells:
         text = "".join(cell["source"]).strip()
         if cell["cell_type"] == "markdown":
-            parts.append(outside_fences(text, formulas))
+            # a picture from elsewhere, and the note has the same link
+            parts.append(outside_fences(BADGE.sub("", text), formulas))
         else:
             parts += [
                 f"````python\n{text}\n````",
