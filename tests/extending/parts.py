@@ -81,13 +81,13 @@ class Largest(NamedTuple):
     """The largest value so far, and the step that ended with it."""
 
     value: jax.Array
-    index: jax.Array
+    step: jax.Array
 
 
 class RunningMaximum(eqx.Module, ext.SaveDefaults):
     """Keep the state at which a function of it was largest, among the ends of steps."""
 
-    of: Callable = eqx.field(static=True)
+    of: Callable[[Any], jax.Array] = eqx.field(static=True)
 
     size = 1
 
@@ -111,10 +111,10 @@ class RunningMaximum(eqx.Module, ext.SaveDefaults):
         return jax.tree.map(lambda new, old: jnp.where(due, new, old), reached, cursor)
 
     def undone(self, inputs, trial, cursor):
-        return trial.accepted & (trial.index == cursor.index), cursor
+        return trial.accepted & (trial.index == cursor.step), cursor
 
     def count(self, cursor, accepted, ok):
-        return (cursor.index >= 0).astype(jnp.int32)
+        return (cursor.step >= 0).astype(jnp.int32)
 
 
 class Truncated(eqx.Module, ext.AdjointDefaults):
