@@ -172,8 +172,9 @@ def fit(
         A `Fit`.
 
     Raises:
-        ValueError, TypeError: for arguments that make no sense, naming them; `CheckpointError`, a ValueError,
-            for a checkpoint of another run.
+        ValueError, TypeError: for arguments that make no sense, naming them.
+        CheckpointError: for a checkpoint of another run, or a file that is none; a ValueError,
+            `nj.train.CheckpointError`.
 
     Example:
         >>> import jax

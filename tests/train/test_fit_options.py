@@ -9,7 +9,6 @@ import pytest
 
 import node_jax as nj
 from node_jax.train import Counts, progress
-from node_jax.train.checkpoint import CheckpointError
 from node_jax.train.updates import Row
 
 KEY = jax.random.key(3)
@@ -175,7 +174,7 @@ def test_metrics_are_kept_over_a_resumed_run(tmp_path):
     for name, values in whole.metrics.items():
         np.testing.assert_array_equal(resumed.metrics[name], values)
         assert resumed.metrics[name].dtype == values.dtype
-    with pytest.raises(CheckpointError, match=r"metrics \['rows', 'slope'\], not \[\]"):
+    with pytest.raises(nj.train.CheckpointError, match=r"metrics \['rows', 'slope'\], not \[\]"):
         fit(**options | {"loss": line_loss}, updates=12, resume=True)
 
 
