@@ -213,21 +213,44 @@ def hoisted_field(z0: PyTree, t0: Any, values: PyTree, rest: PyTree) -> Hoisted:
         return narrowed(f(z, t, theta), z, t)
 
     examples = (z0, t0, values)
+    hoisted = _explained(lambda: hoist(call, *examples), examples, rest)
+    _check_slope(hoisted.shape, examples, rest)
+    return hoisted
+
+
+def slope_of(f: Callable, z: PyTree, t: jax.Array, theta: PyTree) -> PyTree:
+    """Return the slope of a user's field inside the field of a larger system, which is itself solved.
+
+    What is wrong with the user's field is said of that field and its state, not of the larger system.
+    """
+    values, rest = eqx.partition((f, theta), eqx.is_array_like)
+    examples = (z, t, values)
+    slope = _explained(lambda: narrowed(jax.tree.map(jnp.asarray, f(z, t, theta)), z, t), examples, rest)
+    _check_slope(slope, examples, rest)
+    return slope
+
+
+def _explained(call: Callable, examples: tuple, rest: PyTree) -> Any:
+    """Return `call()`; if it fails as the field would with other arguments, say so."""
     try:
-        hoisted = hoist(call, *examples)
+        return call()
     except (TypeError, ValueError, LookupError, AttributeError) as error:
         hint = _other_call(examples, rest)
         if hint is None:
             raise
         raise TypeError(f"f failed as f(z, t, theta), with {error!r}. {hint}") from error
-    want, got = _kinds(z0), _kinds(hoisted.shape)
+
+
+def _check_slope(slope: PyTree, examples: tuple, rest: PyTree) -> None:
+    """Refuse a slope that is not like the state, and warn of a field whose arguments look swapped."""
+    z, _, values = examples
+    want, got = _kinds(z), _kinds(slope)
     if got != want:
         hint = _other_call(examples, rest)
         said = "" if hint is None else f" {hint}"
         raise TypeError(f"f(z, t, theta) must return a pytree like z0 = {want}, got {got}.{said}")
     if _time_first(eqx.combine(values, rest)[0]):
         _warn(f"f is called as f(z, t, theta), but its first argument has the name of a time. {_SWAP}")
-    return hoisted
 
 
 def _kinds(z: PyTree) -> PyTree:

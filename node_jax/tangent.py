@@ -5,6 +5,7 @@ from typing import Any
 import equinox as eqx
 import jax
 
+from node_jax.arguments import slope_of
 from node_jax.types import PyTree, VectorField
 
 
@@ -15,7 +16,7 @@ class _WithTangent(eqx.Module):
 
     def __call__(self, zv: tuple[PyTree, PyTree], t: jax.Array, theta: PyTree) -> tuple[PyTree, PyTree]:
         z, v = zv
-        return jax.jvp(lambda z: self.f(z, t, theta), (z,), (v,))
+        return jax.jvp(lambda z: slope_of(self.f, z, t, theta), (z,), (v,))
 
 
 def with_tangent(f: VectorField) -> VectorField:

@@ -1,5 +1,6 @@
 """What a newcomer types: lists where arrays go, names of other packages, and arguments that are wrong."""
 
+import dataclasses
 import inspect
 import warnings
 
@@ -160,6 +161,30 @@ def test_a_slope_of_another_shape_is_not_taken_for_swapped_arguments(f):
     with pytest.raises(TypeError, match="must return a pytree like z0") as caught:
         nj.odesolve(f, jnp.ones(2), 0.0, 1.0, jnp.eye(2))
     assert "swapped" not in str(caught.value)
+
+
+def flow(ode):
+    return nj.nn.CNF(ode, 2).log_prob(jnp.ones(2))
+
+
+def regularized(ode):
+    return dataclasses.replace(ode, regularizers=(nj.nn.JacobianFrobenius(),)).solve(jnp.ones(2), key=jax.random.key(0))
+
+
+def with_tangent(ode):
+    return nj.odesolve(nj.with_tangent(ode.field), (jnp.ones(2), jnp.ones(2)), 0.0, 1.0)
+
+
+def both(z, t, theta):
+    return z, z
+
+
+@pytest.mark.parametrize("solve", [flow, regularized, with_tangent])
+def test_a_wrong_field_of_a_larger_system_is_described_by_itself(solve):
+    with pytest.raises(TypeError, match=r"^f\(z, t, theta\) must return .* z0 = \(\(2,\), 'float64'\), got \(\(\(2,\)"):
+        solve(nj.NeuralODE(both))
+    with pytest.raises(TypeError, match=r"^f failed as .* write it with a third, f\(z, t, theta\)"):
+        solve(nj.NeuralODE(lambda z, t: -z))
 
 
 def test_a_field_of_two_arguments_is_told_about_the_third():

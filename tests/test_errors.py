@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 import node_jax as nj
-from node_jax.train.checkpoint import CheckpointError
 
 
 class InputError(nj.SolveError, ValueError):
@@ -60,7 +59,7 @@ def every_error():
 @pytest.mark.parametrize("duplicate", COPIES)
 def test_every_exception_of_the_package_survives_pickle_and_copy(duplicate):
     errors = every_error()
-    assert {nj.SolveError, CheckpointError} <= set(errors)
+    assert {nj.SolveError, nj.train.CheckpointError} <= set(errors)
     for kind in errors:
         error = kind(failed()) if issubclass(kind, nj.SolveError) else kind("what went wrong")
         again = duplicate(error)

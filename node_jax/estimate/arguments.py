@@ -17,6 +17,7 @@ from node_jax.estimate.model import Model, squares
 from node_jax.estimate.parameters import Parameters, marked
 from node_jax.placement import is_traced
 from node_jax.save import SaveEnd
+from node_jax.train.arguments import functions_of, is_optimizer
 from node_jax.types import PyTree, is_count
 
 
@@ -124,9 +125,9 @@ def optimizer_of(optimizer: Any) -> Any:
         if optimizer not in ("gauss-newton", "lbfgs"):
             raise ValueError(f'optimizer must be "gauss-newton", "lbfgs" or one of optax, got {optimizer!r}')
         return LBFGS if optimizer == "lbfgs" else None
-    if not callable(getattr(optimizer, "update", None)):
+    if not is_optimizer(optimizer):
         raise TypeError(f'optimizer must be "gauss-newton", "lbfgs" or one of optax, got {optimizer!r}')
-    return optimizer
+    return functions_of(optimizer)
 
 
 def check_numbers(starts: Any, updates: Any, spread: Any, tolerance: Any, key: Any) -> None:

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from node_jax import tree
+from node_jax.arguments import slope_of
 from node_jax.control import Adaptive
 from node_jax.estimate.parameters import Parameters
 from node_jax.odesolve import odesolve
@@ -31,7 +32,7 @@ class _Sensitivities(eqx.Module):
         (z, s), (values, directions) = both, args
 
         def slope(z, values):
-            return self.f(z, t, self.parameters.combine(values)[0])
+            return slope_of(self.f, z, t, self.parameters.combine(values)[0])
 
         return _pushed(slope, (z, values), (s, directions))
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from node_jax import norms, tree
-from node_jax.arguments import checked_state
+from node_jax.arguments import checked_state, slope_of
 from node_jax.control import Adaptive
 from node_jax.save import SaveAt
 from node_jax.solution import Solution
@@ -30,7 +30,7 @@ class Bound(NamedTuple):
 
     def __call__(self, z: PyTree, t: jax.Array) -> PyTree:
         """Return the slope."""
-        return self.field(z, t, self.theta)
+        return slope_of(self.field, z, t, self.theta)
 
 
 @runtime_checkable

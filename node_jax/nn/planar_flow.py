@@ -57,89 +57,89 @@ class PlanarFlow(eqx.Module):
         """The distribution, which is not trained."""
         return self.frozen_base.value
 
-    def forward(self, z: jax.Array, condition: None = None) -> jax.Array:
+    def forward(self, z: jax.Array, condition: Any = None) -> jax.Array:
         """Return the point of the data that belongs to a point of the base.
 
         Args:
             z: point of the base, `(dim,)`.
-            condition: not used; the flow has no condition.
+            condition: None; it stands here because other flows have one.
 
         Returns:
             Array `(dim,)`.
 
         Raises:
-            ValueError: if the flow was made with `invert=True`, or `z` has another shape.
+            ValueError: if the flow was made with `invert=True`, there is a condition, or `z` has another shape.
         """
-        self._must("forward", invert=False)
+        self._must("forward", condition, invert=False)
         return self._through("z", z)[0]
 
-    def inverse(self, x: jax.Array, condition: None = None) -> jax.Array:
+    def inverse(self, x: jax.Array, condition: Any = None) -> jax.Array:
         """Return the point of the base that belongs to a point of the data.
 
         Args:
             x: point of the data, `(dim,)`.
-            condition: not used; the flow has no condition.
+            condition: None; it stands here because other flows have one.
 
         Returns:
             Array `(dim,)`.
 
         Raises:
-            ValueError: if the flow was made without `invert=True`, or `x` has another shape.
+            ValueError: if the flow was made without `invert=True`, there is a condition, or `x` has another shape.
         """
-        self._must("inverse", invert=True)
+        self._must("inverse", condition, invert=True)
         return self._through("x", x)[0]
 
-    def log_prob(self, x: jax.Array, condition: None = None, *, key: Any = None) -> jax.Array:
+    def log_prob(self, x: jax.Array, condition: Any = None, *, key: Any = None) -> jax.Array:
         """Return the log-density of a point.
 
         Args:
             x: point of the data, `(dim,)`.
-            condition: not used; the flow has no condition.
+            condition: None; it stands here because other flows have one.
             key: not used; flows that solve an equation may need it.
 
         Returns:
             Real scalar.
 
         Raises:
-            ValueError: if the flow was made without `invert=True`, or `x` has another shape.
+            ValueError: if the flow was made without `invert=True`, there is a condition, or `x` has another shape.
         """
-        self._must("log_prob", invert=True)
+        self._must("log_prob", condition, invert=True)
         z, log_det = self._through("x", x)
         return self.base.log_prob(z) + log_det
 
-    def sample(self, key: jax.Array, sample_shape: int | tuple[int, ...] = (), condition: None = None) -> jax.Array:
+    def sample(self, key: jax.Array, sample_shape: int | tuple[int, ...] = (), condition: Any = None) -> jax.Array:
         """Return samples of the flow.
 
         Args:
             key: JAX random key.
             sample_shape: shape of the samples.
-            condition: not used; the flow has no condition.
+            condition: None; it stands here because other flows have one.
 
         Returns:
             Array `(*sample_shape, dim)`.
 
         Raises:
-            ValueError: if the flow was made with `invert=True`.
+            ValueError: if the flow was made with `invert=True`, or there is a condition.
         """
-        return self.sample_and_log_prob(key, sample_shape)[0]
+        return self.sample_and_log_prob(key, sample_shape, condition)[0]
 
     def sample_and_log_prob(
-        self, key: jax.Array, sample_shape: int | tuple[int, ...] = (), condition: None = None
+        self, key: jax.Array, sample_shape: int | tuple[int, ...] = (), condition: Any = None
     ) -> tuple[jax.Array, jax.Array]:
         """Return samples of the flow and their log-densities.
 
         Args:
             key: JAX random key.
             sample_shape: shape of the samples.
-            condition: not used; the flow has no condition.
+            condition: None; it stands here because other flows have one.
 
         Returns:
             Arrays `(*sample_shape, dim)` and `sample_shape`.
 
         Raises:
-            ValueError: if the flow was made with `invert=True`.
+            ValueError: if the flow was made with `invert=True`, or there is a condition.
         """
-        self._must("sample", invert=False)
+        self._must("sample", condition, invert=False)
 
         def one(key):
             z = self.base.sample(key)
@@ -148,7 +148,13 @@ class PlanarFlow(eqx.Module):
 
         return many(one, key, sample_shape)
 
-    def _must(self, name: str, invert: bool) -> None:
+    def _must(self, name: str, condition: Any, invert: bool) -> None:
+        """Refuse a condition, and the direction that the flow does not know."""
+        if condition is not None:
+            raise ValueError(
+                f"PlanarFlow.{name} takes no condition, got condition={condition!r}; nj.nn.CNF with a field of"
+                " condition_size=n takes one"
+            )
         if self.invert != invert:
             raise ValueError(
                 f"PlanarFlow(invert={self.invert}).{name}: a planar layer has no inverse in closed form;"

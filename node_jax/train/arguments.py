@@ -1,10 +1,12 @@
 """What `fit` is called with: wrong arguments are named, with their value and what to give instead."""
 
+import inspect
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from node_jax.types import PyTree, is_count
 
@@ -21,7 +23,7 @@ def check_things(loss, optimizer, validate, callback, checkpoint, resume) -> Non
     """Refuse what cannot be called, and to resume from nowhere."""
     if not callable(loss):
         raise TypeError(f"loss must be callable as loss(model, batch, key), got {loss!r}")
-    if not callable(getattr(optimizer, "update", None)):
+    if not is_optimizer(optimizer):
         raise TypeError(f"optimizer must be an optax optimizer such as optax.adam(1e-3), got {optimizer!r}")
     if validate is not None and not callable(validate):
         raise TypeError(f"validate must be callable as validate(model), got {validate!r}")
@@ -29,6 +31,21 @@ def check_things(loss, optimizer, validate, callback, checkpoint, resume) -> Non
         raise TypeError(f"callback must be callable as callback(update), got {callback!r}")
     if resume and checkpoint is None:
         raise ValueError("resume=True needs checkpoint=path, got checkpoint=None")
+
+
+def is_optimizer(x: Any) -> bool:
+    """Whether `x` has the two functions of an optax optimizer."""
+    return callable(getattr(x, "init", None)) and callable(getattr(x, "update", None))
+
+
+def functions_of(optimizer: Any) -> optax.GradientTransformation:
+    """Return an optimizer as its two functions, of an object such as `optax.MultiSteps` too."""
+    if isinstance(optimizer, optax.GradientTransformation):
+        return optimizer
+    parameters = inspect.signature(optimizer.update).parameters.values()
+    takes_more = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters)
+    kind = optax.GradientTransformationExtraArgs if takes_more else optax.GradientTransformation
+    return kind(optimizer.init, optimizer.update)
 
 
 def random_key(key: Any) -> jax.Array:

@@ -17,7 +17,34 @@ _FORMAT = "node_jax checkpoint 2"
 
 
 class CheckpointError(ValueError):
-    """A file is no checkpoint, or that of another run."""
+    """A file is no checkpoint, or that of another run; `fit(checkpoint=path, resume=True)` raises it.
+
+    Remove the file, or give another path, to begin from the start.
+
+    Args:
+        message: what differs: the random key, the size of batches, the arrays of model and optimizer, or the metrics
+            of the loss.
+
+    Example:
+        >>> import tempfile
+        >>> import jax, jax.numpy as jnp, optax
+        >>> import node_jax as nj
+        >>> def loss(model, target, key):
+        ...     return jnp.sum((model - target) ** 2)
+        >>> path = Path(tempfile.mkdtemp(), "run.ckpt")
+        >>> def train(seed):
+        ...     options = {"updates": 2, "key": jax.random.key(seed), "progress": False}
+        ...     nj.fit(jnp.zeros(2), loss, jnp.ones(2), optax.sgd(0.1), checkpoint=path, resume=True, **options)
+        >>> train(0)
+        >>> try:
+        ...     train(1)
+        ... except nj.train.CheckpointError as error:
+        ...     print(error)
+        checkpoint ...run.ckpt belongs to a run with key=[0, 0], not [0, 1]
+    """
+
+    def __init__(self, message: str):
+        super().__init__(message)
 
 
 def write(path: str | os.PathLike, state: PyTree, history: dict[str, np.ndarray], about: dict[str, Any]) -> None:

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import numpy as np
-import optax
 
 from node_jax.train import arguments, recovery
 from node_jax.train import checkpoint as files
@@ -110,7 +109,7 @@ def fit(
     model: PyTree,
     loss: Callable[..., Any],
     data: PyTree,
-    optimizer: optax.GradientTransformation,
+    optimizer: Any,
     *,
     updates: int | None = None,
     epochs: int | None = None,
@@ -146,7 +145,7 @@ def fit(
             `(scalar, Counts(nfe, failed), metrics)` with a dict of real scalars to be shown and kept; a function of
             a module (a new one recompiles).
         data: pytree of arrays, handed to `loss` whole, or by rows with `batch_size`.
-        optimizer: an optax optimizer.
+        optimizer: an optax optimizer, or another object with `init` and `update`, such as `optax.MultiSteps`.
         updates: number of updates, those of a resumed run included.
         epochs: number of passes over the data, instead of `updates`; needs `batch_size`, and counts complete batches.
         key: JAX random key; update `i` uses `fold_in`, so that a resumed run draws the same numbers.
@@ -172,14 +171,14 @@ def fit(
         A `Fit`.
 
     Raises:
-        ValueError, TypeError: for arguments that make no sense, naming them; `CheckpointError`, a ValueError,
-            for a checkpoint of another run.
+        ValueError, TypeError: for arguments that make no sense, naming them.
+        CheckpointError: for a checkpoint of another run, or a file that is none; a ValueError,
+            `nj.train.CheckpointError`.
 
     Example:
         >>> import jax
         >>> import jax.numpy as jnp
-        >>> import optax
-        >>> import node_jax as nj
+        >>>         >>> import node_jax as nj
         >>> def loss(model, data, key):
         ...     z0, z1 = data
         ...     return nj.train.squared_error(jax.vmap(model.solve)(z0), z1)
@@ -193,7 +192,7 @@ def fit(
     arguments.check_counts(validate_every=validate_every, every=every)
     arguments.check_counts(batch_size=batch_size, members=members, patience=patience)
     arguments.check_things(loss, optimizer, validate, callback, checkpoint, resume)
-    key = arguments.random_key(key)
+    key, optimizer = arguments.random_key(key), arguments.functions_of(optimizer)
     arguments.check_data(data)
     batches = Batches(data, batch_size, key)
     updates = arguments.number_of_updates(updates, epochs, batches.in_an_epoch)

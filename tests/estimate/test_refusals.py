@@ -26,11 +26,26 @@ def total(predicted, observed):
     return jnp.sum((predicted - observed) ** 2)
 
 
+def pair(z, t, theta):
+    return z, z
+
+
+def longer(z, t, theta):
+    return jnp.stack([z, z])
+
+
+def by_time(z, t):
+    return -z * t
+
+
 RIGHT = {"f": decay, "z0": 1.0, "theta": {"rate": 1.0}, "ts": TS, "observed": SEEN, "t0": 0.0}
 LATE = 1.7e9 + np.array([0.0, 1e-7, 2e-7])
 
 WRONG = [
     ({"f": 3}, TypeError, "f must be callable as .* got 3"),
+    ({"f": pair}, TypeError, r"^f\(z, t, theta\) must return a pytree like z0 = \(\(\), 'float64'\), got \(\("),
+    ({"f": longer}, TypeError, r"^f\(z, t, theta\) must return .* z0 = \(\(\), 'float64'\), got \(\(2,\), 'float64'\)"),
+    ({"f": by_time}, TypeError, r"^f failed as f\(z, t, theta\), .*by_time.* takes two arguments"),
     ({"observe": "log"}, TypeError, "observe must be callable as .* got 'log'"),
     ({"observe": text}, ValueError, r"observe\(z, theta\) must return an array of shape \(\), .* got .*2"),
     ({"z0": jnp.ones(2)}, ValueError, r"without observe, z0 must be an array of shape \(\)"),

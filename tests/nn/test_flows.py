@@ -195,6 +195,20 @@ def test_planar_flow_refuses_the_way_it_does_not_know(invert, names):
             getattr(PlanarFlow(2, 3, key=KEY, invert=invert), name)(X)
 
 
+def test_planar_flow_refuses_a_condition():
+    ways = {False: ("forward", "sample", "sample_and_log_prob"), True: ("inverse", "log_prob")}
+    for invert, names in ways.items():
+        model = PlanarFlow(2, 3, key=KEY, invert=invert)
+        for name in names:
+            first = KEY if name.startswith("sample") else X
+            with pytest.raises(
+                ValueError, match=r"PlanarFlow\.\w+ takes no condition, got condition=3\.0; nj\.nn\.CNF"
+            ):
+                getattr(model, name)(first, condition=3.0)
+    with pytest.raises(ValueError, match="takes no condition"):
+        nj.train.nll(PlanarFlow(2, 3, key=KEY, invert=True), (X[None], X[None]), KEY)
+
+
 @pytest.mark.parametrize("field", [FIELD, nj.nn.HyperField(2, 8, key=KEY)])
 def test_points_of_a_batch_with_common_steps_have_the_density_of_each(field):
     xs = jnp.stack([X, 2 * X, -X])

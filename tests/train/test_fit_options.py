@@ -1,5 +1,6 @@
 """What `fit` takes and hands out besides data and losses, and how it refuses what is wrong."""
 
+import chex
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,6 @@ import pytest
 
 import node_jax as nj
 from node_jax.train import Counts, progress
-from node_jax.train.checkpoint import CheckpointError
 from node_jax.train.updates import Row
 
 KEY = jax.random.key(3)
@@ -141,6 +141,38 @@ def test_second_stage_with_the_state_of_the_first_goes_on_as_one(optimizer, memb
     np.testing.assert_array_equal(second.model, whole.model)
 
 
+def test_gradients_are_accumulated_over_several_updates():
+    loss = chex.assert_max_traces(line_loss, n=2)
+    plain = fit(loss=loss, optimizer=optax.sgd(0.1), updates=5)
+    optimizer = optax.MultiSteps(optax.sgd(0.1), every_k_schedule=2)
+    several = fit(loss=loss, optimizer=optimizer, updates=10)
+    np.testing.assert_allclose(several.model, plain.model, rtol=1e-6)
+    again = fit(loss=loss, model=1.0, optimizer=optimizer, updates=4, opt_state=several.opt_state)
+    assert len(again.losses) == 4
+
+
+def test_an_optimizer_inside_of_multisteps_is_given_the_loss():
+    inner = optax.chain(optax.sgd(0.1), optax.contrib.reduce_on_plateau(patience=3))
+    run = fit(optimizer=optax.MultiSteps(inner, every_k_schedule=2))
+    assert run.losses[-1] < run.losses[0]
+
+
+class Descent:
+    """An optimizer with no base class, whose update takes no further arguments."""
+
+    def init(self, params):
+        return ()
+
+    def update(self, grads, state, params):
+        return jax.tree.map(lambda g: -0.1 * g, grads), state
+
+
+def test_an_object_with_init_and_update_is_an_optimizer():
+    np.testing.assert_array_equal(fit(optimizer=Descent()).losses, fit(optimizer=optax.sgd(0.1)).losses)
+    with pytest.raises(TypeError, match=r"optimizer must be an optax optimizer such as .*, got <function adam"):
+        fit(optimizer=optax.adam)
+
+
 def test_state_of_another_optimizer_or_model_is_refused():
     state = fit().opt_state
     with pytest.raises(ValueError, match=r"opt_state must be that of .*: here there is nothing else, in opt_state \[0"):
@@ -175,7 +207,7 @@ def test_metrics_are_kept_over_a_resumed_run(tmp_path):
     for name, values in whole.metrics.items():
         np.testing.assert_array_equal(resumed.metrics[name], values)
         assert resumed.metrics[name].dtype == values.dtype
-    with pytest.raises(CheckpointError, match=r"metrics \['rows', 'slope'\], not \[\]"):
+    with pytest.raises(nj.train.CheckpointError, match=r"metrics \['rows', 'slope'\], not \[\]"):
         fit(**options | {"loss": line_loss}, updates=12, resume=True)
 
 

@@ -16,7 +16,6 @@ import pytest
 
 import node_jax as nj
 from node_jax.train import Counts, arguments, squared_error
-from node_jax.train.checkpoint import CheckpointError
 
 KEY = jax.random.key(3)
 
@@ -317,14 +316,14 @@ def test_checkpoint_holds_no_pickle(tmp_path):
 def test_checkpoint_of_another_run_is_refused_with_the_reason(tmp_path):
     path = tmp_path / "c"
     fit(checkpoint=path)
-    with pytest.raises(CheckpointError, match="key="):
+    with pytest.raises(nj.train.CheckpointError, match="key="):
         fit(checkpoint=path, resume=True, key=jax.random.key(4))
-    with pytest.raises(CheckpointError, match="batch_size=None, not 3"):
+    with pytest.raises(nj.train.CheckpointError, match="batch_size=None, not 3"):
         fit(checkpoint=path, resume=True, batch_size=3)
-    with pytest.raises(CheckpointError, match="other arrays"):
+    with pytest.raises(nj.train.CheckpointError, match="other arrays"):
         fit(checkpoint=path, resume=True, optimizer=optax.sgd(0.1))
     path.write_bytes(b"\x00nonsense")
-    with pytest.raises(CheckpointError, match="not a file that this version"):
+    with pytest.raises(nj.train.CheckpointError, match="not a file that this version"):
         fit(checkpoint=path, resume=True)
 
 
