@@ -5,7 +5,10 @@ import importlib.abc
 import importlib.machinery
 import sys
 
-CHECKER = "from beartype import beartype as _checked"
+CHECKER = """
+from beartype import BeartypeConf, beartype
+_checked = beartype(conf=BeartypeConf(is_pep484_tower=True))  # as for type checkers, an integer is a float too
+"""
 
 
 def check(package: str) -> None:

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from node_jax.types import AnyArray
+
 _NODES = 400  # of the quadrature along an arc
 
 
@@ -27,7 +29,7 @@ class Density(eqx.Module):
     def _draw(self, key: jax.Array, count: int) -> jax.Array:
         raise NotImplementedError
 
-    def log_prob(self, x: jax.Array) -> jax.Array:
+    def log_prob(self, x: AnyArray) -> jax.Array:
         """Return the log-density at `x` `(2,)`, a scalar in nats."""
         raise NotImplementedError
 
@@ -75,7 +77,7 @@ class Circles(Density):
         points = radii[:, None] * jnp.stack([jnp.cos(angles), jnp.sin(angles)], axis=1)
         return points + self.noise * jax.random.normal(third, (count, 2))
 
-    def log_prob(self, x: jax.Array) -> jax.Array:
+    def log_prob(self, x: AnyArray) -> jax.Array:
         """Return the log-density at `x` `(2,)`, a scalar in nats: a closed form with a Bessel function."""
         square = jnp.sum(x**2)
         distance = jnp.sqrt(jnp.where(square > 0, square, jnp.finfo(square.dtype).tiny))  # has a derivative at 0
@@ -113,7 +115,7 @@ class Moons(Density):
         which = jax.random.bernoulli(second, 0.5, (count, 1))
         return jnp.where(which, upper, lower) + self.noise * jax.random.normal(third, (count, 2))
 
-    def log_prob(self, x: jax.Array) -> jax.Array:
+    def log_prob(self, x: AnyArray) -> jax.Array:
         """Return the log-density at `x` `(2,)`, a scalar in nats: the midpoint rule along both arcs."""
         angles = (np.arange(_NODES) + 0.5) * math.pi / _NODES
         points = np.concatenate(_moons(angles, np))
@@ -155,7 +157,7 @@ class EightGaussians(Density):
         centres = jnp.asarray(self._centres())[jax.random.randint(first, (count,), 0, 8)]
         return centres + self.noise * jax.random.normal(second, (count, 2), centres.dtype)
 
-    def log_prob(self, x: jax.Array) -> jax.Array:
+    def log_prob(self, x: AnyArray) -> jax.Array:
         """Return the log-density at `x` `(2,)`, a scalar in nats."""
         squares = jnp.sum((x[None] - self._centres().astype(x.dtype)) ** 2, axis=1)
         return jax.nn.logsumexp(_normal(squares, self.noise)) - math.log(8.0)
@@ -185,7 +187,7 @@ class Checkerboard(Density):
         corner = jnp.stack([column, row], axis=1) + jax.random.uniform(third, (count, 2))
         return self.extent * (corner / 2 - 1.0)
 
-    def log_prob(self, x: jax.Array) -> jax.Array:
+    def log_prob(self, x: AnyArray) -> jax.Array:
         """Return the log-density at `x` `(2,)`, a scalar in nats; minus infinity on light fields."""
         column, row = jnp.floor(2 * (x / self.extent + 1.0))
         inside = jnp.all(jnp.abs(x) < self.extent) & ((column + row) % 2 == 0)

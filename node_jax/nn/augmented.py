@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from node_jax.nn.shapes import check_sizes
-from node_jax.types import PyTree
+from node_jax.types import AnyArray, PyTree
 
 
 class Augmented(eqx.Module):
@@ -43,7 +43,7 @@ class Augmented(eqx.Module):
         """Return the slope of the larger state."""
         return self.field(z, t, theta)
 
-    def lifted(self, z0: jax.Array) -> jax.Array:
+    def lifted(self, z0: AnyArray) -> jax.Array:
         """Return the state with zeros appended along its first axis.
 
         Raises:
@@ -104,6 +104,6 @@ class Residual(eqx.Module):
     field: Any
     t0: float = eqx.field(static=True, default=0.0)
 
-    def __call__(self, z: jax.Array, theta: Any = None) -> jax.Array:
+    def __call__(self, z: AnyArray, theta: Any = None) -> jax.Array:
         """Return the next state, of the shape of `z`."""
         return z + self.field(z, jnp.asarray(self.t0, z.dtype), theta)

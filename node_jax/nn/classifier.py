@@ -12,6 +12,7 @@ from node_jax.nn.mlp import MLPField
 from node_jax.nn.neural_ode import NeuralODE
 from node_jax.nn.shapes import check_sizes
 from node_jax.solution import Solution
+from node_jax.types import AnyArray
 
 
 class ConvStem(eqx.Module):
@@ -45,9 +46,9 @@ class ConvStem(eqx.Module):
         self.convs = (first, *(eqx.nn.Conv2d(channels, channels, 4, 2, 1, key=each) for each in keys[1:]))
         self.norms = tuple(eqx.nn.GroupNorm(groups_of(channels), channels) for _ in keys[1:])
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: AnyArray) -> jax.Array:
         """Return the features `(channels, height, width)`, of an image that is smaller."""
-        x = self.convs[0](x.astype(self.convs[0].weight.dtype))
+        x = self.convs[0](jnp.asarray(x).astype(self.convs[0].weight.dtype))
         for norm, conv in zip(self.norms, self.convs[1:], strict=True):
             x = conv(jax.nn.relu(norm(x)))
         return x
@@ -80,9 +81,9 @@ class PoolHead(eqx.Module):
         self.norm = eqx.nn.GroupNorm(groups_of(channels), channels)
         self.linear = eqx.nn.Linear(channels, classes, key=key)
 
-    def __call__(self, z: jax.Array) -> jax.Array:
+    def __call__(self, z: AnyArray) -> jax.Array:
         """Return logits `(classes,)` of features `(channels, height, width)`."""
-        return self.linear(jnp.mean(jax.nn.relu(self.norm(z)), axis=(1, 2)))
+        return self.linear(jnp.mean(jax.nn.relu(self.norm(jnp.asarray(z))), axis=(1, 2)))
 
 
 class Classifier(eqx.Module):
@@ -140,7 +141,7 @@ class Classifier(eqx.Module):
             raise ValueError(f"shape must be (size,) or (channels, height, width) of at least 6 by 6, got {shape!r}")
         return cls(stem, NeuralODE(field, **options), head)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: AnyArray) -> jax.Array:
         """Return the logits of one sample.
 
         Args:
@@ -154,7 +155,7 @@ class Classifier(eqx.Module):
         """
         return self.solve(x, regularized=False)[0]
 
-    def solve(self, x: jax.Array, *, key: Any = None, **options: Any) -> tuple[jax.Array, Solution]:
+    def solve(self, x: AnyArray, *, key: Any = None, **options: Any) -> tuple[jax.Array, Solution]:
         """Return the logits of one sample, and the solution.
 
         Args:

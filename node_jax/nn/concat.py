@@ -7,7 +7,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from node_jax.nn.shapes import check_sizes, check_state, check_widths, context
+from node_jax.nn.shapes import check_sizes, check_widths, context, shaped_state
+from node_jax.types import AnyArray
 
 
 class ConcatLayer(eqx.Module):
@@ -69,7 +70,7 @@ class _Layered(eqx.Module):
         keys = jax.random.split(key, len(sizes) - 1)
         self.layers = tuple(layer(sizes[i], sizes[i + 1], 1 + condition_size, key=each) for i, each in enumerate(keys))
 
-    def __call__(self, z: jax.Array, t: Any, theta: Any = None) -> jax.Array:
+    def __call__(self, z: AnyArray, t: Any, theta: Any = None) -> jax.Array:
         """Return the slope at `(z, t)`.
 
         Args:
@@ -83,7 +84,7 @@ class _Layered(eqx.Module):
         Raises:
             ValueError: if `z` or `theta` has another shape.
         """
-        check_state("z", z, (self.size,))
+        z = shaped_state("z", z, (self.size,))
         s = jnp.concatenate(context(t, theta, self.condition_size, z.dtype))
         x = z
         for i, layer in enumerate(self.layers):

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from node_jax.nn.shapes import check_sizes
+from node_jax.types import AnyArray
 
 
 class ConcatConv(eqx.Module):
@@ -101,7 +102,7 @@ class ConvField(eqx.Module):
             ConcatConv(width, channels, kernel, key=second),
         )
 
-    def __call__(self, z: jax.Array, t: Any, theta: Any = None) -> jax.Array:
+    def __call__(self, z: AnyArray, t: Any, theta: Any = None) -> jax.Array:
         """Return the slope at `(z, t)`.
 
         Args:
@@ -118,7 +119,7 @@ class ConvField(eqx.Module):
         if jnp.ndim(z) != 3 or z.shape[0] != self.channels:
             want = f"({self.channels}, height, width)"
             raise ValueError(f"z must have shape {want}, got {jnp.shape(z)}; use jax.vmap for a batch")
-        x = z
+        x = z = jnp.asarray(z)
         for norm, conv in zip(self.norms[:-1], self.convs, strict=True):
             x = conv(self.activation(norm(x)).astype(z.dtype), t)
         return self.norms[-1](x).astype(z.dtype)

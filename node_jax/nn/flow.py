@@ -15,9 +15,10 @@ from node_jax.nn.frozen import Frozen
 from node_jax.nn.integrals import EachRow, Rate
 from node_jax.nn.neural_ode import NeuralODE, given
 from node_jax.nn.regularizers import RandomEnd, SolverError
-from node_jax.nn.shapes import check_sizes, check_state
+from node_jax.nn.shapes import check_sizes, shaped_state
 from node_jax.nn.traces import Exact, Hutchinson
 from node_jax.solution import Solution
+from node_jax.types import AnyArray
 
 
 @runtime_checkable
@@ -47,7 +48,7 @@ class StandardNormal(eqx.Module):
 
     dim: int = eqx.field(static=True)
 
-    def log_prob(self, z: jax.Array) -> jax.Array:
+    def log_prob(self, z: AnyArray) -> jax.Array:
         """Return the log-density at `z` `(dim,)`, a scalar."""
         return -0.5 * jnp.sum(z**2) - 0.5 * self.dim * math.log(2 * math.pi)
 
@@ -131,7 +132,7 @@ class CNF(eqx.Module):
         """The distribution at `t0`, which is not trained."""
         return self.frozen_base.value
 
-    def log_prob(self, x: jax.Array, condition: Any = None, *, key: Any = None) -> jax.Array:
+    def log_prob(self, x: AnyArray, condition: Any = None, *, key: Any = None) -> jax.Array:
         """Return the log-density of a point.
 
         Args:
@@ -148,7 +149,7 @@ class CNF(eqx.Module):
         """
         return self.solve(x, condition, key=key, regularized=False).log_prob
 
-    def solve(self, x: jax.Array, condition: Any = None, *, key: Any = None, **options: Any) -> FlowSolution:
+    def solve(self, x: AnyArray, condition: Any = None, *, key: Any = None, **options: Any) -> FlowSolution:
         """Solve from a point of the data to the base.
 
         Args:
@@ -163,11 +164,10 @@ class CNF(eqx.Module):
         Raises:
             ValueError, SolveError: as `log_prob`.
         """
-        x = jnp.asarray(x)
-        check_state("x", x, (self.dim,))
+        x = shaped_state("x", x, (self.dim,))
         return self._found(self.ode, self.trace, self.base.log_prob, x, condition, key, **options)
 
-    def solve_batch(self, xs: jax.Array, conditions: Any = None, *, key: Any = None, **options: Any) -> FlowSolution:
+    def solve_batch(self, xs: AnyArray, conditions: Any = None, *, key: Any = None, **options: Any) -> FlowSolution:
         """Solve from all points of a batch as one system, with common steps; see `nj.nn.Batched`.
 
         Args:
@@ -224,7 +224,7 @@ class CNF(eqx.Module):
 
         def drawn(key):
             z = self.base.sample(key)
-            check_state("z", z, (self.dim,))
+            z = shaped_state("z", z, (self.dim,))
             return z, self.base.log_prob(z)
 
         def solved(ode, rate, z, key):
@@ -243,7 +243,7 @@ class CNF(eqx.Module):
         x, integral = solved(*self._batched(None), z.reshape(-1, self.dim), key)
         return x.reshape(z.shape), log_prob + integral.reshape(log_prob.shape)
 
-    def forward(self, z: jax.Array, condition: Any = None) -> jax.Array:
+    def forward(self, z: AnyArray, condition: Any = None) -> jax.Array:
         """Return the point of the data that belongs to a point of the base.
 
         Args:
@@ -257,10 +257,10 @@ class CNF(eqx.Module):
             ValueError: if `z` has another shape.
             SolveError: if the solve fails and values are concrete.
         """
-        check_state("z", z, (self.dim,))
+        z = shaped_state("z", z, (self.dim,))
         return self.ode(z, condition)
 
-    def inverse(self, x: jax.Array, condition: Any = None) -> jax.Array:
+    def inverse(self, x: AnyArray, condition: Any = None) -> jax.Array:
         """Return the point of the base that belongs to a point of the data.
 
         Args:
@@ -274,7 +274,7 @@ class CNF(eqx.Module):
             ValueError: if `x` has another shape.
             SolveError: if the solve fails and values are concrete.
         """
-        check_state("x", x, (self.dim,))
+        x = shaped_state("x", x, (self.dim,))
         return self.ode.solve(x, regularized=False, **self._way(condition, True, self.ode.t1)).z1
 
     def _batched(self, theta_axis: int | None) -> tuple[NeuralODE, EachRow]:

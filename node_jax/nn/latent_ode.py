@@ -18,6 +18,7 @@ from node_jax.nn.shapes import check_sizes
 from node_jax.placement import is_traced
 from node_jax.save import SaveAt
 from node_jax.solution import Solution
+from node_jax.types import AnyArray
 
 
 class LatentSolution(NamedTuple):
@@ -160,7 +161,7 @@ class LatentODE(eqx.Module):
             raise ValueError(f"ts must be sorted and not before ode.t0={self.ode.t0}, got {ts}")
         return self.encoder(ts - self.ode.t0, ys, mask)
 
-    def decode(self, z0: jax.Array, ts: Any) -> jax.Array:
+    def decode(self, z0: AnyArray, ts: Any) -> jax.Array:
         """Return the mean of what is observed along the path of a latent state.
 
         Args:
@@ -173,7 +174,7 @@ class LatentODE(eqx.Module):
         Raises:
             SolveError: if a solve fails and values are concrete.
         """
-        ts = floating(ts)
+        z0, ts = jnp.asarray(z0), floating(ts)
         t0 = jnp.asarray(self.ode.t0, ts.dtype)
         later, earlier = (self._visited(z0, reach, t0) for reach in (jnp.maximum(ts, t0), jnp.minimum(ts, t0)))
         return jax.vmap(self.decoder)(jnp.where((ts >= t0)[:, None], later, earlier))

@@ -7,7 +7,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from node_jax.nn.shapes import check_sizes, check_state, context
+from node_jax.nn.shapes import check_sizes, context, shaped_state
+from node_jax.types import AnyArray
 
 
 class MLPField(eqx.Module):
@@ -56,7 +57,7 @@ class MLPField(eqx.Module):
         inputs = size + int(time_dependent) + condition_size
         self.mlp = eqx.nn.MLP(inputs, size, width, depth, activation, key=key)
 
-    def __call__(self, z: jax.Array, t: Any, theta: Any = None) -> jax.Array:
+    def __call__(self, z: AnyArray, t: Any, theta: Any = None) -> jax.Array:
         """Return the slope at `(z, t)`.
 
         Args:
@@ -70,6 +71,6 @@ class MLPField(eqx.Module):
         Raises:
             ValueError: if `z` or `theta` has another shape.
         """
-        check_state("z", z, (self.size,))
+        z = shaped_state("z", z, (self.size,))
         more = context(t, theta, self.condition_size, z.dtype, self.time_dependent)
         return self.mlp(jnp.concatenate([z, *more]) if more else z).astype(z.dtype)

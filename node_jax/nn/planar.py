@@ -7,7 +7,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from node_jax.nn.shapes import check_sizes, check_state, context
+from node_jax.nn.shapes import check_sizes, context, shaped_state
+from node_jax.types import AnyArray
 
 
 class Units(eqx.Module):
@@ -41,7 +42,7 @@ class _Planar(eqx.Module):
         """Return the parameters at time `t`."""
         raise NotImplementedError
 
-    def __call__(self, z: jax.Array, t: Any, theta: Any = None) -> jax.Array:
+    def __call__(self, z: AnyArray, t: Any, theta: Any = None) -> jax.Array:
         """Return the slope at `(z, t)`.
 
         Args:
@@ -55,12 +56,12 @@ class _Planar(eqx.Module):
         Raises:
             ValueError: if `z` or `theta` has another shape.
         """
-        check_state("z", z, (self.size,))
+        z = shaped_state("z", z, (self.size,))
         return self.units(t, theta, z.dtype).slope(z).astype(z.dtype)
 
-    def divergence(self, z: jax.Array, t: Any, theta: Any = None) -> jax.Array:
+    def divergence(self, z: AnyArray, t: Any, theta: Any = None) -> jax.Array:
         """Return the trace of `df/dz` at `(z, t)`, a scalar, for about the cost of one evaluation."""
-        check_state("z", z, (self.size,))
+        z = shaped_state("z", z, (self.size,))
         return self.units(t, theta, z.dtype).divergence(z).astype(z.dtype)
 
 

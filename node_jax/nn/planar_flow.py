@@ -8,7 +8,8 @@ import jax.numpy as jnp
 
 from node_jax.nn.flow import checked_base, many
 from node_jax.nn.frozen import Frozen
-from node_jax.nn.shapes import check_sizes, check_state
+from node_jax.nn.shapes import check_sizes, shaped_state
+from node_jax.types import AnyArray
 
 
 class PlanarFlow(eqx.Module):
@@ -57,7 +58,7 @@ class PlanarFlow(eqx.Module):
         """The distribution, which is not trained."""
         return self.frozen_base.value
 
-    def forward(self, z: jax.Array, condition: Any = None) -> jax.Array:
+    def forward(self, z: AnyArray, condition: Any = None) -> jax.Array:
         """Return the point of the data that belongs to a point of the base.
 
         Args:
@@ -73,7 +74,7 @@ class PlanarFlow(eqx.Module):
         self._must("forward", condition, invert=False)
         return self._through("z", z)[0]
 
-    def inverse(self, x: jax.Array, condition: Any = None) -> jax.Array:
+    def inverse(self, x: AnyArray, condition: Any = None) -> jax.Array:
         """Return the point of the base that belongs to a point of the data.
 
         Args:
@@ -89,7 +90,7 @@ class PlanarFlow(eqx.Module):
         self._must("inverse", condition, invert=True)
         return self._through("x", x)[0]
 
-    def log_prob(self, x: jax.Array, condition: Any = None, *, key: Any = None) -> jax.Array:
+    def log_prob(self, x: AnyArray, condition: Any = None, *, key: Any = None) -> jax.Array:
         """Return the log-density of a point.
 
         Args:
@@ -161,9 +162,9 @@ class PlanarFlow(eqx.Module):
                 f" take PlanarFlow(invert={invert})"
             )
 
-    def _through(self, name: str, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def _through(self, name: str, x: AnyArray) -> tuple[jax.Array, jax.Array]:
         """Return the point behind all layers, and the logarithm of the determinant of their Jacobian."""
-        check_state(name, x, (self.dim,))
+        x = shaped_state(name, x, (self.dim,))
 
         def layer(carry, weights):
             x, log_det = carry

@@ -21,10 +21,11 @@ def check_widths(widths: Any) -> None:
         check_sizes(**{f"widths[{i}]": width})
 
 
-def check_state(name: str, z: Any, shape: tuple[int, ...]) -> None:
-    """Refuse a state of another shape."""
+def shaped_state(name: str, z: Any, shape: tuple[int, ...]) -> jax.Array:
+    """Return a state as an array, and refuse one of another shape."""
     if jnp.shape(z) != shape:
         raise ValueError(f"{name} must have shape {shape}, got {jnp.shape(z)}; use jax.vmap for a batch")
+    return jnp.asarray(z)
 
 
 def context(t: Any, theta: Any, condition_size: int, dtype: Any, timed: bool = True) -> list[jax.Array]:

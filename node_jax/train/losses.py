@@ -71,7 +71,7 @@ def nll(
     key: jax.Array,
     *,
     common_steps: bool = False,
-    penalties: Mapping[str, float] | None = None,
+    penalties: Mapping[str, Any] | None = None,
 ) -> Loss:
     """Return the negative log-likelihood of points, the loss of maximum likelihood.
 
@@ -120,12 +120,16 @@ def _nll_together(model, x, condition, key, sound, penalties) -> Loss:
 
 def elbo(
     model: LatentODE,
+<<<<<<< HEAD
     batch: tuple[Any, ...],
+=======
+    batch: tuple | list,
+>>>>>>> 003fa4f61cd03715a90d33d81c22c2de6e64911d
     key: jax.Array,
     *,
-    beta: float = 1.0,
+    beta: Any = 1.0,
     samples: int = 1,
-    penalties: Mapping[str, float] | None = None,
+    penalties: Mapping[str, Any] | None = None,
 ) -> Loss:
     """Return minus the evidence lower bound of series.
 
@@ -153,7 +157,7 @@ def elbo(
         ((), 0, ['kl', 'log_likelihood'])
     """
     (ts, ys, mask), sound = _sound_series(*batch[:3])
-    encoded = batch[3] if len(batch) > 3 else None
+    encoded = jnp.asarray(batch[3]) if len(batch) > 3 else None
 
     def one(ts, ys, mask, encoded, key):
         return model.solve(ts, ys, mask, encoded, key=key, beta=beta, samples=samples)
@@ -164,7 +168,11 @@ def elbo(
 
 
 def cross_entropy(
+<<<<<<< HEAD
     model: Any, batch: tuple[Any, ...], key: jax.Array, *, penalties: Mapping[str, float] | None = None
+=======
+    model: Any, batch: tuple | list, key: jax.Array, *, penalties: Mapping[str, Any] | None = None
+>>>>>>> 003fa4f61cd03715a90d33d81c22c2de6e64911d
 ) -> Loss:
     """Return the cross-entropy of the classes of samples.
 
@@ -189,7 +197,7 @@ def cross_entropy(
         >>> value.shape, int(counts.failed), sorted(metrics)
         ((), 0, ['accuracy'])
     """
-    x, labels = batch
+    x, labels = batch[0], jnp.asarray(batch[1])
     if not jnp.issubdtype(labels.dtype, jnp.integer):
         raise TypeError(f"labels must be integers from 0, got dtype {labels.dtype}")
     x, sound = _sound_series(*x) if isinstance(x, tuple | list) else _sound(x, labels.shape[0])
@@ -208,7 +216,11 @@ def cross_entropy(
 
 
 def point_process(
+<<<<<<< HEAD
     model: PoissonProcess, batch: tuple[Any, ...], key: jax.Array, *, penalties: Mapping[str, float] | None = None
+=======
+    model: PoissonProcess, batch: tuple | list, key: jax.Array, *, penalties: Mapping[str, Any] | None = None
+>>>>>>> 003fa4f61cd03715a90d33d81c22c2de6e64911d
 ) -> Loss:
     """Return the negative log-likelihood of series of events.
 
@@ -294,7 +306,7 @@ def _loss(
     nfe: jax.Array,
     sound: jax.Array,
     integrals: Mapping[str, jax.Array],
-    weights: Mapping[str, float] | None,
+    weights: Mapping[str, Any] | None,
     more: Mapping[str, jax.Array] | None = None,
 ) -> Loss:
     """Return the mean of `values` with weighted penalties, over samples that are sound and were solved."""
@@ -318,15 +330,20 @@ def _mean(values: jax.Array, good: jax.Array) -> jax.Array:
 
 def _sound(data: PyTree, count: int) -> tuple[PyTree, jax.Array]:
     """Return data with a finite sample in place of those that are not finite, and which samples are finite."""
-    sound = jnp.ones(count, bool)
+    data, sound = jax.tree.map(jnp.asarray, data), jnp.ones(count, bool)
     for x in jax.tree.leaves(data):
         sound = sound & _finite_rows(x)
     other = jnp.argmax(sound)
     return jax.tree.map(lambda x: tree.where_rows(sound, x, jnp.broadcast_to(x[other], x.shape)), data), sound
 
 
+<<<<<<< HEAD
 def _sound_series(ts: jax.Array, ys: jax.Array, mask: Any = None) -> tuple[tuple[Any, ...], jax.Array]:
+=======
+def _sound_series(ts: Any, ys: Any, mask: Any = None) -> tuple[tuple, jax.Array]:
+>>>>>>> 003fa4f61cd03715a90d33d81c22c2de6e64911d
     """Return series with zeros in place of what is not finite, and which have finite times and observed values."""
+    ts, ys, mask = jax.tree.map(jnp.asarray, (ts, ys, mask))
     ys = ys[..., None] if ys.ndim == 2 else ys
     mask = jnp.ones(ys.shape, bool) if mask is None else mask
     wide = jnp.expand_dims(mask, range(mask.ndim, ys.ndim))

@@ -55,6 +55,26 @@ def value_and_gradient(name, batch):
     return value, counts, [np.asarray(x) for x in jax.tree.leaves(gradient)]
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_batches_of_numpy_arrays_are_taken(name):
+    loss, model, batch = CASES[name]
+    numbers = jax.tree.map(np.asarray, batch)
+    value, want = loss(model, numbers, KEY)[0], loss(model, batch, KEY)[0]
+    np.testing.assert_allclose(value, want, rtol=1e-12)
+    np.testing.assert_allclose(jax.jit(lambda key: loss(model, numbers, key)[0])(KEY), want, rtol=1e-12)
+    if isinstance(numbers, tuple):
+        np.testing.assert_allclose(loss(model, list(numbers), KEY)[0], want, rtol=1e-12)
+
+
+@pytest.mark.parametrize("beta", [1, np.float32(1), jnp.float32(1)])
+def test_padded_series_are_a_batch_as_they_are(beta):
+    series = [(ts, np.ones((len(ts), 2))) for ts in (np.linspace(0.0, 1.0, 4), np.array([0.5]))]
+    batch = nj.datasets.pad(series)
+    value, counts, _ = train.elbo(LATENT, (*batch, batch[2]), KEY, beta=beta)
+    assert np.isfinite(value)
+    assert int(counts.failed) == 0
+
+
 def spoiled(batch, row):
     """Put NaN in the first floating leaf of one row; of a series in its values."""
     leaves, structure = jax.tree.flatten(batch)

@@ -45,6 +45,30 @@ def test_field_depends_on_state_time_and_condition_and_refuses_other_shapes(name
         field(Z, 0.5, jnp.zeros(3))
 
 
+TAKE_ARRAYS = [
+    *((field, Z, 0.5, np.array([0.3, -1.0])) for field in FIELDS.values()),
+    *((field.divergence, Z, 0.5) for field in PLANAR.values()),
+    (nj.nn.ConvField(2, key=KEY), np.ones((2, 6, 6)), 0.5),
+    (nj.nn.Residual(nj.nn.MLPField(3, 8, 1, key=KEY)), Z),
+    (nj.nn.Augmented(nj.nn.MLPField(4, 8, 1, key=KEY), 1).lifted, Z),
+    (nj.nn.PlanarFlow(3, 2, key=KEY).forward, Z),
+    (nj.nn.PlanarFlow(3, 2, key=KEY, invert=True).log_prob, Z),
+    (nj.nn.CNF(nj.NeuralODE(nj.nn.PlanarField(3, 4, key=KEY), steps=nj.Fixed(2)), 3).log_prob, Z),
+    (nj.nn.CNF(nj.NeuralODE(nj.nn.PlanarField(3, 4, key=KEY), steps=nj.Fixed(2)), 3).forward, Z),
+    (nj.nn.Classifier.create((1, 8, 8), 3, width=4, key=KEY, steps=nj.Fixed(2)), np.ones((1, 8, 8))),
+    (nj.nn.LatentODE.create(1, 3, 4, key=KEY, steps=nj.Fixed(2)).decode, Z, np.array([0.0, 0.5])),
+    (nj.datasets.Checkerboard().log_prob, Z[:2]),
+    (nj.datasets.Moons().log_prob, Z[:2]),
+]
+
+
+@pytest.mark.parametrize(("fn", "args"), [(fn, args) for fn, *args in TAKE_ARRAYS])
+def test_numpy_arrays_are_taken_where_arrays_go(fn, args):
+    got = fn(*(np.asarray(x) if np.ndim(x) else x for x in args))
+    assert isinstance(got, jax.Array)
+    np.testing.assert_allclose(got, fn(*map(jnp.asarray, args)), rtol=1e-12)
+
+
 @pytest.mark.parametrize("kind", [nj.nn.ConcatField, nj.nn.ConcatSquashField])
 def test_layers_are_the_formulas_of_the_docstring(kind):
     field = kind(3, (5,), key=KEY, activation=jax.nn.softplus)
