@@ -11,6 +11,7 @@ from jax import lax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from node_jax.compat import AbstractMesh, ClosedJaxpr, Jaxpr, Literal, ShapedArray, Tracer, find_top_trace
+from node_jax.types import Size
 
 
 def is_tracer(x: Any) -> bool:
@@ -21,6 +22,11 @@ def is_tracer(x: Any) -> bool:
 def is_traced(values: Any) -> bool:
     """Whether any leaf of a pytree is a tracer."""
     return any(map(is_tracer, jax.tree.leaves(values)))
+
+
+def is_symbolic(size: Size) -> bool:
+    """Whether a size is not known while a program is traced: a dimension of `jax.export.symbolic_shape`."""
+    return not isinstance(size, int)
 
 
 def outermost() -> bool:
@@ -85,7 +91,7 @@ def mapped(batched: Callable, args: Sequence, dims: Sequence, together: bool = F
     return outs, [0] * len(outs)
 
 
-def _along(x: Any, d: int) -> tuple[int, tuple | None]:
+def _along(x: Any, d: int) -> tuple[Size, tuple | None]:
     """Return the size of an axis of `x`, and the mesh with the mesh axes over which it is sharded, if any."""
     sharding = jax.typeof(x).sharding
     return x.shape[d], None if sharding.spec[d] is None else (sharding.mesh, sharding.spec[d])

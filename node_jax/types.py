@@ -11,6 +11,7 @@ import numpy as np
 from node_jax import hints
 
 PyTree = Any
+Size = Any  # of an axis: an integer, or a dimension of `jax.export.symbolic_shape`
 AnyArray = jax.Array | np.ndarray  # what functions take; they return jax.Array
 VectorField = Callable[[PyTree, Any, PyTree], PyTree]  # f(z, t, theta) -> dz/dt, shaped like z
 

@@ -161,7 +161,7 @@ def room(jaxpr: Any) -> int:
 
 def _known(eqn: Any) -> bool:
     name, arrays = eqn.primitive.name, [x.aval for x in (*eqn.invars, *eqn.outvars)]
-    if not all(x.size and x.dtype in _DTYPES for x in arrays):
+    if not all(isinstance(x.size, int) and x.size and x.dtype in _DTYPES for x in arrays):
         return False
     if name == "dot_general":
         return not is_product(eqn)

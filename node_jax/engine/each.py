@@ -12,10 +12,11 @@ from node_jax import tree
 from node_jax.backends.cpu import is_emitted
 from node_jax.engine.lane import Problem, Progress
 from node_jax.engine.loops import write_rows
-from node_jax.types import Inputs, PyTree
+from node_jax.placement import is_symbolic
+from node_jax.types import Inputs, PyTree, Size
 
 
-def lift(fn, masks: Sequence[Sequence[bool]], lanes: Sequence[int]):
+def lift(fn, masks: Sequence[Sequence[bool]], lanes: Sequence[Size]):
     """Map `fn(leaves, rest)` of one lane over every lane axis.
 
     The last axes of leaf `i` of `leaves` are the lane axes that `masks[i]` names; `rest` and the result have all lane
@@ -34,7 +35,7 @@ class Each:
     problem: Problem
     leaves: Sequence[Any]  # of the inputs: arrays, or their shapes
     masks: Sequence[Sequence[bool]]
-    lanes: Sequence[int]
+    lanes: Sequence[Size]
     columns: Any = None  # column of a table for each lane; None: the lanes in their order
 
     def __call__(self, fn: Callable) -> Callable:
@@ -54,8 +55,11 @@ class Each:
 
     def emitted(self, p: Progress) -> bool:
         """Whether a loop around the field of all lanes can be compiled as one function."""
+        count = math.prod(self.lanes)
+        if is_symbolic(count):
+            return False
         if self.problem.room is not None:
-            return self.problem.room >= math.prod(self.lanes)
+            return self.problem.room >= count
         return is_emitted(self(lambda inputs, p: self.problem.field(p.z, p.t.high, inputs.theta)), p)
 
     def replace(self, **changes: Any) -> "Each":

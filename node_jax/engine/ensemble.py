@@ -13,6 +13,7 @@ from jax import lax
 from node_jax.backends.cpu import during
 from node_jax.engine.each import Each
 from node_jax.engine.lane import Problem
+from node_jax.placement import is_symbolic
 from node_jax.types import PyTree
 
 NARROW, WIDE = 64, 256  # most lanes on a CPU, in a loop that is one function and in others (docs/performance.md, Loops)
@@ -58,11 +59,12 @@ class Plan(NamedTuple):
 def plan(each: Each, limit: int | float, outer: int | None = None) -> Plan | None:
     """Plan the queue of an ensemble; None if at most `limit` solves are to step together and all do.
 
+    An ensemble of symbolic size is not queued.
     A leaf larger than a state stays shared if it lacks a lane axis: then only such axes are queued. At most the `outer`
     outermost axes may be queued; None: all.
     """
     size = math.prod(each.lanes)
-    if size <= limit:
+    if is_symbolic(size) or size <= limit:
         return None
     inputs, axes = each.places, range(len(each.lanes))
 

@@ -11,7 +11,7 @@ from jax import lax
 from node_jax import tree
 from node_jax.backends.cpu import tried
 from node_jax.engine.lane import Progress
-from node_jax.types import RUNNING, PyTree
+from node_jax.types import RUNNING, PyTree, Size
 
 FEW = 64  # with fewer lanes, one array for several scalars is faster
 
@@ -27,9 +27,9 @@ class Packing(NamedTuple):
     packs: bool
 
     @classmethod
-    def of(cls, lanes: Sequence[int], p: Progress, emitted: bool) -> "Packing":
+    def of(cls, lanes: Sequence[Size], p: Progress, emitted: bool) -> "Packing":
         """Choose for these lanes; `emitted`: whether a loop around their field can be compiled as one function."""
-        return cls(p, 1 < math.prod(lanes) < FEW or not emitted)
+        return cls(p, not emitted or 1 < math.prod(lanes) < FEW)
 
     def closed(self, p: Progress) -> PyTree:
         """Pack the values that are scalars in each lane."""

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -106,8 +107,20 @@ def _batch(args, dims, *, lanes, masks, recording, **params):
 
 
 def _size(args: Sequence, dims: Sequence) -> int:
-    """Return the size of the mapped axis."""
-    return next(x.shape[d] for x, d in zip(args, dims, strict=True) if d is not None)
+    """Return the size of the mapped axis of a derivative."""
+    size = next(x.shape[d] for x, d in zip(args, dims, strict=True) if d is not None)
+    _refuse_symbolic(size)
+    return size
+
+
+def _refuse_symbolic(*lanes: Any) -> None:
+    """Refuse derivatives of ensembles of symbolic size, of which what is recorded depends on the number of lanes."""
+    for size in lanes:
+        if placement.is_symbolic(size):
+            raise NotImplementedError(
+                f"a derivative of a batch of symbolic size {size} cannot be exported, as how many states are recorded"
+                " depends on the size: export it with a fixed size. The solve alone can be exported"
+            )
 
 
 def _entry(x: jax.Array, d: int | None) -> jax.ShapeDtypeStruct:
@@ -126,6 +139,7 @@ def _has_lanes(call: Call, leaves: Sequence, recording: Recording) -> list[bool]
 
 def _jvp(primals, tangents, *, recording, **params):
     call = Call(**params)
+    _refuse_symbolic(*call.lanes)
     moving = _known(tangents)
     inner = recording is Recording.NEVER  # whether this is the innermost derivative of the solve
     planned = plan(call.each_of_shapes(primals), call.width(primals)) if inner and not call.adjoint.plain else None

@@ -468,6 +468,48 @@ def test_export_lowers_for_every_platform_in_float32_without_a_callback(name, fl
     check_export(fn, *shapes)
 
 
+def end(z0, theta, steps=STEPS, **options):
+    return nj.odesolve(network, z0, 0.0, 1.0, theta, steps=steps, **options)
+
+
+SYMBOLIC = {
+    "adaptive": end,
+    "rows": functools.partial(end, save=nj.SaveAt([0.0, 0.5, 1.0])),
+    "queued otherwise": functools.partial(end, lane_width=2),
+    "together": functools.partial(end, lane_width=np.inf),
+    "fixed": functools.partial(end, steps=nj.Fixed(3)),
+}
+
+
+@pytest.mark.parametrize("name", SYMBOLIC)
+def test_solve_of_a_batch_is_exported_with_a_symbolic_size(name, float32):
+    fn, theta = jax.vmap(SYMBOLIC[name], (0, None)), jnp.array([[0.0, 1.0], [-1.0, 0.5]])
+    (size,) = jax.export.symbolic_shape("b")
+    exported = check_export(fn, jax.ShapeDtypeStruct((size, 2), jnp.float32), theta)
+    for count in (1, 5):
+        z0 = jnp.linspace(-1.0, 1.0, 2 * count, dtype=jnp.float32).reshape(count, 2)
+        got, want = exported.call(z0, theta), fn(z0, theta)
+        assert np.all(got.ok)
+        for x, y in zip(jax.tree.leaves((got.z1, got.zs)), jax.tree.leaves((want.z1, want.zs)), strict=True):
+            np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5)  # of the steps; rounding may add one
+
+
+def test_derivative_of_a_batch_of_symbolic_size_asks_for_a_fixed_one():
+    shape = jax.ShapeDtypeStruct((*jax.export.symbolic_shape("b"), 2), jnp.float64)
+
+    def total(z0):
+        return jnp.sum(jax.vmap(end, (0, None))(z0, jnp.eye(2)).z1)
+
+    def one(z0):
+        return jnp.sum(end(z0, jnp.eye(2)).z1)
+
+    for fn in (jax.grad(total), jax.vmap(jax.grad(one))):
+        with pytest.raises(
+            NotImplementedError, match=r"batch of symbolic size b cannot .*: export it with a fixed size"
+        ):
+            jax.export.export(jax.jit(fn))(shape)
+
+
 UNSTABLE = (
     "jax.core",
     "jax.extend",
