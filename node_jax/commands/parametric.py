@@ -47,7 +47,7 @@ def run(options: Namespace, table: Table) -> int:
     if options.resume:
         problems = _resumed(problems, table, options)
     print(f"Fitting {options.model} to {len(table.series)} series, from {settings['starts']} starts ...")
-    fits = _fitted_or_said(options, problems, series, begins, logs)
+    fits = _fitted_or_said(options, table, problems, series, begins, logs)
     checkpoint.write(options.out / "fit.checkpoint", fits.x, {}, _about(problems, table, options))
     content = described(table, options, settings) | {"level": LEVEL, "fits": fits_of(fits, table)}
     write_json(options.out / "fit.json", content)
@@ -74,10 +74,14 @@ def _settings(options: Namespace) -> dict[str, Any]:
     }
 
 
-def _fitted_or_said(options: Namespace, *args: Any) -> ParameterFit:
+def _fitted_or_said(options: Namespace, table: Table, problems: list, series: list, begins: list, logs: bool) -> Any:
     """Fit; what a user's file or the arguments have wrong is said without a traceback."""
     try:
-        return _fitted(options, *args)
+        if logs:
+            _check_starts(problems, table, begins)
+        return _fitted(options, problems, series, begins, logs)
+    except CommandError:
+        raise
     except Exception as error:
         if options.model not in MODELS:
             text = told(error, Path(options.model.rpartition(":")[0]))
@@ -113,6 +117,22 @@ def _beginning(one: Series, t0: float | None) -> float:
     if t0 > one.ts[0]:
         raise CommandError(f"argument --t0: the first time, in row {one.rows[0]}, is {one.ts[0]:g}, before {t0:g}")
     return t0
+
+
+def _check_starts(problems: list[Problem], table: Table, begins: list[float]) -> None:
+    """Refuse a value at the time of a known initial state that is not positive there: it has no logarithm."""
+    for problem, one, t0 in zip(problems, table.series, begins, strict=True):
+        if any(mark is not False for mark in jax.tree.leaves(problem.fit_z0, is_leaf=lambda x: x is None)):
+            continue
+        z0, theta = jax.tree.map(jnp.asarray, (problem.z0, problem.theta))
+        seen = np.asarray((problem.observe or state_itself)(z0, theta))
+        if seen.shape != one.values.shape[1:]:
+            continue  # `fit_parameters` says what it should be
+        for i, j in np.argwhere((one.ts == t0)[:, None] & ~np.isnan(one.values) & (seen <= 0)):
+            raise CommandError(
+                f"{table.path}, row {one.rows[i]}, column {table.observed[j]!r}: the model starts at {seen[j]:g} there,"
+                " which has no logarithm; leave the cell empty, or use --errors additive"
+            )
 
 
 def _fitted(

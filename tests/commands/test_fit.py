@@ -244,6 +244,19 @@ def test_a_value_without_a_logarithm_is_named_for_a_field_of_a_file_too(tmp_path
     assert "data.csv, row 3, column 'x': -0.5 has no logarithm" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("subject", [False, True])
+def test_a_value_where_the_model_starts_at_zero_is_named_if_logarithms_are_compared(tmp_path, capsys, subject):
+    rows = [(0, 0.02), (0.5, 2.1), (1, 3.0), (2, 3.3), (4, 2.5), (8, 1.2)]
+    columns, words = ["t", "c"], ["--model", "one-compartment", "--errors", "multiplicative"]
+    if subject:
+        columns, rows = [*columns, "who"], [(*row, who) for who, some in (("a", rows[1:]), ("b", rows)) for row in some]
+        words += ["--subject", "who", "--time", "t", "--observed", "c"]
+    assert run(tmp_path, lines(columns, rows), *words)[0] == 2
+    said = capsys.readouterr().err
+    where = f"data.csv, row {7 if subject else 2}, column 'c'"
+    assert f"{where}: the model starts at 0 there, which has no logarithm; leave the cell empty, or use" in said
+
+
 def test_a_number_that_is_held_cannot_be_started_elsewhere(tmp_path, capsys):
     (tmp_path / "own.py").write_text(FIELD)
     words = ["--model", f"{tmp_path / 'own.py'}:field", "--start", "order=2"]
