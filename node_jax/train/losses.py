@@ -120,11 +120,7 @@ def _nll_together(model, x, condition, key, sound, penalties) -> Loss:
 
 def elbo(
     model: LatentODE,
-<<<<<<< HEAD
-    batch: tuple[Any, ...],
-=======
-    batch: tuple | list,
->>>>>>> 003fa4f61cd03715a90d33d81c22c2de6e64911d
+    batch: tuple[Any, ...] | list[Any],
     key: jax.Array,
     *,
     beta: Any = 1.0,
@@ -168,11 +164,7 @@ def elbo(
 
 
 def cross_entropy(
-<<<<<<< HEAD
-    model: Any, batch: tuple[Any, ...], key: jax.Array, *, penalties: Mapping[str, float] | None = None
-=======
-    model: Any, batch: tuple | list, key: jax.Array, *, penalties: Mapping[str, Any] | None = None
->>>>>>> 003fa4f61cd03715a90d33d81c22c2de6e64911d
+    model: Any, batch: tuple[Any, ...] | list[Any], key: jax.Array, *, penalties: Mapping[str, Any] | None = None
 ) -> Loss:
     """Return the cross-entropy of the classes of samples.
 
@@ -216,11 +208,11 @@ def cross_entropy(
 
 
 def point_process(
-<<<<<<< HEAD
-    model: PoissonProcess, batch: tuple[Any, ...], key: jax.Array, *, penalties: Mapping[str, float] | None = None
-=======
-    model: PoissonProcess, batch: tuple | list, key: jax.Array, *, penalties: Mapping[str, Any] | None = None
->>>>>>> 003fa4f61cd03715a90d33d81c22c2de6e64911d
+    model: PoissonProcess,
+    batch: tuple[Any, ...] | list[Any],
+    key: jax.Array,
+    *,
+    penalties: Mapping[str, Any] | None = None,
 ) -> Loss:
     """Return the negative log-likelihood of series of events.
 
@@ -337,11 +329,7 @@ def _sound(data: PyTree, count: int) -> tuple[PyTree, jax.Array]:
     return jax.tree.map(lambda x: tree.where_rows(sound, x, jnp.broadcast_to(x[other], x.shape)), data), sound
 
 
-<<<<<<< HEAD
-def _sound_series(ts: jax.Array, ys: jax.Array, mask: Any = None) -> tuple[tuple[Any, ...], jax.Array]:
-=======
-def _sound_series(ts: Any, ys: Any, mask: Any = None) -> tuple[tuple, jax.Array]:
->>>>>>> 003fa4f61cd03715a90d33d81c22c2de6e64911d
+def _sound_series(ts: Any, ys: Any, mask: Any = None) -> tuple[tuple[Any, ...], jax.Array]:
     """Return series with zeros in place of what is not finite, and which have finite times and observed values."""
     ts, ys, mask = jax.tree.map(jnp.asarray, (ts, ys, mask))
     ys = ys[..., None] if ys.ndim == 2 else ys

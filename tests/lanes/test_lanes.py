@@ -489,15 +489,9 @@ def test_solve_of_a_batch_is_exported_with_a_symbolic_size(name, float32):
     for count in (1, 5):
         z0 = jnp.linspace(-1.0, 1.0, 2 * count, dtype=jnp.float32).reshape(count, 2)
         got, want = exported.call(z0, theta), fn(z0, theta)
-<<<<<<< HEAD
-        np.testing.assert_array_equal(got.stats.nfe, want.stats.nfe)
-        for x, y in zip(jax.tree.leaves((got.z1, got.zs)), jax.tree.leaves((want.z1, want.zs)), strict=True):
-            np.testing.assert_allclose(x, y, rtol=1e-5)
-=======
         assert np.all(got.ok)
         for x, y in zip(jax.tree.leaves((got.z1, got.zs)), jax.tree.leaves((want.z1, want.zs)), strict=True):
             np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5)  # of the steps; rounding may add one
->>>>>>> 48bd196cd48f1e4e5963b2a307df0163a5020772
 
 
 def test_derivative_of_a_batch_of_symbolic_size_asks_for_a_fixed_one():
