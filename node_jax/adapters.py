@@ -5,6 +5,7 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 
+from node_jax.arguments import warn_of_time_first
 from node_jax.arraylike import times_of
 from node_jax.control import Adaptive
 from node_jax.hints import refuses_by_name
@@ -19,7 +20,7 @@ class _Rearranged(eqx.Module):
     f: Any
     arrange: Any = eqx.field(static=True)
 
-    def __call__(self, z, t, theta):
+    def __call__(self, z: PyTree, t: Any, theta: PyTree = None) -> PyTree:
         return self.arrange(self.f, z, t, theta)
 
 
@@ -103,6 +104,7 @@ def odeint(f: Any, z0: PyTree, ts: Any, *args: PyTree, rtol: Any = 1e-6, atol: A
     ts = times_of("ts", ts)
     if jnp.ndim(ts) != 1 or jnp.shape(ts)[0] == 0:
         raise ValueError(f"ts must have shape (n,) with n >= 1, got shape {jnp.shape(ts)}")
+    warn_of_time_first(f, "f(z, t, *args)")
     field = _Rearranged(f, _starred)
     steps = options.pop("steps", Adaptive(rtol=rtol, atol=atol))
     return odesolve(field, z0, ts[0], ts[-1], args, steps=steps, save=SaveAt(ts), **options).zs

@@ -237,8 +237,19 @@ def _explained(call: Callable, examples: tuple, rest: PyTree) -> Any:
     except (TypeError, ValueError, LookupError, AttributeError) as error:
         hint = _other_call(examples, rest)
         if hint is None:
+            _note_of_theta(error, *eqx.combine(examples[-1], rest))
             raise
         raise TypeError(f"f failed as f(z, t, theta), with {error!r}. {hint}") from error
+
+
+def _note_of_theta(error: Exception, f: Any, theta: PyTree) -> None:
+    """Add to an error that `theta` was not given, if the field asks for it."""
+    try:
+        parameters = list(inspect.signature(f).parameters.values())
+    except (TypeError, ValueError):
+        return
+    if theta is None and len(parameters) > 2 and parameters[2].default is parameters[2].empty:
+        error.add_note("theta was not given: f was called as f(z, t, None).")
 
 
 def _check_slope(slope: PyTree, examples: tuple, rest: PyTree) -> None:
@@ -249,8 +260,13 @@ def _check_slope(slope: PyTree, examples: tuple, rest: PyTree) -> None:
         hint = _other_call(examples, rest)
         said = "" if hint is None else f" {hint}"
         raise TypeError(f"f(z, t, theta) must return a pytree like z0 = {want}, got {got}.{said}")
-    if _time_first(eqx.combine(values, rest)[0]):
-        _warn(f"f is called as f(z, t, theta), but its first argument has the name of a time. {_SWAP}")
+    warn_of_time_first(eqx.combine(values, rest)[0], "f(z, t, theta)")
+
+
+def warn_of_time_first(f: Callable, call: str) -> None:
+    """Warn of a field that is called with the state first, and whose arguments look swapped."""
+    if _time_first(f):
+        _warn(f"f is called as {call}, but its first argument has the name of a time. {_SWAP}")
 
 
 def _kinds(z: PyTree) -> PyTree:
@@ -259,12 +275,14 @@ def _kinds(z: PyTree) -> PyTree:
 
 _SWAP = "The arguments look swapped: wrap it as from_torchdiffeq(f) or from_diffrax(f)."
 _TWO = "It takes two arguments: write it with a third, f(z, t, theta)."
+_ONE = "It takes the state alone: call it in a function f(z, t, theta), or in an Equinox module with such a __call__."
 
 # other signatures that fields come with: whether time comes first, the hint, the call
 _CALLS: tuple[tuple[bool, str, Callable], ...] = (
     (True, _SWAP, lambda f, z, t, theta: f(t, z, theta)),
     (True, _SWAP, lambda f, z, t, theta: f(t, z)),
     (False, _TWO, lambda f, z, t, theta: f(z, t)),
+    (False, _ONE, lambda f, z, t, theta: f(z)),
 )
 
 

@@ -69,7 +69,10 @@ class GradientReport(NamedTuple):
         if not self.ok and self.needed_rtol is not None:
             text += f" With rtol={self.needed_rtol:.0e} it would be accepted."
         if not self.ok and self.needed_rtol is None:
-            text += " No smaller tolerance that was tried would do: try Checkpointed or another method."
+            other = "another method" if isinstance(self.adjoint, Checkpointed) else "Checkpointed or another method"
+            prescribed = self.unseen is None
+            none = "More steps are needed, or" if prescribed else "No smaller tolerance that was tried would do: try"
+            text += f" {none} {other}."
         if self.reconstruction_error is not None:
             text += f" The way back missed z(t0) by {self.reconstruction_error:.1e} of its size."
         if self.limited is not None and self.limited > 0.2:

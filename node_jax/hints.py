@@ -29,7 +29,9 @@ KEYWORDS = {
     **dict.fromkeys(("t_span", "tspan"), "t0 and t1, the third and fourth argument"),
     **dict.fromkeys(("solver", "alg", "method_name"), _METHODS),
     **dict.fromkeys(("adjoint_method", "adjoint_rtol", "adjoint_atol", "adjoint_params", "sensealg"), _ADJOINTS),
-    **dict.fromkeys(("tcrit", "tstops", "jump_ts", "d_discontinuities"), "steps=nj.Adaptive(breakpoints=...)"),
+    **dict.fromkeys(
+        ("breakpoints", "tcrit", "tstops", "jump_ts", "d_discontinuities"), "steps=nj.Adaptive(breakpoints=...)"
+    ),
     **dict.fromkeys(("events", "event", "event_fn", "callback"), "there are no events yet"),
     "order": "expected_cost",
     "options": f"{_TOLERANCES}, with its other arguments",
@@ -77,13 +79,27 @@ NAMES = {
     "ReversibleHeun": "adjoint=nj.Reversible()",
     "RESULTS": "nj.Status",
     **dict.fromkeys(("Event", "odeint_event", "DiscreteTerminatingEvent"), "there are no events yet"),
-    **dict.fromkeys(("Kvaerno3", "Kvaerno5", "Radau", "BDF", "LSODA"), "there are no implicit methods yet"),
+    **dict.fromkeys(
+        (
+            "ImplicitEuler",
+            "KenCarp3",
+            "KenCarp4",
+            "KenCarp5",
+            "Kvaerno3",
+            "Kvaerno4",
+            "Kvaerno5",
+            "Radau",
+            "BDF",
+            "LSODA",
+        ),
+        "there are no implicit methods yet",
+    ),
 }
 
 
 def method_named(name: Any) -> str:
     """Return the hint for a method that is given as text; empty if there is none."""
-    return _said(name.lower(), {key.lower(): hint for key, hint in NAMES.items()}) if isinstance(name, str) else ""
+    return _said(name, NAMES) if isinstance(name, str) else ""
 
 
 def missing(owner: str, name: str, hints: dict[str, str], known: Iterable[str] = ()) -> NoReturn:
@@ -94,7 +110,8 @@ def missing(owner: str, name: str, hints: dict[str, str], known: Iterable[str] =
 
 def _said(name: str, hints: dict[str, str], known: Iterable[str] = ()) -> str:
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.75)
-    hint = hints.get(name) or (near[0] if near else None)
+    any_case = {key.lower(): hint for key, hint in hints.items()}
+    hint = hints.get(name) or any_case.get(name.lower()) or (near[0] if near else None)
     if hint is None:
         return ""
     return f": {hint}" if hint.startswith("there are") else f": use {hint}"

@@ -44,7 +44,7 @@ def estimate_memory(
     theta: PyTree = None,
     *,
     lanes: int | None = None,
-    adjoints: tuple[Any, ...] = (Checkpointed(), Backsolve(), Interpolated(), Reversible(), Direct()),
+    adjoints: Any = (Checkpointed(), Backsolve(), Interpolated(), Reversible(), Direct()),
     method=tsit5,
     steps=Adaptive(),
     max_steps: int = 4096,
@@ -58,7 +58,7 @@ def estimate_memory(
         t1: final time.
         theta: parameters.
         lanes: number of copies of `z0` that are solved under `vmap` with shared `theta`; default: one solve.
-        adjoints: the strategies to compile.
+        adjoints: the strategy to compile, or several.
         method: an explicit Runge-Kutta method.
         steps: how steps are chosen.
         max_steps: largest number of trials.
@@ -79,7 +79,7 @@ def estimate_memory(
     limit: int = steps.trials(max_steps) or max_steps
     sizes = 0 if steps.exact_times else count * limit * tree.real_dtype(z0).itemsize
     found = {}
-    for adjoint in adjoints:
+    for adjoint in adjoints if isinstance(adjoints, tuple | list) else (adjoints,):
 
         def loss(z0, theta, adjoint=adjoint):
             options = {"method": method, "steps": steps, "adjoint": adjoint, "max_steps": max_steps}

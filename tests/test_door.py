@@ -194,6 +194,55 @@ def test_a_field_of_two_arguments_is_told_about_the_third():
         nj.odesolve(lambda t, z: -z, jnp.ones(2), 0.0, 1.0)
 
 
+def stretched(z, t, rate):
+    return -rate * z
+
+
+def test_a_field_of_the_state_alone_is_told_how_to_be_called():
+    network = eqx.nn.MLP(2, 2, 8, 1, key=jax.random.key(0))
+    with pytest.raises(TypeError, match=r"takes the state alone: call it in a function f\(z, t, theta\)"):
+        nj.NeuralODE(network)(jnp.ones(2))
+
+
+def test_a_field_that_needs_theta_is_told_when_it_was_not_given():
+    with pytest.raises(TypeError) as caught:
+        nj.odesolve(stretched, jnp.ones(2), 0.0, 1.0)
+    assert "theta was not given: f was called as f(z, t, None)." in caught.value.__notes__
+
+
+def test_odeint_warns_of_a_field_whose_first_argument_is_a_time():
+    with pytest.warns(UserWarning, match=r"called as f\(z, t, \*args\).*from_torchdiffeq"):
+        nj.odeint(lambda t, y: -y, 1.0, [0.0, 1.0])
+
+
+def test_wrapped_fields_go_where_no_theta_is_given():
+    for field in (nj.from_torchdiffeq(lambda t, y: -y), nj.from_diffrax(lambda t, y, args: -y)):
+        np.testing.assert_allclose(nj.odeint(field, 1.0, [0.0, 1.0])[-1], np.exp(-1.0), rtol=1e-5)
+
+
+def test_names_of_implicit_methods_and_breakpoints_are_answered():
+    for name in ("kvaerno5", "KenCarp4", "BDF"):
+        with pytest.raises(AttributeError, match="there are no implicit methods yet"):
+            getattr(nj, name)
+    with pytest.raises(TypeError, match=r"use steps=nj.Adaptive\(breakpoints=...\)"):
+        nj.odesolve(decay, 1.0, 0.0, 1.0, 1.0, breakpoints=[0.5])
+
+
+def test_memory_is_estimated_of_one_strategy_too():
+    assert nj.estimate_memory(decay, 1.0, 0.0, 1.0, 1.0, adjoints=nj.Backsolve())["Backsolve()"].law == 0
+
+
+def test_series_with_times_that_turn_back_are_refused():
+    with pytest.raises(ValueError, match=r"series\[1\]: times must be sorted, got ts\[2\]=1.0 after ts\[1\]=2.0"):
+        nj.datasets.pad([([0.0], [1.0]), ([0.0, 2.0, 1.0], [1.0, 1.0, 1.0])])
+
+
+def test_a_report_of_prescribed_steps_advises_more_steps():
+    report = nj.check_gradient(decay, 1.0, 0.0, 6.0, 1.0, method=nj.rk4, steps=nj.Fixed(4))
+    assert not report.ok
+    assert "More steps are needed, or another method." in str(report)
+
+
 def test_swapped_arguments_that_fit_by_chance_are_warned_of():
     with pytest.warns(UserWarning, match=r"name of a time.*from_diffrax") as caught:
         nj.odesolve(lambda t, y, args: -y, 1.0, 0.0, 1.0)

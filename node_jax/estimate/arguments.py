@@ -90,7 +90,11 @@ def _data(observed: Any, mask: Any, n: int, dtype: Any) -> tuple[jax.Array, jax.
 
 def _check_shapes(observe: Callable, z0: PyTree, theta: PyTree, observed: jax.Array) -> None:
     arrays, rest = eqx.partition((z0, theta), eqx.is_array)
-    got = jax.eval_shape(lambda arrays: observe(*eqx.combine(arrays, rest)), arrays)
+    try:
+        got = jax.eval_shape(lambda arrays: observe(*eqx.combine(arrays, rest)), arrays)
+    except TypeError as error:
+        error.add_note("observe is called as observe(z, theta).")
+        raise
     if getattr(got, "shape", None) != observed.shape[1:]:
         what = "observe(z, theta) must return" if observe is not state_itself else "without observe, z0 must be"
         raise ValueError(f"{what} an array of shape {observed.shape[1:]}, as a row of observed, got {got}")

@@ -24,7 +24,8 @@ class Starts(NamedTuple):
         losses: negative log-likelihoods in nats; infinite for a start that failed.
         converged: whether the optimum is near; bool.
         failed: whether solve or loss are not finite at the start; bool.
-        agree: whether it has the optimum of the best one: a loss within 0.01 nats or parameters within 0.1 %; bool.
+        agree: whether it has the optimum of the best one: a loss within 0.01 nats and parameters within a standard
+            error, or parameters within 0.1 %; bool.
         updates: number of updates.
     """
 
@@ -109,7 +110,7 @@ class ParameterFit(eqx.Module):
         """Where all starts ended."""
         parameters, found = self.model.parameters, self.found
         ends = parameters.combine(parameters.values(found.xs))
-        return Starts(*ends, found.losses, found.converged, found.failed, found.agree, found.updates)
+        return Starts(*ends, found.losses, found.converged, found.failed, found.agree(self.sigma**2), found.updates)
 
     @property
     def count(self) -> jax.Array:

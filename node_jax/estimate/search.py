@@ -11,9 +11,9 @@ from node_jax.estimate.descent import descend
 from node_jax.estimate.model import Model
 from node_jax.estimate.newton import Aim, Search, minimize
 
-SAME = 1e-2  # nats: starts whose losses differ by less have found the same optimum
+SAME = 1e-2  # nats: starts whose losses differ by less have the same loss
 REACH = 2.0  # of a step on a scale without bounds: a factor of 7
-CLOSE = 1e-3  # or whose parameters differ by less, of their size
+CLOSE = 1e-3  # starts whose parameters differ by less, of their size, have the same parameters
 
 
 class Found(NamedTuple):
@@ -40,11 +40,21 @@ class Found(NamedTuple):
     blind: jax.Array
 
     @property
-    def agree(self) -> jax.Array:
-        """Which starts are at the optimum of the best one, `(starts,)`; bool."""
-        best, least = self.xs[..., :1, :], self.losses[..., :1]
-        close = jnp.all(jnp.abs(self.xs - best) <= CLOSE * (1 + jnp.abs(best)), axis=-1)
-        return ((self.losses - least <= SAME) | close) & ~self.failed
+    def level(self) -> jax.Array:
+        """Which starts have the loss of the best one, `(starts,)`; bool."""
+        return (self.losses - self.losses[..., :1] <= SAME) & ~self.failed
+
+    def agree(self, variance: jax.Array) -> jax.Array:
+        """Return which starts are at the optimum of the best one, `(starts,)`; bool.
+
+        They have its loss and are within a standard error of it, as the matrix of the best one measures distances, or
+        they have its parameters. `variance` is the square of sigma.
+        """
+        best = self.xs[..., :1, :]
+        apart = self.xs - best
+        near = jnp.einsum("...si,...ij,...sj->...s", apart, self.matrix, apart) <= variance[..., None]
+        close = jnp.all(jnp.abs(apart) <= CLOSE * (1 + jnp.abs(best)), axis=-1)
+        return (self.level & near | close) & ~self.failed
 
 
 def reach_of(model: Model) -> jax.Array:

@@ -54,9 +54,10 @@ def _starts(fit: Any) -> str:
     starts = fit.starts
     counts = [int(np.sum(x)) for x in (starts.converged, starts.failed, starts.agree)]
     total = np.size(starts.losses)
+    elsewhere = int(np.sum(fit.found.level & ~starts.agree))
     return "{:,} start{}: {:,} converged, {:,} failed, {:,} at the best optimum".format(
         total, "s" * (total > 1), *counts
-    )
+    ) + f", {elsewhere:,} with its loss at other parameters" * (elsewhere > 0)
 
 
 def _warnings(fit: Any) -> list[str]:

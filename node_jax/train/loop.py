@@ -60,6 +60,20 @@ class Fit(NamedTuple):
     recovered: np.ndarray
     metrics: dict[str, np.ndarray]
 
+    def __str__(self) -> str:
+        """Return what happened in one line."""
+        updates = len(self.losses)
+        if not updates:
+            return "Fit: no update"
+        members = f" on average of {self.losses.shape[1]} members" if self.losses.ndim > 1 else ""
+        first, last = (f"{np.mean(x):.4g}" for x in (self.losses[0], self.losses[-1]))
+        counts = {"skipped": self.skipped, "solves failed": self.failed, "recovered": self.recovered}
+        ends = [f"{int(np.sum(x)):,} {name}" for name, x in counts.items() if np.any(x)]
+        early = ["stopped early"] if self.stopped_early else []
+        return ", ".join(
+            [f"Fit: {updates:,} update{'s' * (updates > 1)}, loss {first} to {last}{members}", *ends, *early]
+        )
+
 
 class Update(NamedTuple):
     """What a callback is given after each update; numbers are `()`, or `(members,)` for an ensemble.

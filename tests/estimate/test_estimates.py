@@ -255,6 +255,23 @@ def test_pelts_of_hare_and_lynx_have_the_rates_of_the_literature():
     assert int(fit.starts.agree.sum()) > 1
 
 
+def both_rates(z, theta):
+    return jnp.exp(-theta["a"] * z) + jnp.exp(-theta["b"] * z)
+
+
+def test_optima_with_one_loss_and_other_parameters_are_told_apart():
+    ts = jnp.linspace(0.1, 5.0, 12)
+    seen = np.exp(-0.3 * ts) + np.exp(-2.0 * ts) + 0.01 * np.random.default_rng(0).normal(size=12)
+    fit = nj.fit_parameters(
+        lambda z, t, theta: jnp.ones_like(z), 0.0, {"a": 0.5, "b": 1.0}, ts, seen,
+        t0=0.0, observe=both_rates, transform="log", starts=10, spread=2.0, key=KEY,
+    )  # fmt: skip
+    rates, starts = fit.starts.thetas["a"], fit.starts
+    np.testing.assert_array_equal(starts.agree, np.abs(rates - rates[0]) < 0.1)
+    assert 0 < int(starts.agree.sum()) < 10
+    assert f"{10 - int(starts.agree.sum())} with its loss at other parameters" in str(fit)
+
+
 class Growth(eqx.Module):
     rate: jax.Array
     capacity: jax.Array

@@ -94,6 +94,12 @@ def test_a_wrong_argument_is_named_with_its_value(change, error, message):
         inspect.unwrap(nj.fit_parameters)(**RIGHT | change)  # without the check of annotations
 
 
+def test_what_observes_is_told_its_arguments():
+    with pytest.raises(TypeError) as caught:
+        nj.fit_parameters(decay, 1.0, {"rate": 1.0}, TS, SEEN, t0=0.0, observe=lambda z: z)
+    assert "observe is called as observe(z, theta)." in caught.value.__notes__
+
+
 def test_a_keyword_of_another_package_is_refused_with_what_to_use():
     with pytest.raises(TypeError, match="unexpected keyword argument 'rtol': use steps="):
         nj.fit_parameters(**RIGHT | {"rtol": 1e-9})

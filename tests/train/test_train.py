@@ -371,3 +371,12 @@ def test_argument_of_the_wrong_type_is_named_without_a_type_checker(name, value)
 def test_wrong_argument_is_named(options, message):
     with pytest.raises((ValueError, TypeError), match=message):
         fit(**options)
+
+
+def target_loss(model, target, key):
+    return jnp.sum((model - target) ** 2)
+
+
+def test_a_fit_prints_as_one_line():
+    fitted = nj.fit(jnp.zeros(2), target_loss, jnp.ones(2), optax.sgd(0.25), updates=3, key=KEY, progress=False)
+    assert str(fitted) == "Fit: 3 updates, loss 2 to 0.125"
