@@ -132,11 +132,11 @@ class Truncated(eqx.Module, ext.AdjointDefaults):
         each, chosen = ext.within_steps(each, wanted)
         ends, bar = ext.Ends.of(each, outcome, bar, wanted.moving, ext.moving_times(each, wanted))
         late, bar = ends.pull_arrival(bar)
-        whole, first = ext.pullback_of_steps(ends.each, chosen), each(lambda inputs, _: inputs.t1 - self.window)()
+        whole, t1 = ext.pullback_of_steps(ends.each, chosen), each(lambda inputs, _: inputs.t1)()
 
         def pullback(start):
             step, pull = whole(start)
-            near = step.t >= first
+            near = jnp.abs(t1 - step.t) <= self.window  # t1 may lie before t0
             return step, lambda bar: pull(jax.tree.map(lambda g: jnp.where(near, g, 0.0), bar))
 
         z_bar, along = ext.back_over_steps(ends, history, bar, chosen, pullback, self.recorder(each), exact=False)

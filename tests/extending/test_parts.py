@@ -154,6 +154,15 @@ def test_truncated_backpropagation_is_the_gradient_from_a_later_start():
     np.testing.assert_allclose(mapped, jnp.full(BATCH, exact), rtol=1e-10)
 
 
+def test_truncated_backpropagation_of_a_solve_backwards_in_time_cuts_off_its_first_steps():
+    def end(rate, start, t0, count, adjoint):
+        return nj.odesolve(swing, start, t0, 0.0, rate, steps=nj.Fixed(count), adjoint=adjoint).z1[0]
+
+    middle = nj.odesolve(swing, START, 2.0, 0.5, 1.1, steps=nj.Fixed(6)).z1
+    exact = jax.grad(end)(1.1, middle, 0.5, 2, nj.Checkpointed())
+    np.testing.assert_allclose(jax.grad(end)(1.1, START, 2.0, 8, Truncated(0.5)), exact, rtol=1e-10)
+
+
 def test_truncated_backpropagation_knows_times_that_the_field_does_not_read():
     def end(rate, start, t0, steps, adjoint):
         return nj.odesolve(swing, start, t0, 2.0, rate, steps=steps, adjoint=adjoint).z1[0]
