@@ -57,7 +57,7 @@ _PARTS = {
 
 
 def _check_records(**parts: Any) -> None:
-    """Refuse options that lack a member of their protocol, and name it."""
+    """Refuse options that lack a member of their protocol, and name it, or that JAX cannot take for what they are."""
     if _are_parts(*map(type, parts.values())):
         return
     for name, part in parts.items():
@@ -68,18 +68,30 @@ def _check_records(**parts: Any) -> None:
             raise TypeError(f"{name} must be {known}, got {part!r}{said}")
         if lacking:
             raise TypeError(f"{name}={part!r} lacks {', '.join(lacking)} of node_jax.protocols.{protocol.__name__}")
-    method = parts["method"]
-    if isinstance(method, Coupled):
-        raise TypeError(f"method must be a method such as node_jax.tsit5, got {method!r}: pass adjoint=Reversible()")
-    raise TypeError(f"method={method!r} must be hashable, such as a frozen dataclass of numbers")
+        if name in _HASHED and type(part).__hash__ is None:
+            raise TypeError(f"{name}={part!r} must be hashable, such as a frozen dataclass of numbers")
+        if name not in _HASHED and any(x is part for x in jax.tree.leaves(part)):
+            raise TypeError(
+                f"{name}={part!r} must be a pytree, such as an equinox.Module; jax.tree_util.register_dataclass makes"
+                " one of a dataclass"
+            )
+    if isinstance(parts["method"], Coupled):
+        raise TypeError(
+            f"method must be a method such as node_jax.tsit5, got {parts['method']!r}: pass adjoint=Reversible()"
+        )
+
+
+_HASHED = ("method", "adjoint")  # static parts of a solve; the others are pytrees
 
 
 @functools.cache
-def _are_parts(method: type, *others: type) -> bool:
-    """Whether options of these types have all members that they are asked for."""
-    pairs = zip((method, *others), _PARTS.values(), strict=True)
-    complete = not any(missing(kind, protocol) for kind, (protocol, _) in pairs)
-    return complete and method.__hash__ is not None and not issubclass(method, Coupled)
+def _are_parts(*kinds: type) -> bool:
+    """Whether options of these types are known to be right; values of other types are looked at one by one."""
+    for kind, (name, (protocol, _)) in zip(kinds, _PARTS.items(), strict=True):
+        fits = kind.__hash__ is not None if name in _HASHED else issubclass(kind, eqx.Module)
+        if not fits or missing(kind, protocol) or issubclass(kind, Coupled):
+            return False
+    return True
 
 
 @functools.cache

@@ -1,5 +1,6 @@
 """A method, a policy of steps, a save and an adjoint of a user's own go wherever those of the package go."""
 
+import dataclasses
 import inspect
 import pathlib
 import re
@@ -336,6 +337,68 @@ def test_a_part_that_lacks_a_member_is_refused_by_its_name(option):
         check(**{option: kind()})
     with pytest.raises(TypeError, match=rf"{option} must be .* got <test_parts.Nothing"):
         check(**{option: Nothing()})
+
+
+@dataclasses.dataclass
+class PlainMethod(extending.MethodDefaults):
+    """A method as a dataclass that is not frozen."""
+
+    order: int = 3
+
+    step = Rosenbrock.step
+
+
+@dataclasses.dataclass
+class PlainSteps(extending.StepsDefaults):
+    """A policy as a dataclass that JAX does not know."""
+
+    tolerance: Any = 1e-6
+    size: Any = 0.01
+
+    first, propose, judge = Doubling.first, Doubling.propose, Doubling.judge
+
+
+@dataclasses.dataclass
+class PlainSave(extending.SaveDefaults):
+    """A save as a dataclass that JAX does not know."""
+
+    scale: Any = 1.0
+
+    size = 4
+    blank, row = Rows.blank, Rows.row
+
+
+@dataclasses.dataclass
+class PlainAdjoint(extending.AdjointDefaults):
+    """An adjoint as a dataclass that is not frozen."""
+
+    window: float = 1.0
+
+    recorder, stored, backward = Truncated.recorder, Truncated.stored, Truncated.backward
+
+
+@pytest.mark.parametrize(
+    ("part", "complaint"),
+    [
+        ({"method": PlainMethod()}, r"method=PlainMethod\(order=3\) must be hashable, such as a frozen dataclass"),
+        ({"steps": PlainSteps()}, r"steps=PlainSteps\(.*\) must be a pytree, such as an equinox\.Module"),
+        ({"save": PlainSave()}, r"save=PlainSave\(.*\) must be a pytree, such as an equinox\.Module"),
+        ({"adjoint": PlainAdjoint()}, r"adjoint=PlainAdjoint\(window=1\.0\) must be hashable, such as a frozen"),
+    ],
+    ids=["method", "steps", "save", "adjoint"],
+)
+def test_a_plain_dataclass_is_refused_with_what_to_use(part, complaint):
+    with pytest.raises(TypeError, match=complaint):
+        nj.odesolve(swing, START, 0.0, 1.0, 1.0, **part)
+
+
+def test_a_dataclass_that_is_registered_with_jax_is_a_policy():
+    class Registered(PlainSteps):
+        """The same, known to JAX."""
+
+    jax.tree_util.register_dataclass(Registered, ("tolerance", "size"), ())
+    sol = nj.odesolve(swing, START, 0.0, 1.0, 1.0, steps=Registered())
+    np.testing.assert_array_equal(sol.z1, nj.odesolve(swing, START, 0.0, 1.0, 1.0, steps=Doubling()).z1)
 
 
 def test_a_method_that_cannot_be_hashed_is_refused():
