@@ -181,7 +181,10 @@ class Steps(Protocol):
         ...
 
     def anew(self) -> Any:
-        """Return an `Adaptive` for the solve of a continuous adjoint; None for the default one."""
+        """Return an `Adaptive` for the solve of a continuous adjoint; None for `Adaptive()`.
+
+        Its values are numbers, or arrays of the policy.
+        """
         ...
 
 

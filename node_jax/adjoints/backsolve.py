@@ -46,8 +46,8 @@ class Backsolve(eqx.Module, AdjointDefaults):
     and `Checkpointed` avoids it.
 
     Args:
-        steps: an `Adaptive` of Python numbers for the backward solve; default: that of the forward solve, or
-            `Adaptive()`.
+        steps: an `Adaptive` of Python numbers for the backward solve; default: that of the forward solve. With
+            `Fixed`, `Grid`, and a policy of your own without `anew`, it is `Adaptive()`, whatever their tolerance.
         method: method for the backward solve; default: that of the forward solve.
 
     Raises:

@@ -47,7 +47,8 @@ class Interpolated(eqx.Module, AdjointDefaults):
     differs at the limit of stability.
 
     Args:
-        steps: an `Adaptive` of Python numbers for the adjoint; default: that of the forward solve, or `Adaptive()`.
+        steps: an `Adaptive` of Python numbers for the adjoint; default: that of the forward solve. With `Fixed`,
+            `Grid`, and a policy of your own without `anew`, it is `Adaptive()`, whatever their tolerance.
         method: method with dense output for the adjoint; default: that of the forward solve, or `tsit5`.
         memory: budget for the states that are kept, in bytes; default as with `Checkpointed`.
 

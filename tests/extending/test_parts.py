@@ -175,6 +175,31 @@ def test_truncated_backpropagation_knows_times_that_the_field_does_not_read():
     np.testing.assert_allclose(jax.grad(end)(1.1, START, 0.0, split, Truncated(0.5)), exact, rtol=1e-6)
 
 
+class Ruled(Doubling):
+    """The policy, with a rule for the steps of a continuous adjoint."""
+
+    def anew(self):
+        return nj.Adaptive(rtol=self.tolerance, atol=1e-12)
+
+
+@pytest.mark.parametrize("adjoint", [nj.Backsolve(), nj.Interpolated()], ids=lambda a: type(a).__name__)
+def test_steps_of_a_continuous_adjoint_are_those_that_a_policy_asks_for(adjoint):
+    def slope(rate, steps, adjoint):
+        return jax.grad(lambda rate: nj.odesolve(swing, START, 0.0, 1.0, rate, steps=steps, adjoint=adjoint).z1[0])(
+            rate
+        )
+
+    exact = slope(1.1, nj.Adaptive(1e-12, 1e-12), nj.Checkpointed())
+    default, ruled = (abs(slope(1.1, kind(1e-11), adjoint) - exact) for kind in (Doubling, Ruled))
+    assert ruled < 1e-9
+    assert default > 1e-9 or isinstance(adjoint, nj.Interpolated)  # which starts anew with each short step
+    given = adjoint.__class__(steps=nj.Adaptive(1e-11, 1e-12))
+    assert abs(slope(1.1, Doubling(1e-11), given) - exact) < 1e-9
+    rates = jnp.array([0.9, 1.1])
+    mapped = jax.vmap(lambda rate: slope(rate, Ruled(1e-11), adjoint))(rates)
+    np.testing.assert_allclose(mapped[1], exact, atol=1e-9)
+
+
 def test_checks_of_parts_pass_for_these():
     nj.testing.assert_method(Rosenbrock())
     nj.testing.assert_steps(Doubling())

@@ -32,11 +32,13 @@ def check_steps(adjoint: eqx.Module, steps: Adaptive | None) -> None:
 
 
 def steps_back(each: Each, steps: Adaptive | None) -> Any:
-    """Return the steps of the backward solve: those given, else those of the forward solve if adaptive."""
-    own = each.inputs.steps.anew()
-    if steps is None and isinstance(own, Adaptive):
-        return own
-    return jax.tree.map(lambda x: jnp.asarray(x, each.inputs.t0.dtype), steps or Adaptive())
+    """Return the steps of the backward solve: those given, else what the forward policy asks for, else the default.
+
+    Arrays stay themselves: by these the engine knows which inputs they are.
+    """
+    own = each.inputs.steps.anew() if steps is None else steps
+    chosen = own if isinstance(own, Adaptive) else Adaptive()
+    return jax.tree.map(lambda x: x if eqx.is_array(x) else jnp.asarray(x, each.inputs.t0.dtype), chosen)
 
 
 def tightened(adjoint: Any, factor: float) -> Any:
