@@ -216,7 +216,7 @@ def likely(name: str, kind: str, run: str) -> dict:
     nats, spent = eqx.filter_jit(nats), [0.0]
 
     def look(update):
-        if update.number % (updates // MARKS) == 0:
+        if update.number % max(1, updates // MARKS) == 0:
             began = time.process_time()
             value = float(nats(update.model))
             spent[0] += time.process_time() - began

@@ -192,7 +192,8 @@ def fit(
     Example:
         >>> import jax
         >>> import jax.numpy as jnp
-        >>>         >>> import node_jax as nj
+        >>> import optax
+        >>> import node_jax as nj
         >>> def loss(model, data, key):
         ...     z0, z1 = data
         ...     return nj.train.squared_error(jax.vmap(model.solve)(z0), z1)
