@@ -146,7 +146,8 @@ def misplaced(name: str, ts: Any, t0: Any, t1: Any) -> str | None:
         if not np.isfinite(t):
             return f"{name}[{i}] must be finite, got {t}"
         if i and sign * (t - ts[i - 1]) < 0:
-            return f"{name} must go from t0={t0} towards t1={t1}: {name.rpartition(' ')[2]}[{i}]={t} comes after {ts[i - 1]}"
+            which = f"{name.rpartition(' ')[2]}[{i}]"
+            return f"{name} must go from t0={t0} towards t1={t1}: {which}={t} comes after {ts[i - 1]}"
     for i, end, which in ((0, t0, "t0"), (-1, t1, "t1")):
         beyond = sign * (ts[i] - end) if i else sign * (end - ts[i])
         if ts.size and beyond > 0:
