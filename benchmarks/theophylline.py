@@ -22,6 +22,7 @@ import numpy as np
 import node_jax as nj
 from benchmarks import timing
 from benchmarks.stored import RESULTS
+from node_jax import norms
 from node_jax.estimate.model import Evaluation
 from node_jax.estimate.newton import Aim, minimize
 from node_jax.estimate.search import REACH
@@ -100,7 +101,7 @@ def by_jacfwd(x, dose, ts):
     """Derivatives of a solve in forward mode."""
 
     def seen(x):
-        sol = solved(field_of_logs, jnp.stack([dose, 0.0 * dose]), x, ts, nj.tree.rms)
+        sol = solved(field_of_logs, jnp.stack([dose, 0.0 * dose]), x, ts, norms.rms)
         return sol.ys[:, 1], (sol.ys[:, 1], sol.result == diffrax.RESULTS.successful)
 
     rows, (values, ok) = jax.jacfwd(seen, has_aux=True)(x)
@@ -114,7 +115,7 @@ def along(t, both, x):
 
 
 def of_state(both):
-    return nj.tree.rms(both[0])
+    return norms.rms(both[0])
 
 
 def by_sensitivities(x, dose, ts):

@@ -44,6 +44,18 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 annotations.check("node_jax")
 
 
+MAPS = pathlib.Path("/proc/self/maps")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def memory_maps():
+    """Forget what is compiled before the maps of memory run out: Linux gives a process 65,530, and XLA needs more."""
+    yield
+    if MAPS.exists() and MAPS.read_bytes().count(b"\n") > 30_000:
+        jax.clear_caches()
+        gc.collect()
+
+
 @pytest.fixture
 def float32():
     jax.config.update("jax_enable_x64", False)
