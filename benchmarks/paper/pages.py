@@ -1,5 +1,7 @@
 """Pages of docs/results: their tables, written between their markers from what is stored."""
 
+import functools
+
 from benchmarks import markers
 from benchmarks.paper import event_figures, storage, tables, vowel_figures
 
@@ -7,6 +9,7 @@ PAGES = {  # of each page the experiments it shows, and what makes tables of the
     "cheaper": {"cheaper": tables.cheaper},
     "derivations": {"derivations": tables.derivations},
     "flows": {"likelihood": tables.likelihood},
+    "images": {"digits": functools.partial(tables.images, name="digits")},
     "latent-ode": {"latent": tables.latent},
     "point-process": {"events": event_figures.tables_of},
     "spheres": {"spheres": tables.spheres},
