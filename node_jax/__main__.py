@@ -1,6 +1,7 @@
 """The command line: `node-jax`, or `python -m node_jax`."""
 
 import argparse
+import os
 import shlex
 import sys
 
@@ -23,7 +24,12 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     options = _parser().parse_args(arguments)
     try:
-        return options.run(options)
+        code = options.run(options)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # the reader of the output has gone, as `head` does; what is left of it goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (OSError, CheckpointError, CommandError) as error:
         print(f"{options.command}: {error}", file=sys.stderr)
         return 2

@@ -2,6 +2,8 @@
 
 import importlib
 import importlib.metadata
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -55,3 +57,11 @@ def test_help_of_fit_documents_every_model_and_parameter(capsys):
     said = capsys.readouterr().out
     words = "lotka-volterra sir one-compartment neural growth predation death gain transmission recovery susceptible"
     assert all(word in said for word in [*words.split(), "elimination", "excess", "volume", "theta0"])
+
+
+def test_a_reader_of_the_output_may_leave():
+    command = [sys.executable, "-u", "-m", "node_jax", "info"]  # -u: each line is written at once
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        assert process.wait() == 0
