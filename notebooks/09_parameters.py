@@ -105,7 +105,7 @@ print(fit)
 # calls *profiled out*. "Residual SD" is its estimate.
 #
 # The last line says how many searches converged, how many failed, and how many ended at the best optimum: within 0.01
-# of its log-likelihood, or at the same parameters.
+# of its log-likelihood and a standard error of its parameters, or at the same parameters.
 #
 # `fit.predict` returns the fitted curve with a 95 % band. The band covers the curve, and not single measurements.
 
