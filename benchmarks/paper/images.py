@@ -189,7 +189,7 @@ def run(experiment: str, images: Images, channels: int, seeds: tuple, epochs: in
     for seed in seeds:
         for kind in ("ODE-Net", "RK-Net", "ResNet"):
             name = f"{kind}-{channels}-{seed}"
-            storage.kept(experiment, name, functools.partial(run_one, images, kind, channels, seed, epochs, name))
+            storage.kept(experiment, name, functools.partial(run_one, images, kind, channels, seed, epochs, f"{experiment}-{name}"))
 
 
 def read(folder: str) -> Images:
