@@ -25,7 +25,8 @@ class Starts(NamedTuple):
         converged: whether the optimum is near; bool.
         failed: whether solve or loss are not finite at the start; bool.
         agree: whether it has the optimum of the best one: a loss within 0.01 nats and parameters within a standard
-            error, or parameters within 0.1 %; bool.
+            error, or parameters within 0.1 %, on the transformed scale; bool. Only the latter counts where there are
+            no standard errors.
         updates: number of updates.
     """
 
@@ -110,7 +111,9 @@ class ParameterFit(eqx.Module):
         """Where all starts ended."""
         parameters, found = self.model.parameters, self.found
         ends = parameters.combine(parameters.values(found.xs))
-        return Starts(*ends, found.losses, found.converged, found.failed, found.agree(self.sigma**2), found.updates)
+        known = jnp.all(jnp.isfinite(self.standard_errors("transformed")), axis=-1)
+        agree = found.agree(jnp.where(known, self.sigma**2, jnp.nan))  # a singular matrix measures no distance
+        return Starts(*ends, found.losses, found.converged, found.failed, agree, found.updates)
 
     @property
     def count(self) -> jax.Array:

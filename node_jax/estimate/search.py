@@ -48,7 +48,8 @@ class Found(NamedTuple):
         """Return which starts are at the optimum of the best one, `(starts,)`; bool.
 
         They have its loss and are within a standard error of it, as the matrix of the best one measures distances, or
-        they have its parameters. `variance` is the square of sigma.
+        they have its parameters. `variance` is the square of sigma, NaN where the matrix does
+        not measure distances.
         """
         best = self.xs[..., :1, :]
         apart = self.xs - best

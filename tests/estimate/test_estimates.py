@@ -272,6 +272,19 @@ def test_optima_with_one_loss_and_other_parameters_are_told_apart():
     assert f"{10 - int(starts.agree.sum())} with its loss at other parameters" in str(fit)
 
 
+def product(z, t, theta):
+    return -theta["a"] * theta["b"] * z
+
+
+def test_starts_agree_in_no_parameters_that_the_data_do_not_determine():
+    theta, options = {"a": 1.0, "b": 1.0}, {"transform": "log", "starts": 10, "spread": 2.0, "key": KEY}
+    fit = nj.fit_parameters(product, 2.0, theta, TS, NOISY, t0=0.0, **options)
+    rates = np.asarray(fit.starts.thetas["a"])
+    assert np.all(np.abs(np.log(rates[1:] / rates[0])) > 0.01)
+    assert int(fit.starts.agree.sum()) == 1
+    assert "1 at the best optimum, 9 with its loss at other parameters" in str(fit)
+
+
 class Growth(eqx.Module):
     rate: jax.Array
     capacity: jax.Array
