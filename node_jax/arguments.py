@@ -300,11 +300,21 @@ _CALLS: tuple[tuple[bool, str, Callable], ...] = (
 
 def _other_call(examples: tuple, rest: PyTree) -> str | None:
     """Return a hint to a call with which `f` runs and that the names of its arguments allow; None if there is none."""
-    first = _time_first(eqx.combine(examples[-1], rest)[0])
+    f = eqx.combine(examples[-1], rest)[0]
+    first, fits = _time_first(f), _takes_three(f)
     for time_first, hint, call in _CALLS:
-        if first in (None, time_first) and _explains(call, examples, rest):
+        if first in (None, time_first) and (time_first or not fits) and _explains(call, examples, rest):
             return hint
     return None
+
+
+def _takes_three(f: Callable) -> bool:
+    """Whether the signature of `f` takes `f(z, t, theta)`, so that another number of arguments explains nothing."""
+    try:
+        inspect.signature(f).bind(None, None, None)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _time_first(f: Callable) -> bool | None:

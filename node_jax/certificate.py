@@ -63,8 +63,8 @@ class GradientReport(NamedTuple):
         """Return the report as a short paragraph."""
         verdict = "can be trusted" if self.ok else "cannot be trusted"
         text = (
-            f"The gradient by {type(self.adjoint).__name__} {verdict}: its relative error is {self.relative_error:.1e} "
-            f"(known to {self.uncertainty:.1e}), {self.accept:.0e} was accepted."
+            f"The gradient by {type(self.adjoint).__name__} {verdict}: its relative error is "
+            f"{self.relative_error:.1e}, give or take {self.uncertainty:.1e}; up to {self.accept:.0e} is accepted."
         )
         if not self.ok and self.needed_rtol is not None:
             text += f" With rtol={self.needed_rtol:.0e} it would be accepted."

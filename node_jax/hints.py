@@ -92,7 +92,7 @@ NAMES = {
             "BDF",
             "LSODA",
         ),
-        "there are no implicit methods yet",
+        "there are no implicit methods yet (docs/stiff.md says what to do)",
     ),
 }
 

@@ -19,9 +19,9 @@ from node_jax.times import between, blur, rounding
 from node_jax.types import PyTree, Stats, Status
 
 _REMEDY = {
-    Status.MAX_STEPS: "Raise max_steps or loosen the tolerance; explicit methods take many steps of a stiff problem",
+    Status.MAX_STEPS: "Raise max_steps or loosen the tolerance; if the problem is stiff, see docs/stiff.md",
     Status.NON_FINITE: "The state or the field left its domain or the solution blows up there; check f and z0",
-    Status.STEP_UNDERFLOW: "The step became too small; check for a singularity or a jump: Adaptive(breakpoints=...)",
+    Status.STEP_UNDERFLOW: "The step became too small; check for a singularity or a jump: nj.Adaptive(breakpoints=...)",
     Status.BAD_INPUT: "Check that times are finite and sorted from t0 to t1, and tolerances not negative",
     Status.CAPACITY: "Raise the capacity of SaveSteps or Dense",
 }

@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import re
 import warnings
 
 import equinox as eqx
@@ -204,6 +205,20 @@ def test_a_field_of_the_state_alone_is_told_how_to_be_called():
         nj.NeuralODE(network)(jnp.ones(2))
 
 
+def rated(z, t, theta=None):
+    return -z if theta is None else -theta["rate"] * z
+
+
+def lone(z, t=0.0, theta=None):
+    return rated(z, t, theta)
+
+
+@pytest.mark.parametrize("f", [rated, lone])
+def test_a_field_that_takes_three_arguments_is_not_told_of_fewer(f):
+    with pytest.raises(KeyError, match="rate"):
+        nj.odesolve(f, jnp.ones(2), 0.0, 1.0, {"speed": 1.0})
+
+
 def test_a_field_that_needs_theta_is_told_when_it_was_not_given():
     with pytest.raises(TypeError) as caught:
         nj.odesolve(stretched, jnp.ones(2), 0.0, 1.0)
@@ -228,6 +243,18 @@ def test_names_of_implicit_methods_and_breakpoints_are_answered():
         nj.odesolve(decay, 1.0, 0.0, 1.0, 1.0, breakpoints=[0.5])
 
 
+def test_a_blow_up_is_told_how_breakpoints_are_given():
+    with pytest.raises(nj.SolveError, match=r"a jump: nj.Adaptive\(breakpoints=...\)"):
+        nj.odesolve(lambda z, t, theta: z**2, 1.0, 0.0, 2.0)
+
+
+def test_too_many_steps_and_implicit_methods_lead_to_the_page_on_stiff_problems():
+    with pytest.raises(nj.SolveError, match=r"Raise max_steps or loosen the tolerance.*see docs/stiff.md"):
+        nj.odesolve(decay, 1.0, 0.0, 9.0, 1.0, max_steps=3)
+    with pytest.raises(AttributeError, match=r"no implicit methods yet \(docs/stiff.md"):
+        _ = nj.kvaerno5
+
+
 def test_memory_is_estimated_of_one_strategy_too():
     assert nj.estimate_memory(decay, 1.0, 0.0, 1.0, 1.0, adjoints=nj.Backsolve())["Backsolve()"].law == 0
 
@@ -235,12 +262,15 @@ def test_memory_is_estimated_of_one_strategy_too():
 def test_series_with_times_that_turn_back_are_refused():
     with pytest.raises(ValueError, match=r"series\[1\]: times must be sorted, got ts\[2\]=1.0 after ts\[1\]=2.0"):
         nj.datasets.pad([([0.0], [1.0]), ([0.0, 2.0, 1.0], [1.0, 1.0, 1.0])])
+    with pytest.raises(ValueError, match=r"series\[0\]: times must be sorted, got ts\[1\]=nan after ts\[0\]=0.0"):
+        nj.datasets.pad([([0.0, np.nan, 1.0], [1.0, 1.0, 1.0])])
 
 
 def test_a_report_of_prescribed_steps_advises_more_steps():
     report = nj.check_gradient(decay, 1.0, 0.0, 6.0, 1.0, method=nj.rk4, steps=nj.Fixed(4))
     assert not report.ok
     assert "More steps are needed, or another method." in str(report)
+    assert re.search(r"its relative error is \S+, give or take \S+; up to 1e-02 is accepted\.", str(report))
 
 
 def test_swapped_arguments_that_fit_by_chance_are_warned_of():

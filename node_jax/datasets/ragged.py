@@ -48,7 +48,7 @@ def _checked(i: int, ts: Any, ys: Any) -> tuple[np.ndarray, np.ndarray]:
     ys = ys[:, None] if ys.ndim == 1 else ys
     if ts.ndim != 1 or ys.ndim != 2 or len(ts) != len(ys) or not len(ts):
         raise ValueError(f"series[{i}] must have shapes (n,) and (n, observed), n >= 1, got {ts.shape} and {ys.shape}")
-    if np.any(back := np.diff(ts) < 0):
+    if np.any(back := ~(np.diff(ts) >= 0)):  # NaN, too
         j = 1 + int(np.argmax(back))
         raise ValueError(f"series[{i}]: times must be sorted, got ts[{j}]={ts[j]} after ts[{j - 1}]={ts[j - 1]}")
     return ts, ys

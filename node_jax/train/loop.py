@@ -70,9 +70,12 @@ class Fit(NamedTuple):
         counts = {"skipped": self.skipped, "solves failed": self.failed, "recovered": self.recovered}
         ends = [f"{int(np.sum(x)):,} {name}" for name, x in counts.items() if np.any(x)]
         early = ["stopped early"] if self.stopped_early else []
-        return ", ".join(
-            [f"Fit: {updates:,} update{'s' * (updates > 1)}, loss {first} to {last}{members}", *ends, *early]
-        )
+        least, most = int(np.min(self.best_update)), int(np.max(self.best_update))
+        best = [f"best update {least:,}" + f" to {most:,}" * (most > least)] * (least < updates)
+        done = f"Fit: {updates:,} update{'s' * (updates > 1)}, loss {first} to {last}{members}"
+        return ", ".join([done, *best, *ends, *early])
+
+    __repr__ = __str__
 
 
 class Update(NamedTuple):

@@ -379,4 +379,8 @@ def target_loss(model, target, key):
 
 def test_a_fit_prints_as_one_line():
     fitted = nj.fit(jnp.zeros(2), target_loss, jnp.ones(2), optax.sgd(0.25), updates=3, key=KEY, progress=False)
-    assert str(fitted) == "Fit: 3 updates, loss 2 to 0.125"
+    assert str(fitted) == repr(fitted) == "Fit: 3 updates, loss 2 to 0.125"
+    best = fitted._replace(best_update=np.asarray(2), skipped=np.array([False, True, False]))
+    assert str(best) == "Fit: 3 updates, loss 2 to 0.125, best update 2, 1 skipped"
+    both = fitted._replace(best_update=np.array([1, 3]))
+    assert str(both) == "Fit: 3 updates, loss 2 to 0.125, best update 1 to 3"
