@@ -18,20 +18,23 @@ ENOUGH = 8e9  # bytes of temporary memory on a CPU: what asks for more is not ru
 PART = 0.5  # of the memory of an accelerator
 OURS = "node_jax"
 LOOPS = ("evaluations", "evaluations with pullback")
+REST = "the rest"
 LOOP = 100  # evaluations in the loop of a floor
 compiled_before = {}
 
 
 class Floor(NamedTuple):
-    """What a row cannot be faster than: so many evaluations of a field, alone in a loop.
+    """What a row cannot be faster than: so many evaluations of a field, alone in a loop, and what is not the solve.
 
     A gradient that stores states only evaluates the stages of accepted steps once more, with their vector-Jacobian
     products.
     """
 
     field: Callable  # z0, theta -> slopes of all lanes
-    evaluations: Callable  # z0, theta -> evaluations of the solve, and of the way back
+    evaluations: Callable  # arguments of the row -> evaluations of the solve, and of the way back
     gradient: bool = False  # with the way back
+    start: Callable = lambda *args: args  # arguments of the row -> z0, theta
+    rest: Callable | None = None  # arguments of the row -> what a model computes besides the solve
 
 
 class Row(NamedTuple):
@@ -61,7 +64,7 @@ def measure(row: Row, rounds: int, budget: float) -> dict:
     if row.floor:
         runners |= loops_of(row)
     times = timing.race(runners, rounds, budget, first)
-    bare = [times.pop(name) for name in LOOPS if name in times]
+    bare = {name: times.pop(name) for name in (*LOOPS, REST) if name in times}
     for name, seconds in times.items():
         packages[name] |= timing.spread(seconds)
     record = {"row": row.name, "at": row.at, "packages": packages, "targets": row.target}
@@ -147,24 +150,30 @@ def agreement(answers: dict, bound: float) -> dict:
 
 
 def loops_of(row: Row) -> dict:
-    """Return functions of no arguments that evaluate the field of a row, and do nothing else."""
-    loops = (values_in_loop, slopes_in_loop) if row.floor.gradient else (values_in_loop,)
-    made = (timing.compile_time(functools.partial(loop, row.floor.field), *row.args)[0] for loop in loops)
-    return {name: functools.partial(compiled, *row.args) for name, compiled in zip(LOOPS, made, strict=False)}
+    """Return functions of no arguments: loops that only evaluate the field of a row, and the rest of a model."""
+    floor, start = row.floor, row.floor.start(*row.args)
+    loops = (values_in_loop, slopes_in_loop) if floor.gradient else (values_in_loop,)
+    made = {name: (functools.partial(loop, floor.field), start) for name, loop in zip(LOOPS, loops, strict=False)}
+    made |= {REST: (floor.rest, row.args)} if floor.rest else {}
+    compiled = {name: (timing.compile_time(function, *args)[0], args) for name, (function, args) in made.items()}
+    return {name: functools.partial(function, *args) for name, (function, args) in compiled.items()}
 
 
-def over_floor(row: Row, seconds: list[float], bare: list[list[float]]) -> dict:
+def over_floor(row: Row, seconds: list[float], bare: dict[str, list[float]]) -> dict:
     """Time over the number of evaluations times the cost of one, in loops of nothing else that ran in turns."""
-    counts = [int(x) for x in row.floor.evaluations(*row.args)][: len(bare)]
-    each = [statistics.median(x) / LOOP for x in bare]
-    floor = [sum(n * x for n, x in zip(counts, turn, strict=True)) / LOOP for turn in zip(*bare, strict=True)]
-    ratio = statistics.median(by_round(seconds, floor))
-    return {"evaluations": counts, "one_us": [1e6 * x for x in each], "ratio": ratio}
+    rest = bare.get(REST, [0.0] * len(seconds))
+    loops = [bare[name] for name in LOOPS if name in bare]
+    counts = [int(x) for x in row.floor.evaluations(*row.args)][: len(loops)]
+    turns = zip(*loops, rest, strict=True)
+    floor = [sum(n * x for n, x in zip(counts, turn, strict=True)) / LOOP + more for *turn, more in turns]
+    found = {"evaluations": counts, "one_us": [1e6 * statistics.median(x) / LOOP for x in loops]}
+    found |= {"rest_ms": 1e3 * statistics.median(rest)} if REST in bare else {}
+    return found | {"ratio": statistics.median(by_round(seconds, floor))}
 
 
 def values_in_loop(field, z0, theta):
     """Evaluate a field again and again."""
-    return lax.fori_loop(0, LOOP, lambda _, z: z + 1e-3 * field(z, theta), z0)
+    return lax.fori_loop(0, LOOP, lambda _, z: moved(z, field(z, theta)), z0)
 
 
 def slopes_in_loop(field, z0, theta):
@@ -174,9 +183,14 @@ def slopes_in_loop(field, z0, theta):
         z, total = carry
         slope, pull = jax.vjp(field, z, theta)
         z_bar, theta_bar = pull(slope)
-        return z + 1e-3 * z_bar, jax.tree.map(jnp.add, total, theta_bar)
+        return moved(z, z_bar), jax.tree.map(jnp.add, total, theta_bar)
 
     return lax.fori_loop(0, LOOP, body, (z0, jax.tree.map(jnp.zeros_like, theta)))
+
+
+def moved(z, slope):
+    """Return a state moved by a little of its slope."""
+    return jax.tree.map(lambda x, y: x + 1e-3 * y, z, slope)
 
 
 def report(record: dict) -> str:

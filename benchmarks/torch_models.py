@@ -100,7 +100,7 @@ def latent(data, weights, t1: float, adjoint: bool):
         gap = torch.zeros_like(ts[:, i]) if before is None else before - ts[:, i]
         x = torch.cat([ys[:, i], torch.ones_like(ys[:, i]), gap[:, None]], 1)
         state, before = gru(x, state, cell), ts[:, i]
-    mean, log_std = functional.linear(state, out_w, out_b).chunk(2, -1)
+    mean, log_std = functional.linear(torch.cat([state, ts[:, :1]], 1), out_w, out_b).chunk(2, -1)
     z0 = mean + torch.exp(log_std) * noise
     every, places = torch.unique(torch.cat([torch.zeros(1, dtype=ts.dtype), ts.flatten()]), return_inverse=True)
     slope = lambda t, z: functional.linear(torch.tanh(functional.linear(z, *field[:2])), *field[2:])  # noqa: E731

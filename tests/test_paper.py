@@ -75,11 +75,18 @@ def test_images_are_classified(kind, monkeypatch):
     monkeypatch.setattr(images, "BLOCKS", 1)
     every = nj.datasets.digits()
     some = nj.datasets.Images(every.x[:32], every.labels[:32])
-    result = images.run_one(images.Images(some, some), kind, 4, 0, 1, kind)
+    result = images.run_one(images.Images(some, some), kind, 4, 0, 1, kind, 1)
     assert 0.0 <= result["error"] <= 1.0
     assert result["memory"] > 0
     assert result["history"][0]["epoch"] == 1
     assert (result.get("nfe_back", 0.0) > 0.0) == (kind == "ODE-Net")
+
+
+def test_images_are_moved_by_at_most_some_pixels_each_way():
+    x = jnp.full((50, 1, 7, 7), -1.0).at[:, 0, 3, 3].set(1.0)
+    places = jnp.argwhere(images.moved(x, 2, jax.random.key(0)) == 1.0)
+    assert places[:, 0].tolist() == list(range(50))
+    assert {*places[:, 2:].ravel().tolist()} == {1, 2, 3, 4, 5}
 
 
 def utterances(count):

@@ -87,6 +87,7 @@ def nets(folder: str) -> None:
     """ODE-Net, RK-Net and ResNet on MNIST."""
     images.mnist(folder)
     image_figures.draw_images()
+    pages.write("images")
 
 
 def small_nets() -> None:
@@ -99,6 +100,7 @@ def tolerances(folder: str) -> None:
     """Error, time and evaluations of a trained ODE-Net at many tolerances."""
     accuracy.accuracy(folder)
     image_figures.draw_accuracy()
+    pages.write("images")
 
 
 COMMANDS = {

@@ -8,8 +8,9 @@ from benchmarks.figures import plt
 from benchmarks.paper import drawing, flows, storage
 
 EXTENT = 4.0  # of the plane of the matched densities
-COLOURS = {"cnf": "#0072B2", "planar": "#D55E00"}
-NAMES = {"cnf": "continuous", "planar": "planar layers"}
+COLOURS = {"cnf": "#0072B2", "gated": "#009E73", "planar": "#D55E00"}
+NAMES = {"cnf": "continuous", "gated": "continuous, fixed units", "planar": "planar layers"}
+COMPARED = ("cnf", "planar")  # as in figure 4 of the paper
 
 
 def grid(log_density, extent: float = EXTENT, points: int = 120) -> np.ndarray:
@@ -40,7 +41,7 @@ def bare(axes) -> None:
 def matched():
     """Samples of every flow beside the density."""
     found, box = storage.results_of("matching"), (-EXTENT, EXTENT, -EXTENT, EXTENT)
-    columns = [(kind, width) for kind in flows.ITERATIONS for width in flows.WIDTHS]
+    columns = [(kind, width) for kind in COMPARED for width in flows.WIDTHS]
     figure, panels = plt.subplots(len(flows.ENERGIES), 1 + len(columns), figsize=(12, 5.6))
     for row, (name, energy) in zip(panels, flows.ENERGIES.items(), strict=True):
         row[0].imshow(grid(lambda z, energy=energy: -energy(z)), origin="lower", extent=box, cmap="Blues")
@@ -76,11 +77,11 @@ def losses():
     found = storage.results_of("matching")
     figure, panels = plt.subplots(1, 3, figsize=(12, 3.6), sharey=True)
     for axes, name in zip(panels, flows.ENERGIES, strict=True):
-        for kind, colour in COLOURS.items():
+        for kind in COMPARED:
             for width, style in zip(flows.WIDTHS, (":", "--", "-"), strict=True):
                 values = np.maximum(found[f"{name}-{kind}-{width}"]["losses"], 1e-4)
-                label = f"{NAMES[kind]}, {width}"
-                axes.semilogy(np.linspace(0, 1, len(values)), values, style, color=colour, label=label, linewidth=1)
+                part, label = np.linspace(0, 1, len(values)), f"{NAMES[kind]}, {width}"
+                axes.semilogy(part, values, style, color=COLOURS[kind], label=label, linewidth=1)
         axes.set_title(name)
         axes.set_xlabel("part of the iterations")
     panels[0].set_ylabel("KL(q || p), one batch")

@@ -23,7 +23,8 @@ from node_jax import tree
 # Matching: minimize KL(q || p) for densities p that are known up to a factor (Rezende and Mohamed, 2015, table 1).
 
 WIDTHS = (2, 8, 32)  # M of the continuous flow, K of the planar one
-ITERATIONS = {"cnf": 10_000, "planar": 500_000}
+ITERATIONS = {"cnf": 10_000, "gated": 10_000, "planar": 500_000}
+ADAM, RMSPROP = 5e-3, (1e-4, 1e-3)  # rates at the start, which fall to zero; of RMSprop, the better one counts
 BATCH = 512
 CHUNK = 10_000  # iterations of the planar flow in one call
 EDGE = 4.0  # beyond, a wall keeps mass inside: two of the energies do not
@@ -83,20 +84,31 @@ class Matching(eqx.Module):
         return jnp.mean(log_q + jax.vmap(self.energy)(xs))
 
 
-def matched_cnf(energy: Callable, width: int, seed: int, run: str, iterations: int):
-    """Train a planar continuous flow; return it and its losses."""
-    field = nj.nn.PlanarField(2, width, key=jax.random.key(seed))
-    flow = nj.nn.CNF(nj.NeuralODE(field, steps=nj.Adaptive(1e-5, 1e-5), max_steps=256), 2)
+def matched_cnf(field: Callable, energy: Callable, width: int, seed: int, run: str, iterations: int):
+    """Train a continuous flow of planar units; return it and its losses."""
+    node = nj.NeuralODE(field(2, width, key=jax.random.key(seed)), steps=nj.Adaptive(1e-5, 1e-5), max_steps=256)
     fitted = nj.fit(
-        flow, Matching(energy), jnp.zeros(1), optax.adam(1e-3), updates=iterations, key=jax.random.key(seed + 1),
-        checkpoint=storage.checkpoint_of("matching", run), every=1000, resume=True, progress=run,
+        nj.nn.CNF(node, 2), Matching(energy), jnp.zeros(1), optax.adam(falling(ADAM, iterations)), updates=iterations,
+        key=jax.random.key(seed + 1), checkpoint=storage.checkpoint_of("matching", run), every=1000, resume=True,
+        progress=run,
     )  # fmt: skip
     return fitted.model, fitted.losses
 
 
+def falling(rate: float, iterations: int) -> optax.Schedule:
+    """Return a rate that falls to zero as a cosine."""
+    return optax.cosine_decay_schedule(rate, iterations)
+
+
 def matched_planar(energy: Callable, layers: int, seed: int, run: str, iterations: int):
+    """Train a planar flow with each rate; return the one with the smaller losses at its end, and its losses."""
+    found = [planar(energy, layers, rate, seed, f"{run}, {rate:g}", iterations) for rate in RMSPROP]
+    return min(found, key=lambda each: float(jnp.nanmedian(each[1][-len(each[1]) // 10 :])))
+
+
+def planar(energy: Callable, layers: int, rate: float, seed: int, run: str, iterations: int):
     """Train a planar flow by RMSprop in chunks; return it and its losses, one for every hundredth iteration."""
-    loss, optimizer = Matching(energy), optax.rmsprop(1e-4, momentum=0.9)
+    loss, optimizer = Matching(energy), optax.rmsprop(falling(rate, iterations), momentum=0.9)
     arrays, static = eqx.partition(nj.nn.PlanarFlow(2, layers, key=jax.random.key(seed)), eqx.is_array)
 
     def update(carry, key):
@@ -120,7 +132,11 @@ def matched_planar(energy: Callable, layers: int, seed: int, run: str, iteration
     return eqx.combine(carry[0], static), jnp.concatenate(losses)
 
 
-MATCHED = {"cnf": matched_cnf, "planar": matched_planar}
+MATCHED = {
+    "cnf": functools.partial(matched_cnf, nj.nn.HyperField),  # units that change with time, as in the paper
+    "gated": functools.partial(matched_cnf, nj.nn.PlanarField),  # fixed units with gates that change with time
+    "planar": matched_planar,
+}
 
 
 def match(name: str, kind: str, width: int, run: str, iterations: int) -> dict:

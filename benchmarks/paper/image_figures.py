@@ -77,5 +77,7 @@ def figure_3():
         axes.set_ylabel(y)
     for axes in panels[:3]:
         axes.legend(fontsize=8)
+    panels[0].set_xticks([20, 50, 100, 200], ["20", "50", "100", "200"])
+    panels[0].set_xticks([], minor=True)
     figure.tight_layout()
     return figure

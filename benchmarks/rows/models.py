@@ -15,13 +15,18 @@ from jax.experimental import ode
 
 import node_jax as nj
 from benchmarks import peers
-from benchmarks.measure import Row
+from benchmarks.measure import Floor, Row
 from benchmarks.peers import diffrax
 from benchmarks.rows import Packages, bounds
 
 KEY = jax.random.key(0)
 POINTS, SERIES, SEEN, IMAGES = 512, 128, 30, 64
 STEPS = 256  # most steps of all
+FLOW, SERIES_TARGET, NET = (
+    {"diffrax": 0.6, "torchdiffeq": 0.5},
+    {"diffrax": 0.6, "torchdiffeq": 0.7},
+    {"diffrax": 0.7, "its floor": 1.15},
+)
 
 
 class Model(NamedTuple):
@@ -113,7 +118,20 @@ def flow_rows(name: str, field, t1: float, dtype, packages: Packages, torch_make
         "diffrax common steps": diffrax_common,
         "jax odeint": odeint,
     }
-    yield row(name, runs, (points, model.weights), dtype, packages, torch_maker, t1)
+
+    def both(state, weights):
+        return jax.vmap(with_trace(model(weights)), (0, None))(state, 0.5 * t1)
+
+    floor = Floor(
+        both, lambda points, weights: counted(flow(weights).solve_batch(points).solution.stats), True,
+        lambda points, weights: ((points, jnp.zeros(POINTS, dtype)), weights),
+    )  # fmt: skip
+    yield row(name, runs, (points, model.weights), dtype, packages, (torch_maker, t1), FLOW, floor)
+
+
+def counted(stats) -> tuple[jax.Array, jax.Array]:
+    """Return the evaluations of a solve, and those of the way back, of the longest lane."""
+    return jnp.max(stats.nfe), jnp.max(stats.accepted) * nj.tsit5.replay_evaluations
 
 
 # Series.
@@ -131,7 +149,7 @@ def latent_rows(dtype, packages: Packages):
     ):
         args = ((ts.astype(dtype), (data.ys / 5).astype(dtype), noise), model.weights)
         runs = {"node_jax": latent(model, latent_ours), "diffrax": latent(model, latent_diffrax)}
-        yield row(name, runs, args, dtype, packages, "latent", 0.0)
+        yield row(name, runs, args, dtype, packages, ("latent", 0.0), SERIES_TARGET, latent_floor(model, dtype))
 
 
 def latent(model: Model, solve: Callable):
@@ -152,10 +170,35 @@ def latent(model: Model, solve: Callable):
     return loss
 
 
+def latent_floor(model: Model, dtype) -> Floor:
+    """Return the floor: the evaluations of the longest lane, and the gradient of encoder and decoder alone."""
+    field = split(model(model.weights).ode.field, dtype)
+
+    def start(data, weights):
+        ts, ys, noise = data
+        mean, log_std = jax.vmap(model(weights).encode)(ts, ys)
+        return mean + jnp.exp(log_std) * noise, field.weights
+
+    def slopes(zs, weights):
+        return jax.vmap(lambda z: field(weights)(z, 0.0, None))(zs)
+
+    def evaluations(data, weights):
+        zs, _ = start(data, weights)
+        return counted(jax.vmap(lambda z, ts: latent_solution(field(field.weights), z, ts).stats)(zs, data[0]))
+
+    still = latent(model, lambda field, z0, ts: jnp.broadcast_to(z0, (len(ts), *z0.shape)))
+    return Floor(slopes, evaluations, True, start, jax.grad(still, 1))
+
+
+def latent_solution(field, z0, ts) -> nj.Solution:
+    """Return the solution of the latent path by node_jax."""
+    steps = nj.Adaptive(1e-4, 1e-4)
+    return nj.odesolve(field, z0, 0.0, ts[-1], steps=steps, max_steps=STEPS, save=nj.SaveAt(ts))
+
+
 def latent_ours(field, z0, ts):
     """Return the latent path by node_jax."""
-    save = nj.SaveAt(ts)
-    return nj.odesolve(field, z0, 0.0, ts[-1], steps=nj.Adaptive(1e-4, 1e-4), max_steps=STEPS, save=save).zs
+    return latent_solution(field, z0, ts).zs
 
 
 def latent_diffrax(field, z0, ts):
@@ -172,24 +215,33 @@ def image_rows(dtype, packages: Packages):
     images = jax.random.normal(KEY, (IMAGES, 64, 6, 6), dtype)
     steps = nj.Adaptive(1e-3, 1e-3)
 
-    def ours(images, weights, **options):
-        node = nj.NeuralODE(model(weights), steps=steps, max_steps=STEPS, **options)
-        return jnp.sum(jax.vmap(node)(images) ** 2)
+    def node(weights) -> nj.NeuralODE:
+        return nj.NeuralODE(model(weights), steps=steps, max_steps=STEPS)
+
+    def ours(images, weights):
+        return jnp.sum(jax.vmap(node(weights))(images) ** 2)
 
     def theirs(images, weights):
         return jnp.sum(jax.vmap(lambda z: by_diffrax(model(weights), z, 0.0, 1.0, 1e-3))(images) ** 2)
 
-    runs = {"node_jax": ours, "diffrax": theirs}
-    yield row("ODE-Net block, 64 images of 64 channels", runs, (images, model.weights), dtype, packages, "block", 1.0)
+    floor = Floor(
+        lambda images, weights: jax.vmap(lambda z: model(weights)(z, 0.5, None))(images),
+        lambda images, weights: counted(jax.vmap(node(weights).solve)(images).stats), True,
+    )  # fmt: skip
+    runs, args = {"node_jax": ours, "diffrax": theirs}, (images, model.weights)
+    yield row("ODE-Net block, 64 images of 64 channels", runs, args, dtype, packages, ("block", 1.0), NET, floor)
 
 
-def row(name: str, losses: dict, args: tuple, dtype, packages: Packages, torch_maker: str, t1: float) -> Row:
-    """Return the row of gradients in the weights."""
+def row(
+    name: str, losses: dict, args: tuple, dtype, packages: Packages, in_torch: tuple[str, float], target: dict,
+    floor: Floor,
+) -> Row:  # fmt: skip
+    """Return the row of gradients in the weights; `in_torch` is the model there, and its other end."""
     runs = {package: jax.grad(loss, 1) for package, loss in losses.items() if package.split()[0] not in peers.MISSING}
     torch_models = peers.optional("benchmarks.torch_models") if "torchdiffeq" in packages.gradient else None
     if torch_models is not None:
-        runs |= torch_models.runs(torch_maker, t1)
-    return Row(f"gradient, {name}", runs, args, {"diffrax": 0.6, "torchdiffeq": 0.5}, 10 * bounds(dtype)[1])
+        runs |= torch_models.runs(*in_torch)
+    return Row(f"gradient, {name}", runs, args, target, 10 * bounds(dtype)[1], floor=floor)
 
 
 def rows(dtype, packages: Packages):
