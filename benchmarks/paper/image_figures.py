@@ -39,7 +39,8 @@ def epochs():
     panels[-1].set_title("cost of a solve")
     panels[-1].set_xlabel("epoch")
     panels[-1].set_ylabel("evaluations forward")
-    panels[-1].legend(fontsize=8)
+    panels[-1].set_ylim(bottom=20)
+    panels[-1].legend(fontsize=8, loc="lower right")
     figure.tight_layout()
     return figure
 

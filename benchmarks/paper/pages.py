@@ -10,9 +10,10 @@ PAGES = {  # of each page the experiments it shows, and what makes tables of the
     "derivations": {"derivations": tables.derivations},
     "flows": {"likelihood": tables.likelihood},
     "images": {
-        "images": tables.images, "accuracy": tables.accuracy,
+        "images": tables.images,
+        "accuracy": tables.accuracy,
         "digits": functools.partial(tables.images, name="digits"),
-    },  # fmt: skip
+    },
     "latent-ode": {"latent": tables.latent},
     "point-process": {"events": event_figures.tables_of},
     "spheres": {"spheres": tables.spheres},
