@@ -147,8 +147,8 @@ def floor_table(results: list[dict]) -> list[str]:
 def floor_row(record: dict, rest: bool) -> list[str]:
     """Return the cells of one floor."""
     floor = record["floor"]
-    counts, each, more = floor["evaluations"], floor["one_us"], floor.get("rest_ms")
-    alone = record["packages"][OURS]["median_ms"] * 1e3 / (counts[-1] * each[-1] + 1e3 * (more or 0.0))
+    counts, each, more = floor["evaluations"], floor["one_us"], floor.get("rest_ms", 0.0)
+    alone = record["packages"][OURS]["median_ms"] * 1e3 / (counts[-1] * each[-1] + 1e3 * more)
     return [
         label(record), record["dtype"], " + ".join(map(str, counts)), " + ".join(f"{x:.3g}" for x in each),
         *[f"{more:.3g}" if more else ""] * rest, f"{floor['ratio']:.2f}", f"{alone:.2f}" if len(counts) > 1 else "",

@@ -17,6 +17,7 @@ import node_jax as nj
 from benchmarks import peers
 from benchmarks.measure import Floor, Row
 from benchmarks.peers import diffrax
+from benchmarks.report import ITS_FLOOR
 from benchmarks.rows import Packages, bounds
 
 KEY = jax.random.key(0)
@@ -25,7 +26,7 @@ STEPS = 256  # most steps of all
 FLOW, SERIES_TARGET, NET = (
     {"diffrax": 0.6, "torchdiffeq": 0.5},
     {"diffrax": 0.6, "torchdiffeq": 0.7},
-    {"diffrax": 0.7, "its floor": 1.15},
+    {"diffrax": 0.7, ITS_FLOOR: 1.15},
 )
 
 
