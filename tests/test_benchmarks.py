@@ -3,11 +3,12 @@
 import inspect
 import json
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import node_jax as nj
-from benchmarks import cards, gpu, gpu_checks, gpu_rows
+from benchmarks import cards, gpu, gpu_checks, gpu_rows, measure
 from node_jax import adjoints, save
 
 
@@ -78,3 +79,20 @@ def test_what_the_budget_does_not_reach_is_named_and_parts_keep_each_other(tmp_p
 def test_without_an_accelerator_large_rows_are_refused():
     with pytest.raises(SystemExit, match="--small"):
         gpu.main([])
+
+
+def test_a_floor_is_its_evaluations_at_their_cost_and_the_rest_of_a_model():
+    field = lambda z, theta: theta * z  # noqa: E731
+    floor = measure.Floor(field, lambda x, w: (3, 2), True, lambda x, w: (2 * x, w), lambda x, w: x + w)
+    row = measure.Row("a model", {}, (jnp.ones(2), jnp.full(2, 0.5)), floor=floor)
+    loops = measure.loops_of(row)
+    assert list(loops) == [*measure.LOOPS, measure.REST]
+    np.testing.assert_allclose(loops[measure.LOOPS[0]](), 2 * 1.0005**measure.LOOP, rtol=1e-3)  # from the start
+    np.testing.assert_allclose(loops[measure.REST](), 1.5)
+    value, slope = measure.LOOPS
+    bare = {value: [1.0 * measure.LOOP] * 2, slope: [10.0 * measure.LOOP] * 2, measure.REST: [7.0] * 2}
+    found = measure.over_floor(row, [60.0, 60.0], bare)
+    assert found == {"evaluations": [3, 2], "one_us": [1e6, 1e7], "rest_ms": 7e3, "ratio": 60 / (3 + 20 + 7)}
+    del bare[measure.REST]
+    found = measure.over_floor(row, [46.0, 46.0], bare)
+    assert found == {"evaluations": [3, 2], "one_us": [1e6, 1e7], "ratio": 2.0}

@@ -75,7 +75,7 @@ def test_images_are_classified(kind, monkeypatch):
     monkeypatch.setattr(images, "BLOCKS", 1)
     every = nj.datasets.digits()
     some = nj.datasets.Images(every.x[:32], every.labels[:32])
-    result = images.run_one(images.Images(some, some), kind, 4, 0, 1, kind, 1)
+    result = images.run_one(images.Images(some, some), images.Training(kind, 4, 0, 1, shift=1), kind)
     assert 0.0 <= result["error"] <= 1.0
     assert result["memory"] > 0
     assert result["history"][0]["epoch"] == 1

@@ -146,7 +146,7 @@ def linear(rows: list[dict]) -> dict:
 
 def measured(data: images.Images, epochs: int = EPOCHS) -> dict:
     """Train one ODE-Net at a small tolerance and measure it at others."""
-    model, history = images.trained("RK-Net", data, CHANNELS, 0, epochs, "accuracy", TRAINED)
+    model, history = images.trained(images.Training("RK-Net", CHANNELS, 0, epochs, tolerance=TRAINED), data, "accuracy")
     rows = accuracies(model, data.test)
     fits = {name: linear([row for row in rows if row["method"] == name]) for name in METHODS}
     return {"history": history, "rows": rows, "fits": fits, "back": ways_back(model, data.test)}

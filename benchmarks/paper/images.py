@@ -1,7 +1,7 @@
 """ODE-Net, RK-Net and ResNet on images of digits (section 3, table 1 and figure 3 of the paper).
 
 python -m benchmarks.paper images --data FOLDER     official widths and 16 channels, on a folder of IDX files
-python -m benchmarks.paper digits                   8 channels, on the digits of scikit-learn
+python -m benchmarks.paper digits                   16 channels, on the digits of scikit-learn
 """
 
 import functools
@@ -67,6 +67,17 @@ class ResNet(eqx.Module):
         return self.head(z)
 
 
+class Training(NamedTuple):
+    """What decides one training."""
+
+    kind: str
+    channels: int
+    seed: int
+    epochs: int
+    shift: int = SHIFT
+    tolerance: float = TOLERANCE
+
+
 class Images(NamedTuple):
     """Images and labels to train and to test on."""
 
@@ -74,13 +85,14 @@ class Images(NamedTuple):
     test: nj.datasets.Images
 
 
-def model_of(kind: str, shape: tuple, channels: int, seed: int, tolerance: float = TOLERANCE):
+def model_of(training: Training, shape: tuple):
     """Return an untrained net; those of one seed have the same stem and head."""
-    first, second = jax.random.split(jax.random.key(seed))
-    adjoint = nj.Backsolve() if kind == "ODE-Net" else nj.Checkpointed()
-    options = {"steps": nj.Adaptive(tolerance, tolerance), "adjoint": adjoint, "max_steps": 256}
-    model = nj.nn.Classifier.create(shape, 10, width=channels, key=first, **options)
-    return ResNet(model, channels, key=second) if kind == "ResNet" else model
+    first, second = jax.random.split(jax.random.key(training.seed))
+    adjoint = nj.Backsolve() if training.kind == "ODE-Net" else nj.Checkpointed()
+    steps = nj.Adaptive(training.tolerance, training.tolerance)
+    options = {"steps": steps, "adjoint": adjoint, "max_steps": 256}
+    model = nj.nn.Classifier.create(shape, 10, width=training.channels, key=first, **options)
+    return ResNet(model, training.channels, key=second) if training.kind == "ResNet" else model
 
 
 def loss(model, batch: tuple, key: jax.Array):
@@ -157,16 +169,13 @@ def memory_of(model, shape: tuple) -> int:
     return int(jax.jit(jax.grad(value)).lower(arrays).compile().memory_analysis().temp_size_in_bytes)
 
 
-def trained(
-    kind: str, images: Images, channels: int, seed: int, epochs: int, run: str, tolerance: float = TOLERANCE,
-    shift: int = SHIFT,
-) -> tuple[Any, list[dict]]:  # fmt: skip
+def trained(training: Training, images: Images, run: str) -> tuple[Any, list[dict]]:
     """Train one net; return it and what was measured after each epoch, by which nothing is chosen.
 
     A run that was stopped goes on from its last epoch.
     """
-    model, each = model_of(kind, images.train.x.shape[1:], channels, seed, tolerance), len(images.train.x) // BATCH
-    rate = optax.cosine_decay_schedule(0.1, each * epochs)
+    model, each = model_of(training, images.train.x.shape[1:]), len(images.train.x) // BATCH
+    rate = optax.cosine_decay_schedule(0.1, each * training.epochs)
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(rate, momentum=0.9))
     checkpoint = storage.checkpoint_of("images", run)
     measured, clock = checkpoint.with_suffix(".history"), [time.process_time()]
@@ -182,25 +191,25 @@ def trained(
             clock[0] = time.process_time()
 
     fitted = nj.fit(
-        model, Shifted(shift), (images.train.x, images.train.labels), optimizer, epochs=epochs, batch_size=BATCH,
-        key=jax.random.key(seed + 1), callback=look, checkpoint=checkpoint, every=each, resume=True, progress=run,
+        model, Shifted(training.shift), (images.train.x, images.train.labels), optimizer, epochs=training.epochs,
+        batch_size=BATCH, key=jax.random.key(training.seed + 1), callback=look, checkpoint=checkpoint, every=each, resume=True, progress=run,
     )  # fmt: skip
     return fitted.model, history
 
 
-def run_one(images: Images, kind: str, channels: int, seed: int, epochs: int, run: str, shift: int) -> dict:
+def run_one(images: Images, training: Training, run: str) -> dict:
     """Train one net and test it at its last epoch."""
     shape = images.train.x.shape[1:]
-    model, history = trained(kind, images, channels, seed, epochs, run, shift=shift)
+    model, history = trained(training, images, run)
     wrong, nfe = tested(model, images.test)
     parameters = sum(x.size for x in jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array)))
     result = {
-        "kind": kind, "channels": channels, "seed": seed, "epochs": epochs, "error": float(np.mean(wrong)),
-        "wrong": np.flatnonzero(wrong).tolist(), "images": len(wrong), "parameters": parameters,
+        "kind": training.kind, "channels": training.channels, "seed": training.seed, "epochs": training.epochs,
+        "error": float(np.mean(wrong)), "wrong": np.flatnonzero(wrong).tolist(), "images": len(wrong), "parameters": parameters,
         "memory": memory_of(model, shape), "nfe": nfe, "history": history,
         "seconds_an_epoch": statistics.median(x["seconds"] for x in history),
     }  # fmt: skip
-    if kind == "ODE-Net":
+    if training.kind == "ODE-Net":
         some = (jnp.asarray(images.test.x[:500]), jnp.asarray(images.test.labels[:500]))
         result["nfe_back"] = float(jnp.mean(evaluations_back(model, *some)))
     return result
@@ -210,9 +219,8 @@ def run(experiment: str, images: Images, channels: int, seeds: tuple, epochs: in
     """Run what is not stored."""
     for seed in seeds:
         for kind in ("ODE-Net", "RK-Net", "ResNet"):
-            name = f"{kind}-{channels}-{seed}"
-            job = functools.partial(run_one, images, kind, channels, seed, epochs, f"{experiment}-{name}", shift)
-            storage.kept(experiment, name, job)
+            name, training = f"{kind}-{channels}-{seed}", Training(kind, channels, seed, epochs, shift)
+            storage.kept(experiment, name, functools.partial(run_one, images, training, f"{experiment}-{name}"))
 
 
 def read(folder: str) -> Images:

@@ -19,7 +19,8 @@ def pad(series: Sequence[tuple[Any, Any]]) -> tuple[np.ndarray, np.ndarray, np.n
         Times `(series, longest)`, values `(series, longest, observed)`, and a mask like the values; bool.
 
     Raises:
-        ValueError: if there is no series, or one has other shapes, naming its place in the list.
+        ValueError: if there is no series, or one has other shapes or times that are not finite and sorted, naming its
+            place in the list.
 
     Example:
         >>> ts, ys, mask = pad([([0.0, 1.0], [5.0, 6.0]), ([0.5], [7.0])])
@@ -48,7 +49,10 @@ def _checked(i: int, ts: Any, ys: Any) -> tuple[np.ndarray, np.ndarray]:
     ys = ys[:, None] if ys.ndim == 1 else ys
     if ts.ndim != 1 or ys.ndim != 2 or len(ts) != len(ys) or not len(ts):
         raise ValueError(f"series[{i}] must have shapes (n,) and (n, observed), n >= 1, got {ts.shape} and {ys.shape}")
-    if np.any(back := ~(np.diff(ts) >= 0)):  # NaN, too
+    if not np.all(fine := np.isfinite(ts)):
+        j = int(np.argmin(fine))
+        raise ValueError(f"series[{i}]: times must be finite, got ts[{j}]={ts[j]}")
+    if np.any(back := np.diff(ts) < 0):
         j = 1 + int(np.argmax(back))
         raise ValueError(f"series[{i}]: times must be sorted, got ts[{j}]={ts[j]} after ts[{j - 1}]={ts[j - 1]}")
     return ts, ys

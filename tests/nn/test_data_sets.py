@@ -96,6 +96,9 @@ def test_series_are_padded_with_their_last_time_and_nan_is_missing():
         ([], "at least one pair"),
         ([([0.0], [1.0]), ([0.0, 1.0], [1.0])], r"series\[1\] must have shapes"),
         ([([0.0], [[1.0, 2.0]]), ([0.0], [1.0])], r"series\[1\] must have 2 values at each time"),
+        ([([0.0, 1.0, 0.5], [1.0, 2.0, 3.0])], r"series\[0\]: times must be sorted, got ts\[2\]=0.5 after ts\[1\]=1.0"),
+        ([([0.0], [1.0]), ([np.nan], [1.0])], r"series\[1\]: times must be finite, got ts\[0\]=nan"),
+        ([([0.0, np.inf], [1.0, 2.0])], r"series\[0\]: times must be finite, got ts\[1\]=inf"),
     ):
         with pytest.raises(ValueError, match=word):
             nj.datasets.pad(series)
