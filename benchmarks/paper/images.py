@@ -192,7 +192,8 @@ def trained(training: Training, images: Images, run: str) -> tuple[Any, list[dic
 
     fitted = nj.fit(
         model, Shifted(training.shift), (images.train.x, images.train.labels), optimizer, epochs=training.epochs,
-        batch_size=BATCH, key=jax.random.key(training.seed + 1), callback=look, checkpoint=checkpoint, every=each, resume=True, progress=run,
+        batch_size=BATCH, key=jax.random.key(training.seed + 1), callback=look, checkpoint=checkpoint, every=each,
+        resume=True, progress=run,
     )  # fmt: skip
     return fitted.model, history
 
@@ -204,8 +205,9 @@ def run_one(images: Images, training: Training, run: str) -> dict:
     wrong, nfe = tested(model, images.test)
     parameters = sum(x.size for x in jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array)))
     result = {
-        "kind": training.kind, "channels": training.channels, "seed": training.seed, "epochs": training.epochs,
-        "error": float(np.mean(wrong)), "wrong": np.flatnonzero(wrong).tolist(), "images": len(wrong), "parameters": parameters,
+        **{name: getattr(training, name) for name in ("kind", "channels", "seed", "epochs")},
+        "error": float(np.mean(wrong)), "wrong": np.flatnonzero(wrong).tolist(), "images": len(wrong),
+        "parameters": parameters,
         "memory": memory_of(model, shape), "nfe": nfe, "history": history,
         "seconds_an_epoch": statistics.median(x["seconds"] for x in history),
     }  # fmt: skip
