@@ -1,5 +1,6 @@
 """The experiments of the paper, as small as they go: they run, go on where they were stopped, and store results."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -46,13 +47,22 @@ def test_series_are_predicted_beyond_their_window(model, monkeypatch):
 
 
 @pytest.mark.usefixtures("float32")
-@pytest.mark.parametrize("kind", flows.MATCHED)
+@pytest.mark.parametrize("kind", flows.TRAINED)
 def test_density_is_matched(kind, monkeypatch):
     monkeypatch.setattr(flows, "CHUNK", 100)
     monkeypatch.setattr(flows, "BATCH", 16)
     result = flows.match("ring", kind, 2, "run", 100 if kind == "planar" else 2)
     assert np.isfinite(result["kl"])
-    assert result["kl"] > -4 * result["kl_error"]
+    assert result["kl"] > 0
+
+
+@pytest.mark.usefixtures("float32")
+def test_divergence_of_a_flow_from_its_own_density_is_zero():
+    flow = nj.nn.CNF(nj.NeuralODE(nj.nn.PlanarField(2, 4, key=jax.random.key(0)), steps=nj.Fixed(20)), 2)
+    away = lambda z: 0.5 * jnp.sum((z - 1) ** 2)  # noqa: E731
+    still = eqx.tree_at(lambda flow: flow.ode.field.fixed.u, flow, jnp.zeros((4, 2)))
+    np.testing.assert_allclose(flows.divergence(flow, lambda x: -flow.log_prob(x), points=41), 0.0, atol=1e-4)
+    np.testing.assert_allclose(flows.divergence(still, away, points=41), 1.0, atol=1e-4)
 
 
 def test_factor_of_an_energy_is_its_integral():

@@ -142,14 +142,14 @@ def accuracy(results: dict[str, dict]) -> dict[str, str]:
 
 def matching(results: dict[str, dict]) -> dict[str, str]:
     """Return the table of density matching."""
-    rows, kinds = [], ("cnf", "gated", "planar")
+    rows, kinds = [], ("cnf", "hyper", "gated", "planar")
     for (energy, width), some in grouped(results, "energy", "width").items():
         by = {x["kind"]: x for x in some}
-        kl = [f"{by[kind]['kl']:.4f} ± {2 * by[kind]['kl_error']:.4f}" for kind in kinds]
-        seconds = [f"{by[kind]['seconds']:.0f}" for kind in kinds]
+        kl, seconds = [f"{by[kind]['kl']:.4f}" for kind in kinds], [f"{by[kind]['seconds']:.0f}" for kind in kinds]
         rows.append([energy, f"{width}", *kl, "yes" if by["cnf"]["kl"] <= by["planar"]["kl"] else "no", *seconds])
-    head = ["density", "units or layers", "KL, continuous", "KL, fixed units", "KL, planar layers",
-            "continuous is ahead", "processor seconds, continuous", "fixed units", "planar layers"]  # fmt: skip
+    names = ["polynomials", "network", "gates", "planar layers"]
+    head = ["density", "units or layers", *(f"KL, {name}" for name in names), "polynomials are ahead",
+            *(f"seconds, {name}" for name in names)]  # fmt: skip
     return {"matching": table(head, rows)}
 
 

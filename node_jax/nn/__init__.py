@@ -7,6 +7,7 @@ from node_jax.nn.conv import ConvField
 from node_jax.nn.encoders import GRUEncoder, ODERNNEncoder
 from node_jax.nn.flow import CNF, FlowSolution, StandardNormal
 from node_jax.nn.frozen import Frozen
+from node_jax.nn.galerkin import Galerkin
 from node_jax.nn.integrals import state_of
 from node_jax.nn.latent_ode import LatentODE, LatentSolution
 from node_jax.nn.mlp import MLPField
@@ -41,6 +42,7 @@ __all__ = [
     "FlowSolution",
     "Frozen",
     "GRUEncoder",
+    "Galerkin",
     "Hutchinson",
     "HyperField",
     "JacobianFrobenius",

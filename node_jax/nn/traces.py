@@ -19,6 +19,17 @@ class Divergent(Protocol):
         ...
 
 
+def divergence(field: Bound, z: jax.Array, t: Any) -> jax.Array:
+    """Return the trace of the Jacobian: what the field says, else forward mode over the basis."""
+    if isinstance(field.field, Divergent):
+        return field.field.divergence(z, t, field.theta)
+
+    def entry(basis):
+        return jnp.sum(basis * jax.jvp(lambda z: field(z, t), (z,), (basis,))[1])
+
+    return jnp.sum(jax.vmap(entry)(jnp.eye(z.size, dtype=z.dtype)))
+
+
 class Exact(eqx.Module):
     """The exact trace: `field.divergence(z, t, theta)` where the field has it, else forward mode over the basis.
 
@@ -41,13 +52,7 @@ class Exact(eqx.Module):
 
     def rate(self, field: Bound, z: jax.Array, t: jax.Array, drawn: Any) -> jax.Array:
         """Return the trace at `(z, t)`."""
-        if isinstance(field.field, Divergent):
-            return field.field.divergence(z, t, field.theta)
-
-        def entry(basis):
-            return jnp.sum(basis * jax.jvp(lambda z: field(z, t), (z,), (basis,))[1])
-
-        return jnp.sum(jax.vmap(entry)(jnp.eye(z.size, dtype=z.dtype)))
+        return divergence(field, z, t)
 
 
 class Hutchinson(Estimate):

@@ -16,11 +16,13 @@ FIELDS = {
     "concat": nj.nn.ConcatField(3, (8, 8), key=KEY, condition_size=2),
     "squash": nj.nn.ConcatSquashField(3, (8, 8), key=KEY, condition_size=2),
     "hyper": nj.nn.HyperField(3, 8, key=KEY, condition_size=2),
+    "polynomials": nj.nn.Galerkin(nj.nn.MLPField(3, 8, 1, key=KEY, time_dependent=True, condition_size=2)),
 }
 PLANAR = {
     "planar": nj.nn.PlanarField(3, 8, key=KEY),
     "planar without gates": nj.nn.PlanarField(3, 8, key=KEY, gate=False),
     "hyper": nj.nn.HyperField(3, 8, key=KEY),
+    "polynomials": nj.nn.Galerkin(nj.nn.PlanarField(3, 8, key=KEY)),
 }
 
 
@@ -97,6 +99,34 @@ def test_gates_and_hypernetworks_make_the_field_depend_on_time():
     assert changes["hyper"] > 1e-6
 
 
+def test_weights_of_a_galerkin_field_are_legendre_series_of_the_time():
+    plain = nj.nn.PlanarField(3, 8, key=KEY, gate=False)
+    field = nj.nn.Galerkin(plain, 4, t0=1.0, t1=3.0)
+    np.testing.assert_array_equal(field(Z, 1.7), plain(Z, 1.7))  # as it begins
+    noise = jax.random.normal(KEY, field.coefficients.fixed.u.shape)
+    field = eqx.tree_at(lambda field: field.coefficients.fixed.u, field, noise)
+    for t in (1.0, 1.7, 3.0):
+        np.testing.assert_allclose(field.at(t).fixed.u, np.polynomial.legendre.legval(t - 2.0, noise), rtol=1e-12)
+    for t, end in ((0.5, 1.0), (3.5, 3.0)):
+        np.testing.assert_array_equal(field(Z, t), field(Z, end))
+    np.testing.assert_array_equal(field.at(1.0).fixed.w, plain.fixed.w)
+
+
+@pytest.mark.parametrize("terms", [1, 2, 3])
+def test_a_galerkin_field_has_as_many_weights_as_terms_and_leaves_frozen_ones_alone(terms):
+    held = nj.nn.Frozen(nj.nn.MLPField(3, 8, 1, key=KEY))
+    field = nj.nn.Galerkin(nj.nn.Batched(FIELDS["mlp"]), terms)
+    assert sizes(field) == terms * sizes(FIELDS["mlp"])
+    with pytest.raises(ValueError, match="field must have floating arrays as weights, got Frozen"):
+        nj.nn.Galerkin(held, terms)
+
+
+def test_a_galerkin_field_without_a_closed_form_has_its_divergence_by_forward_mode():
+    field = nj.nn.Galerkin(nj.nn.MLPField(3, 8, 1, key=KEY))
+    trace = jnp.trace(jax.jacfwd(lambda z: field(z, 0.4))(Z))
+    np.testing.assert_allclose(field.divergence(Z, 0.4), trace, rtol=1e-12)
+
+
 def test_hypernetwork_has_the_sizes_of_the_example_of_torchdiffeq():
     field = nj.nn.HyperField(2, 64, key=KEY)
     assert sizes(field) == (1 * 32 + 32) + (32 * 32 + 32) + 33 * (3 * 64 * 2 + 64)
@@ -169,6 +199,8 @@ def test_augmented_field_appends_zeros_to_vectors_and_images():
         (lambda: nj.nn.ConcatField(2, (8, -1), key=KEY), r"widths\[1\] must be"),
         (lambda: nj.nn.PlanarField(2, True, key=KEY), "width must be an integer of at least 1, got True"),
         (lambda: nj.nn.HyperField(2, key=KEY, condition_size=-1), "condition_size must be an integer of at least 0"),
+        (lambda: nj.nn.Galerkin(FIELDS["mlp"], 0), "terms must be an integer of at least 1, got 0"),
+        (lambda: nj.nn.Galerkin(FIELDS["mlp"], t0=1.0), "t1 must differ from t0, got 1.0 for both"),
     ],
 )
 def test_sizes_that_make_no_sense_are_named(make, word):
