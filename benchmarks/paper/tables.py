@@ -145,7 +145,8 @@ def matching(results: dict[str, dict]) -> dict[str, str]:
     rows, kinds = [], ("cnf", "hyper", "gated", "planar")
     for (energy, width), some in grouped(results, "energy", "width").items():
         by = {x["kind"]: x for x in some}
-        kl, seconds = [f"{by[kind]['kl']:.4f}" for kind in kinds], [f"{by[kind]['seconds']:.0f}" for kind in kinds]
+        kl = [f"{by[kind]['kl']:.4f} ± {2 * by[kind]['kl_error']:.4f}" for kind in kinds]
+        seconds = [f"{by[kind]['seconds']:.0f}" for kind in kinds]
         rows.append([energy, f"{width}", *kl, "yes" if by["cnf"]["kl"] <= by["planar"]["kl"] else "no", *seconds])
     names = ["polynomials", "network", "gates", "planar layers"]
     head = ["density", "units or layers", *(f"KL, {name}" for name in names), "polynomials are ahead",

@@ -1,6 +1,6 @@
 """The exact gradient of a reversible scheme, which reconstructs states algebraically instead of keeping them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -14,6 +14,7 @@ from node_jax.adjoints.parts.boundary import Cotangents, Ends, Wanted, moving_ti
 from node_jax.adjoints.parts.history import History, Slots, recorder_of
 from node_jax.adjoints.parts.pullback import pullback_of_steps
 from node_jax.adjoints.parts.transition import (
+    Lane,
     Retraced,
     Row,
     Start,
@@ -152,44 +153,38 @@ class Undone(NamedTuple):
     left: jax.Array
 
 
+class Pulls(NamedTuple):
+    """The pullbacks of the two increments of a step in state and leaves: `P_h(t, z)`, and `P_-h(t + h, y1)`."""
+
+    forth: Callable
+    back: Callable
+
+
 def undo_all(ends: Ends, history: History, bar: Cotangents, chosen: Sequence[bool]) -> Undone:
     """Undo every step of every lane, and transpose it."""
     each, lane = ends.each, lane_of(ends)
     problem, inside, exact = each.problem, at_nodes(each), each.inputs.steps.exact_times
     method: Any = problem.method  # it is a `Coupled`
     uncrossed = each.replace(problem=problem._replace(crosses=False))
-    forth, back = (pullback_of_steps(uncrossed, chosen, step) for step in (retrace, _step_back))
-    stretch = method.restart or jnp.iinfo(jnp.int32).max
+    increments = Pulls(*(pullback_of_steps(uncrossed, chosen, step) for step in (retrace, _step_back)))
 
     def undo(i, row: Row, carry: Undone) -> Undone:
         active, start = start_of(lane, i, row._replace(z=carry.y))
         index = jnp.maximum(carry.left - 1, 0)
-        stored = each(lambda inputs, rest: tree.row(*rest))((history.z, index // stretch))
-        fresh = method.restarts(carry.left) | (carry.left == lane.accepted)
-        y1, z1 = tree.where(active, tree.where(fresh, stored, (carry.y, carry.z)), (lane.z0, lane.z0))
+        after = tree.where(active, _pair_after(each, lane, history, index, carry), (lane.z0, lane.z0))
+        (y, z), forth, pulls = _pair_before(method, increments, start, *after)
 
-        ahead, pull_back = back(start._replace(z=y1))
-        z = tree.subtract(tree.add(z1, ahead.z1), y1)
-        behind, pull_forth = forth(start._replace(z=z))
-        y = method.undone(y1, z, tree.subtract(behind.z1, z))
-
-        time = start.t._replace(high=behind.t)
-        trial = Trial(active, index, time, behind.h, time.high, y, y1, behind.dense)
+        time = start.t._replace(high=forth.t)
+        trial = Trial(active, index, time, forth.h, time.high, y, after[0], forth.dense)
         saved, into = rows.pull(inside, carry.saved, trial, tree.row(history.rounds, i))
-        y_bar, z_bar = tree.where(active, (carry.y_bar, carry.z_bar), tree.full_like((y, z), 0.0))
-        y_bar = tree.add(y_bar, into.z1)
-        at_end = tree.add(y_bar, z_bar)
-        nothing = tree.full_like(into.t, 0.0)
-        late, more = pull_back(Retraced(tree.scaled(-1.0, z_bar), (), nothing, nothing))
-        y_bar = tree.add(at_end, more)
-        early, more = pull_forth(Retraced(y_bar, into.dense, into.t, into.h))
-        passed = tree.scaled(method.coupling, y_bar)
-        y_bar, z_bar = tree.add(passed, into.z), tree.add(tree.subtract(z_bar, passed), more)
+        bars = tree.where(active, (carry.y_bar, carry.z_bar), tree.full_like((y, z), 0.0))
+        bars, at_end, (late, early) = _pull_pair(method, pulls, *bars, into)
         leaves_bar = tree.add(tree.add(carry.leaves, late), early)
         if problem.crosses:
-            leaves_bar = tree.add(leaves_bar, pull_crossing(each, chosen, behind.t + behind.h, behind.h, y1, at_end))
-        together = tree.add(y_bar, z_bar), tree.full_like(z_bar, 0.0)
-        bars = tree.where(method.restarts(index), together, (y_bar, z_bar))
+            more = pull_crossing(each, chosen, forth.t + forth.h, forth.h, after[0], at_end)
+            leaves_bar = tree.add(leaves_bar, more)
+        together = tree.add(*bars), tree.full_like(bars[1], 0.0)  # at a restart, `z` is set to `y`
+        bars = tree.where(method.restarts(index), together, bars)
         y, z, y_bar, z_bar = tree.where(active, (y, z, *bars), (carry.y, carry.z, carry.y_bar, carry.z_bar))
         return Undone(y, z, y_bar, z_bar, leaves_bar, saved, carry.left - active)
 
@@ -198,6 +193,42 @@ def undo_all(ends: Ends, history: History, bar: Cotangents, chosen: Sequence[boo
     saved = rows.unwind(each, ends.outcome.saved, bar.rows, exact)
     carry = Undone(lane.z0, lane.z0, bar.z1, zero, leaves_bar, saved, lane.accepted)
     return marks.whole(lambda carry: down_rows(history.n, Row(history.h, history.t, ()), undo, carry), carry)
+
+
+def _pair_after(each: Each, lane: Lane, history: History, index: jax.Array, carry: Undone) -> tuple[PyTree, PyTree]:
+    """Return both states after step `index`: those recorded if a stretch ends there, else those of the carry."""
+    method: Any = each.problem.method
+    stretch = method.restart or jnp.iinfo(jnp.int32).max
+    stored = each(lambda inputs, rest: tree.row(*rest))((history.z, index // stretch))
+    recorded = method.restarts(carry.left) | (carry.left == lane.accepted)
+    return tree.where(recorded, stored, (carry.y, carry.z))
+
+
+def _pair_before(method: Any, increments: Pulls, start: Start, y1: PyTree, z1: PyTree) -> tuple[tuple, Retraced, Pulls]:
+    """Return both states before a step, the step of the inner method from `z`, and the pullbacks of the increments."""
+    back, pull_back = increments.back(start._replace(z=y1))
+    z = tree.subtract(tree.add(z1, back.z1), y1)
+    forth, pull_forth = increments.forth(start._replace(z=z))
+    y = method.undone(y1, z, tree.subtract(forth.z1, z))
+    return (y, z), forth, Pulls(pull_forth, pull_back)
+
+
+def _pull_pair(
+    method: Any, pulls: Pulls, y_bar: PyTree, z_bar: PyTree, into: rows.StepBar
+) -> tuple[tuple[PyTree, PyTree], PyTree, tuple[PyTree, PyTree]]:
+    """Return the cotangents of both states before a step, that of the state at its end, and two parts for the leaves.
+
+    `into` are the cotangents of what rows read of the step.
+    """
+    y_bar = tree.add(y_bar, into.z1)
+    at_end = tree.add(y_bar, z_bar)
+    nothing = tree.full_like(into.t, 0.0)
+    late, more = pulls.back(Retraced(tree.scaled(-1.0, z_bar), (), nothing, nothing))
+    y_bar = tree.add(at_end, more)
+    early, more = pulls.forth(Retraced(y_bar, into.dense, into.t, into.h))
+    passed = tree.scaled(method.coupling, y_bar)
+    before = tree.add(passed, into.z), tree.add(tree.subtract(z_bar, passed), more)
+    return before, at_end, (late, early)
 
 
 def _step_back(problem: Problem, inputs: Inputs, start: Start) -> Retraced:

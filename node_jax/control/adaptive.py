@@ -203,52 +203,48 @@ class Adaptive(eqx.Module, StepsDefaults):
         self, method: Any, step: Step, z: PyTree, t: Time, proposal: Proposal, control: Control, t0, t1
     ) -> Verdict:
         """Accept a trial whose error is within the tolerance, and choose the size of the next step."""
-        dtype, eps = t0.dtype, float(jnp.finfo(t0.dtype).eps)
+        ratio, moved = self._measured(step, z, t0.dtype)
+        good = ~jnp.isnan(ratio) & jnp.isfinite(moved)
+        fits = ratio <= 1.0
+        if self.force_min_step:
+            fits |= control.size <= self.min_step
+        if step.ok is not True:
+            good |= ~step.ok  # no result, but no wall either
+            fits &= step.ok
+        accepted = marks.once(good & fits)
+        digits = float(jnp.finfo(tree.real_dtype(self.part(z))).eps)
+        silent = (ratio <= 0.25 * digits * moved) | ((control.unseen < 0) & (moved <= 1))
+
+        # in float32, whose digits suffice for a step size (docs/performance.md, Vectorisation)
+        error = jnp.log(jnp.maximum(ratio, 1e-10).astype(jnp.float32)).astype(t0.dtype)
+        size = jnp.abs(proposal.h) * self._factor(method, error, accepted, control)
+        size = jnp.where(accepted & proposal.breaks, jnp.maximum(size, control.size), size)
+        size = jnp.where(silent, jnp.minimum(size, jnp.maximum(jnp.abs(control.unseen), control.size)), size)
+        streak = jnp.where(good, (control.counts & 7) + accepted, 0)
+        size, wall = before_wall(size, good, accepted, streak, control)
+        if step.ok is not True:
+            size = jnp.where(step.ok, size, 0.5 * control.size)
+        limited = method.at_limit(step, self.part)
+        if self.stay_stable:
+            size = jnp.where(limited, jnp.minimum(size, 0.9 * control.size), size)
+
+        weight = stalled(control.counts >> 3, accepted, moved, ratio, t, control.size, t1 - t0)
+        least, furthest = self._least(t0, t1), jnp.maximum(jnp.abs(t0), jnp.abs(t1))
+        nearest = jnp.maximum(self.min_step, max(1e-9, 4 * float(jnp.finfo(t0.dtype).eps)) * furthest)
+        underflow = (~accepted & (control.size <= jnp.where(good, least, nearest))) | (weight >= STALLED)
+        failure = jnp.where(underflow, jnp.where(good, Status.STEP_UNDERFLOW, Status.NON_FINITE), Status.SUCCESS)
+        size = jnp.clip(size, least, self.max_step)
+        counts = 8 * weight + jnp.minimum(streak, PATIENCE)
+        after = Control(size, *_last_errors(error, accepted, control), wall, counts, control.unseen)
+        return Verdict(accepted, limited, silent | (moved <= 1), after, failure)
+
+    def _measured(self, step: Step, z: PyTree, dtype: Any) -> tuple[jax.Array, jax.Array]:
+        """Return the norm of the error of a trial, and the largest change of the state, in units of the tolerance."""
         z, z1 = self.part(z), self.part(step.z1)
         tolerance = norms.tolerances(z, z1, self.rtol, self.atol)
         ratio = self._estimate(step, tolerance).astype(dtype)
         # several results read this and `accepted` (docs/performance.md, Fusion)
-        moved = marks.once(norms.largest(tree.divide(tree.subtract(z1, z), tolerance), dtype))
-        good = ~jnp.isnan(ratio) & jnp.isfinite(moved)
-        if step.ok is not True:
-            good |= ~step.ok  # no result, but no wall either
-        weight, streak = control.counts >> 3, control.counts & 7
-        digits = float(jnp.finfo(tree.real_dtype(z)).eps)
-        silent = (ratio <= 0.25 * digits * moved) | ((control.unseen < 0) & (moved <= 1))
-        fits = ratio <= 1.0
-        if self.force_min_step:
-            fits |= control.size <= self.min_step
-        accepted = marks.once(good & fits if step.ok is True else good & fits & step.ok)
-
-        # in float32, whose digits suffice for a step size (docs/performance.md, Vectorisation)
-        error = jnp.log(jnp.maximum(ratio, 1e-10).astype(jnp.float32)).astype(dtype)
-        size = jnp.abs(proposal.h) * self._factor(method, error, accepted, control)
-        size = jnp.where(accepted & proposal.breaks, jnp.maximum(size, control.size), size)
-        size = jnp.where(silent, jnp.minimum(size, jnp.maximum(jnp.abs(control.unseen), control.size)), size)
-        streak = jnp.where(good, streak + accepted, 0)
-        size, wall = before_wall(size, good, accepted, streak, control)
-        if step.ok is not True:
-            size = jnp.where(step.ok, size, 0.5 * control.size)
-
-        limited = method.at_limit(step, self.part)
-        if self.stay_stable:
-            size = jnp.where(limited, jnp.minimum(size, 0.9 * control.size), size)
-        least, furthest = self._least(t0, t1), jnp.maximum(jnp.abs(t0), jnp.abs(t1))
-        too_small = jnp.where(good, least, jnp.maximum(self.min_step, max(1e-9, 4 * eps) * furthest))
-        weight = stalled(weight, accepted, moved, ratio, t, control.size, t1 - t0)
-        underflow = (~accepted & (control.size <= too_small)) | (weight >= STALLED)
-        failure = jnp.where(underflow, jnp.where(good, Status.STEP_UNDERFLOW, Status.NON_FINITE), Status.SUCCESS)
-
-        size = jnp.clip(size, least, self.max_step)
-        last, before = control.last, control.before
-        if before is not None and last is not None:
-            before = jnp.where(accepted, last, before)
-        if last is not None:
-            last = jnp.where(accepted, jnp.maximum(error, -9.0), last)
-        counts = 8 * weight + jnp.minimum(streak, PATIENCE)
-        return Verdict(
-            accepted, limited, silent | (moved <= 1), Control(size, last, before, wall, counts, control.unseen), failure
-        )
+        return ratio, marks.once(norms.largest(tree.divide(tree.subtract(z1, z), tolerance), dtype))
 
     def _factor(self, method: Any, error: jax.Array, accepted: jax.Array, control: Control) -> jax.Array:
         """Return the factor of the step size, in float32 as in `judge`, from the logarithms of the last errors."""
@@ -288,6 +284,16 @@ class _Parts(NamedTuple):
 
     def __call__(self, pair: tuple[PyTree, PyTree]) -> tuple[PyTree, PyTree]:
         return self.controlled(pair[0]), self.controlled(pair[1])
+
+
+def _last_errors(error: jax.Array, accepted: jax.Array, control: Control) -> tuple[Any, Any]:
+    """Return the logarithms of the errors of the last two accepted steps, each None if it is not used."""
+    last, before = control.last, control.before
+    if before is not None and last is not None:
+        before = jnp.where(accepted, last, before)
+    if last is not None:
+        last = jnp.where(accepted, jnp.maximum(error, -9.0), last)
+    return last, before
 
 
 def _end(t: Time, h: jax.Array, arrives: jax.Array, goal: jax.Array) -> Time:

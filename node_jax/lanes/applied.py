@@ -182,32 +182,19 @@ class Nest(NamedTuple):
         each = merged(Each(self.steps.call.problem, leaves, masks, lanes), planned)
         one = [self.one_entry(x, i) for i, x in enumerate(residuals[: self.count])]
         chunks = Ordered.of(each, self._trials(one, each), planned.width)
+        inside = Inside(levels[-1].linear, one, tree.picked(levels, [not yes for yes in own]))
 
         def queued(x):
             x = _lanes_last(x, [0] * len(levels), own)
             return merged_leaf(x, (True,) * len(lanes), lanes, planned)
 
-        some, inside = jax.tree.map(queued, list(some)), levels[-1].linear
-        solves = isinstance(inside, Steps) and inside.recorded is Recording.NEVER and not inside.with_history
-        moving = tree.picked(each.masks[: len(inside.wanted.moving)], inside.wanted.moving) if solves else ()
-        alone = solves and way == "pull" and all(own) and all(map(all, moving))
+        some = jax.tree.map(queued, list(some))
 
-        def chunk(used, c):
-            part, linear, some_here = chunks.part(c), inside, chunks.cut(c, some)
-            if solves:
-                taken = Taken.of(inside, one, part, used)
-                used = taken.history
-                if alone:
-                    return used, taken.pulled(some_here)
-                linear, part = taken.steps(), taken.residuals()
-            for level, yes in reversed(list(zip(levels, own, strict=True))):
-                if not yes:
-                    dims = [None if d is None else 0 for d in level.dims]
-                    linear = Mapped(linear, (None,) * len(part.leaves) if solves else tuple(dims), level.size)
-            return used, _applied(part, getattr(linear, way), some_here)
+        def chunk(buffers, c):
+            return inside.apply(way, chunks.part(c), chunks.cut(c, some), buffers)
 
-        used = unused(inside, chunks.part(jnp.zeros((), jnp.int32))) if solves else ()
-        rows = lax.scan(chunk, used, chunks.chunks)[1]
+        buffers = inside.buffers(chunks)
+        rows = lax.scan(chunk, buffers, chunks.chunks)[1]
         return [_levels_first(x, own) for x in restored(chunks.joined(rows), lanes, planned)]
 
     def _trials(self, one: Sequence, each: Each) -> jax.Array:
@@ -217,6 +204,46 @@ class Nest(NamedTuple):
         counts = [stats.accepted, stats.rejected]
         total = lift(lambda some, _: jnp.max(some[0] + some[1]), [each.masks[i] for i in counts], each.lanes)
         return total([each.leaves[i] for i in counts], ())
+
+
+class Inside(NamedTuple):
+    """The map inside of the outer levels, applied to a chunk of entries at a time.
+
+    Steps of which nothing is recorded are taken again. Their history is written into buffers that go from chunk to
+    chunk.
+    """
+
+    linear: Any
+    one: Sequence  # shapes of the residuals of one entry
+    others: Sequence[Mapped]  # outer levels that are no lane axes
+
+    @property
+    def again(self) -> bool:
+        """Whether the steps of a chunk are taken again."""
+        steps = self.linear
+        return isinstance(steps, Steps) and steps.recorded is Recording.NEVER and not steps.with_history
+
+    def buffers(self, chunks: Ordered) -> Any:
+        """Return buffers for the history of a chunk."""
+        return unused(self.linear, chunks.part(jnp.zeros((), jnp.int32))) if self.again else ()
+
+    def apply(self, way: str, part: Each, some: Sequence, buffers: Any) -> tuple[Any, list]:
+        """Push or pull the entries of a chunk; return the buffers of their history, too."""
+        if not self.again:
+            return buffers, _applied(part, getattr(self._mapped(self.linear), way), some)
+        taken = Taken.of(self.linear, self.one, part, buffers)
+        moving = tree.picked(part.masks[: len(self.linear.wanted.moving)], self.linear.wanted.moving)
+        if way == "pull" and not self.others and all(map(all, moving)):
+            return taken.history, taken.pulled(some)
+        part, linear = taken.residuals(), taken.steps()
+        return taken.history, _applied(part, getattr(self._mapped(linear, len(part.leaves)), way), some)
+
+    def _mapped(self, linear: Any, shared: int | None = None) -> Any:
+        """Return a map under the levels that are no lane axes, of which as many residuals as `shared` have none."""
+        for level in reversed(self.others):
+            dims = [None if d is None else 0 for d in level.dims] if shared is None else [None] * shared
+            linear = Mapped(linear, tuple(dims), level.size)
+        return linear
 
 
 def _applied(part: Each, fn: Callable, some: Sequence) -> list:
