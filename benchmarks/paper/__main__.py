@@ -67,6 +67,7 @@ def match() -> None:
     """Continuous and planar flows matched to three densities that are known up to a factor."""
     flows.matching()
     flow_figures.draw_matching()
+    pages.write("flows")
 
 
 def likely() -> None:

@@ -8,8 +8,8 @@ from benchmarks.figures import plt
 from benchmarks.paper import drawing, flows, storage
 
 EXTENT = 4.0  # of the plane of the matched densities
-COLOURS = {"cnf": "#0072B2", "gated": "#009E73", "planar": "#D55E00"}
-NAMES = {"cnf": "continuous", "gated": "continuous, fixed units", "planar": "planar layers"}
+COLOURS = {"cnf": "#0072B2", "hyper": "#56B4E9", "gated": "#009E73", "planar": "#D55E00"}
+NAMES = {"cnf": "polynomials", "hyper": "network", "gated": "gates", "planar": "planar layers"}
 COMPARED = ("cnf", "planar")  # as in figure 4 of the paper
 
 

@@ -8,7 +8,7 @@ from benchmarks.paper import event_figures, storage, tables, vowel_figures
 PAGES = {  # of each page the experiments it shows, and what makes tables of their results
     "cheaper": {"cheaper": tables.cheaper},
     "derivations": {"derivations": tables.derivations},
-    "flows": {"likelihood": tables.likelihood},
+    "flows": {"likelihood": tables.likelihood, "matching": tables.matching},
     "images": {
         "images": tables.images,
         "accuracy": tables.accuracy,
