@@ -15,7 +15,9 @@ from typing import NamedTuple
 from benchmarks import cards, curves, report, stored
 from benchmarks.stored import RESULTS, ROOT
 
-GROUPS = ("singles", "lanes", "ensembles", "networks", "fixed", "compilation", "dimensions", "batches", "precision")
+GROUPS = (
+    "singles", "lanes", "ensembles", "networks", "models", "fixed", "compilation", "dimensions", "batches", "precision",
+)  # fmt: skip
 END = "<!-- end -->"
 SHOWN = (  # rows of the README
     "single Lotka-Volterra, 800 steps",
