@@ -11,6 +11,7 @@ EXTENT = 4.0  # of the plane of the matched densities
 COLOURS = {"cnf": "#0072B2", "hyper": "#56B4E9", "gated": "#009E73", "planar": "#D55E00"}
 NAMES = {"cnf": "polynomials", "hyper": "network", "gated": "gates", "planar": "planar layers"}
 COMPARED = ("cnf", "planar")  # as in figure 4 of the paper
+SMOOTH = 10  # stored losses whose mean is drawn
 
 
 def grid(log_density, extent: float = EXTENT, points: int = 120) -> np.ndarray:
@@ -65,6 +66,8 @@ def divergences():
             kls = [found[f"{name}-{kind}-{width}"]["kl"] for width in flows.WIDTHS]
             axes.loglog(flows.WIDTHS, kls, "o-", color=colour, fillstyle="none", label=NAMES[kind])
         axes.set_title(name)
+        axes.set_xticks(flows.WIDTHS, flows.WIDTHS)
+        axes.minorticks_off()
         axes.set_xlabel("units or layers")
     panels[0].set_ylabel("KL(q || p), nats")
     panels[0].legend()
@@ -73,18 +76,19 @@ def divergences():
 
 
 def losses():
-    """Losses over the training, as a part of all iterations."""
+    """Smoothed losses over the training, as a part of all iterations."""
     found = storage.results_of("matching")
     figure, panels = plt.subplots(1, 3, figsize=(12, 3.6), sharey=True)
     for axes, name in zip(panels, flows.ENERGIES, strict=True):
         for kind in COMPARED:
             for width, style in zip(flows.WIDTHS, (":", "--", "-"), strict=True):
-                values = np.maximum(found[f"{name}-{kind}-{width}"]["losses"], 1e-4)
+                values = np.convolve(found[f"{name}-{kind}-{width}"]["losses"], np.full(SMOOTH, 1 / SMOOTH), "valid")
+                values = np.maximum(values, 1e-4)
                 part, label = np.linspace(0, 1, len(values)), f"{NAMES[kind]}, {width}"
                 axes.semilogy(part, values, style, color=COLOURS[kind], label=label, linewidth=1)
         axes.set_title(name)
         axes.set_xlabel("part of the iterations")
-    panels[0].set_ylabel("KL(q || p), one batch")
+    panels[0].set_ylabel(f"KL(q || p), mean of {SMOOTH} batches")
     panels[2].legend(fontsize=8)
     figure.tight_layout()
     return figure
