@@ -121,7 +121,7 @@ def flow_rows(name: str, field, t1: float, dtype, packages: Packages, torch_make
     }
 
     def both(state, weights):
-        return jax.vmap(with_trace(model(weights)), (0, None))(state, 0.5 * t1)
+        return jax.vmap(with_trace(model(weights)), (0, None))(state, jnp.asarray(0.5 * t1, dtype))
 
     floor = Floor(
         both, lambda points, weights: counted(flow(weights).solve_batch(points).solution.stats), True,
