@@ -128,9 +128,12 @@ def ratios(times: dict) -> dict:
 
 def by_round(ours: list[float], theirs: list[float]) -> list[float]:
     """Return the ratios of rounds; that of medians where one took part in fewer."""
-    if len(ours) != len(theirs):
-        ours, theirs = [statistics.median(ours)], [statistics.median(theirs)]
-    return [a / b for a, b in zip(ours, theirs, strict=True)]
+    return [a / b for a, b in zip(*together(ours, theirs), strict=True)]
+
+
+def together(*times: list[float]) -> list[list[float]]:
+    """Return times round by round; their medians if not all took part in every round."""
+    return [*times] if len({*map(len, times)}) == 1 else [[statistics.median(some)] for some in times]
 
 
 def apart(ours, theirs) -> float | None:
@@ -161,10 +164,10 @@ def loops_of(row: Row) -> dict:
 
 def over_floor(row: Row, seconds: list[float], bare: dict[str, list[float]]) -> dict:
     """Time over the number of evaluations times the cost of one, in loops of nothing else that ran in turns."""
-    rest = bare.get(REST, [0.0] * len(seconds))
     loops = [bare[name] for name in LOOPS if name in bare]
+    rest = bare.get(REST, [0.0] * len(loops[0]))
     counts = [int(x) for x in row.floor.evaluations(*row.args)][: len(loops)]
-    turns = zip(*loops, rest, strict=True)
+    turns = zip(*together(*loops, rest), strict=True)
     floor = [sum(n * x for n, x in zip(counts, turn, strict=True)) / LOOP + more for *turn, more in turns]
     found = {"evaluations": counts, "one_us": [1e6 * statistics.median(x) / LOOP for x in loops]}
     found |= {"rest_ms": 1e3 * statistics.median(rest)} if REST in bare else {}

@@ -93,6 +93,8 @@ def test_a_floor_is_its_evaluations_at_their_cost_and_the_rest_of_a_model():
     bare = {value: [1.0 * measure.LOOP] * 2, slope: [10.0 * measure.LOOP] * 2, measure.REST: [7.0] * 2}
     found = measure.over_floor(row, [60.0, 60.0], bare)
     assert found == {"evaluations": [3, 2], "one_us": [1e6, 1e7], "rest_ms": 7e3, "ratio": 60 / (3 + 20 + 7)}
+    bare[slope] = bare[slope][:1]  # which took part in one round of two
+    assert measure.over_floor(row, [60.0, 60.0], bare) == found
     del bare[measure.REST]
     found = measure.over_floor(row, [46.0, 46.0], bare)
     assert found == {"evaluations": [3, 2], "one_us": [1e6, 1e7], "ratio": 2.0}

@@ -25,7 +25,7 @@ POINTS, SERIES, SEEN, IMAGES = 512, 128, 30, 64
 STEPS = 256  # most steps of all
 FLOW, SERIES_TARGET, NET = (
     {"diffrax": 0.6, "torchdiffeq": 0.5},
-    {"diffrax": 0.6, "torchdiffeq": 0.7},
+    {"torchdiffeq": 0.7},
     {"diffrax": 0.7, ITS_FLOOR: 1.15},
 )
 
