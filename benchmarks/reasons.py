@@ -6,7 +6,11 @@ SHARED = "threads share the kernel of the field, which is then not vectorised"
 PROGRAM = "a smaller program: no status, no counts"
 QUEUE = "a queue, whose loop takes single lanes out and in; theirs steps all lanes together"
 TIMES = "a step is a few operations, and ours keeps the time in two numbers"
+CONTINUOUS = "the continuous adjoints are compared; the default gradient takes less time than both"
+CONVOLUTIONS = "convolutions of PyTorch, which are faster on a CPU than any that XLA makes"
 REASONS = {
+    ("gradient, ODE-Net block", "torchdiffeq"): CONVOLUTIONS,
+    ("gradient, flow of concat-squash", "jax odeint"): CONTINUOUS,
     ("compile", "tinydiffeq forward"): PROGRAM,
     ("compile", "jax odeint"): PROGRAM,
     ("compile 256 Lotka-Volterra lanes", "diffrax"): QUEUE,

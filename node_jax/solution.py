@@ -198,7 +198,7 @@ class SolveError(RuntimeError):
         status = np.asarray(solution.status).ravel()
         worst = Status(int(status[status != Status.SUCCESS][0]))
         said = remedy or _REMEDY[worst]
-        super().__init__(f"{summary(solution)}. {said}. (throw=False returns the solution instead.)")
+        super().__init__(f"{summary(solution)}. {said}. (odesolve and solve take throw=False.)")
         self.solution = solution
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -118,7 +118,7 @@ class CNF(eqx.Module):
 
     def __init__(self, ode: NeuralODE, dim: int, *, trace: Any = None, base: Any = None):
         if not isinstance(ode, NeuralODE):
-            raise TypeError(f"ode must be a NeuralODE, got {ode!r}")
+            raise TypeError(f"ode must be a NeuralODE, got {type(ode).__name__}")
         if isinstance(ode.field, Augmented):
             raise ValueError("a flow keeps the dimension of its points: ode must not have an Augmented field")
         check_sizes(dim=dim)

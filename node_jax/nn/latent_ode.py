@@ -154,7 +154,8 @@ class LatentODE(eqx.Module):
             Two arrays `(latent,)`.
 
         Raises:
-            ValueError: if a shape is another, or concrete times are out of order.
+            ValueError: if a shape is another, or of concrete arguments times are out of order or a value that is there
+                is NaN.
         """
         ts = floating(ts)
         if not is_traced((ts, self.ode.t0)) and (np.any(np.diff(ts) < 0) or np.any(ts < self.ode.t0)):
@@ -175,6 +176,8 @@ class LatentODE(eqx.Module):
             SolveError: if a solve fails and values are concrete.
         """
         z0, ts = jnp.asarray(z0), floating(ts)
+        if ts.ndim != 1 or not ts.size:
+            raise ValueError(f"times must have shape (n,), n >= 1, got {ts.shape}")
         t0 = jnp.asarray(self.ode.t0, ts.dtype)
         later, earlier = (self._visited(z0, reach, t0) for reach in (jnp.maximum(ts, t0), jnp.minimum(ts, t0)))
         return jax.vmap(self.decoder)(jnp.where((ts >= t0)[:, None], later, earlier))

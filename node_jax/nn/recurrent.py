@@ -5,9 +5,11 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from node_jax.nn.neural_ode import NeuralODE
+from node_jax.placement import is_traced
 from node_jax.types import PyTree
 
 
@@ -45,7 +47,7 @@ def as_series(ts: Any, ys: Any, mask: Any, observed: int) -> tuple[jax.Array, ja
         observed: number of values at one time.
 
     Raises:
-        ValueError: if a shape is another.
+        ValueError: if a shape is another, or a concrete value that is there is NaN.
     """
     ts, ys = (floating(x) for x in (ts, ys))
     ys = ys[:, None] if ys.ndim == 1 and observed == 1 else ys
@@ -56,7 +58,10 @@ def as_series(ts: Any, ys: Any, mask: Any, observed: int) -> tuple[jax.Array, ja
     if mask.shape not in (ts.shape, ys.shape):
         raise ValueError(f"mask must have shape {ts.shape} or {ys.shape}, got {mask.shape}")
     mask = jnp.broadcast_to(mask[:, None] if mask.ndim == 1 else mask, ys.shape)
-    return ts, jnp.where(mask, ys, jnp.zeros_like(ys)), mask
+    ys = jnp.where(mask, ys, jnp.zeros_like(ys))
+    if not is_traced(ys) and np.isnan(ys).any():
+        raise ValueError("ys must not be NaN where mask is true; the mask of nj.datasets.pad is false there")
+    return ts, ys, mask
 
 
 def both(ts: Any, ys: Any, *masks: Any) -> jax.Array:

@@ -23,8 +23,11 @@ def check_widths(widths: Any) -> None:
 
 def shaped_state(name: str, z: Any, shape: tuple[int, ...]) -> jax.Array:
     """Return a state as an array, and refuse one of another shape."""
-    if jnp.shape(z) != shape:
-        raise ValueError(f"{name} must have shape {shape}, got {jnp.shape(z)}; use jax.vmap for a batch")
+    if isinstance(z, list | tuple | dict):
+        raise ValueError(f"{name} must be one array of shape {shape}, got a {type(z).__name__}")
+    if (got := jnp.shape(z)) != shape:
+        hint = "; use jax.vmap for a batch" if len(got) > len(shape) else ""
+        raise ValueError(f"{name} must have shape {shape}, got {got}{hint}")
     return jnp.asarray(z)
 
 

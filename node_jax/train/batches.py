@@ -7,6 +7,12 @@ from node_jax.train.updates import BATCHES
 from node_jax.types import PyTree
 
 
+def _some(lengths: set[tuple[int, ...]]) -> str:
+    """Return the leading axes that data have, with a hint where they are many."""
+    hint = "; nj.datasets.pad makes arrays of series of different lengths" if len(lengths) > 1 else ""
+    return ", ".join(map(str, sorted(lengths)[:5])) + hint
+
+
 class Batches:
     """Rows of the data for each update: a permutation an epoch, drawn from the key and the epoch alone."""
 
@@ -17,7 +23,7 @@ class Batches:
             return
         lengths = {jax.numpy.shape(x)[:1] for x in jax.tree.leaves(data)}
         if len(lengths) != 1 or lengths == {()}:
-            raise ValueError(f"batch_size={batch_size}: data needs one leading axis, got {lengths}")
+            raise ValueError(f"batch_size={batch_size}: data needs one leading axis, got {_some(lengths)}")
         ((self.number,),) = lengths
         if batch_size > self.number:
             raise ValueError(f"batch_size must be at most the {self.number} rows of data, got {batch_size}")

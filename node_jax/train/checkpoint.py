@@ -86,7 +86,7 @@ def read(path: str | os.PathLike, like: PyTree, about: dict[str, Any]) -> tuple[
         The state, of JAX arrays, and the history.
 
     Raises:
-        CheckpointError: if the file is no checkpoint, or belongs to another run; the message says why.
+        CheckpointError: if the file is no checkpoint or a part of one, or belongs to another run; the message says why.
     """
     with Path(path).open("rb") as file:
         header = _header(path, file.readline())
@@ -96,13 +96,22 @@ def read(path: str | os.PathLike, like: PyTree, about: dict[str, Any]) -> tuple[
                 text = f"checkpoint {path} belongs to a run with {name}={was!r}, not {value!r}"
                 raise CheckpointError(text)
         if header["leaves"] != _describe(like):
-            raise CheckpointError(
-                f"checkpoint {path} holds other arrays than this model and optimizer: "
-                f"{header['leaves']} in the file, {_describe(like)} in this run"
-            )
+            raise CheckpointError(f"checkpoint {path} {_difference(header['leaves'], _describe(like))}")
         leaves, structure = jax.tree.flatten(like)
-        state = jax.tree.unflatten(structure, [_leaf(file, x) for x in leaves])
-        return state, {name: _array(file, dtype) for name, (_, dtype) in header["history"].items()}
+        try:
+            state = jax.tree.unflatten(structure, [_leaf(file, x) for x in leaves])
+            return state, {name: _array(file, dtype) for name, (_, dtype) in header["history"].items()}
+        except (ValueError, EOFError) as error:
+            raise CheckpointError(f"checkpoint {path} is only a part of one: {error}") from error
+
+
+def _difference(in_file: list[str], here: list[str]) -> str:
+    """Say which arrays a file and a run do not share, the first three of each."""
+    names = ([x for x in some if x not in others] for some, others in ((in_file, here), (here, in_file)))
+    texts = (", ".join(some[:3]) + f" and {len(some) - 3:,} more" * (len(some) > 3) for some in names)
+    return "holds other arrays than this model and optimizer: {} in the file, {} in this run".format(
+        *(text or "nothing else" for text in texts)
+    )
 
 
 def sweep(path: str | os.PathLike) -> None:

@@ -67,7 +67,7 @@ class Fit(NamedTuple):
             return "Fit: no update"
         members = f" on average of {self.losses.shape[1]} members" if self.losses.ndim > 1 else ""
         first, last = (f"{np.mean(x):.4g}" for x in (self.losses[0], self.losses[-1]))
-        counts = {"skipped": self.skipped, "solves failed": self.failed, "recovered": self.recovered}
+        counts = {"skipped": self.skipped, "failed samples": self.failed, "recovered": self.recovered}
         ends = [f"{int(np.sum(x)):,} {name}" for name, x in counts.items() if np.any(x)]
         early = ["stopped early"] if self.stopped_early else []
         least, most = int(np.min(self.best_update)), int(np.max(self.best_update))

@@ -7,6 +7,7 @@ are counted, and contribute exactly nothing to the gradient.
 from collections.abc import Mapping
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 
@@ -95,7 +96,7 @@ def nll(
         >>> value.shape, int(counts.failed)
         ((), 0)
     """
-    x, condition = batch if isinstance(batch, tuple | list) else (batch, None)
+    x, condition = _parts("points (n, dim), or a pair of points and conditions", batch, 2)
     (x, condition), sound = _sound((x, condition), x.shape[0])
     if common_steps:
         return _nll_together(model, x, condition, key, sound, penalties)
@@ -152,8 +153,8 @@ def elbo(
         >>> value.shape, int(counts.failed), sorted(metrics)
         ((), 0, ['kl', 'log_likelihood'])
     """
-    (ts, ys, mask), sound = _sound_series(*batch[:3])
-    encoded = jnp.asarray(batch[3]) if len(batch) > 3 else None
+    ts, ys, mask, encoded = _parts("times, values and a mask, as nj.datasets.pad returns them", batch, 4)
+    (ts, ys, mask), sound = _sound_series(ts, ys, mask)
 
     def one(ts, ys, mask, encoded, key):
         return model.solve(ts, ys, mask, encoded, key=key, beta=beta, samples=samples)
@@ -192,6 +193,8 @@ def cross_entropy(
     x, labels = batch[0], jnp.asarray(batch[1])
     if not jnp.issubdtype(labels.dtype, jnp.integer):
         raise TypeError(f"labels must be integers from 0, got dtype {labels.dtype}")
+    if labels.ndim != 1:
+        raise ValueError(f"labels must have shape (n,), got {labels.shape}")
     x, sound = _sound_series(*x) if isinstance(x, tuple | list) else _sound(x, labels.shape[0])
     if isinstance(model, Classifier):
         keys = jax.random.split(key, labels.shape[0])
@@ -320,6 +323,15 @@ def _mean(values: jax.Array, good: jax.Array) -> jax.Array:
     return jnp.sum(jnp.where(good, values, jnp.zeros_like(values))) / jnp.sum(good)
 
 
+def _parts(form: str, batch: Any, most: int) -> list[Any]:
+    """Return the parts of a batch, None for those that are not given; the first is an array."""
+    parts = [*batch] if isinstance(batch, tuple | list) else [batch]
+    if not 0 < len(parts) <= most or not eqx.is_array_like(parts[0]):
+        raise TypeError(f"batch must be {form}, got a {type(batch).__name__} of {len(parts)}")
+    first = jnp.asarray(parts[0])
+    return [first, *parts[1:], *[None] * (most - len(parts))]
+
+
 def _sound(data: PyTree, count: int) -> tuple[PyTree, jax.Array]:
     """Return data with a finite sample in place of those that are not finite, and which samples are finite."""
     data, sound = jax.tree.map(jnp.asarray, data), jnp.ones(count, bool)
@@ -334,6 +346,8 @@ def _sound_series(ts: Any, ys: Any, mask: Any = None) -> tuple[tuple[Any, ...], 
     ts, ys, mask = jax.tree.map(jnp.asarray, (ts, ys, mask))
     ys = ys[..., None] if ys.ndim == 2 else ys
     mask = jnp.ones(ys.shape, bool) if mask is None else mask
+    if mask.shape not in (ys.shape, ys.shape[:2]):
+        raise ValueError(f"mask must have the shape of the values {ys.shape}, or of the times, got {mask.shape}")
     wide = jnp.expand_dims(mask, range(mask.ndim, ys.ndim))
     sound = _finite_rows(ts) & _finite_rows(jnp.where(wide, ys, 0.0))
     return (*(jnp.where(jnp.isfinite(x), x, 0.0) for x in (ts, ys)), mask), sound

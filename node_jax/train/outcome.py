@@ -14,7 +14,7 @@ class Counts(NamedTuple):
 
     Attributes:
         nfe: field evaluations of all solves of the batch.
-        failed: solves of the batch that failed.
+        failed: samples of the batch whose solve failed, or whose data are not valid.
 
     Example:
         >>> int(Counts(nfe=120).failed)

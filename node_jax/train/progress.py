@@ -114,12 +114,13 @@ def _recovered(rows: Row, given_up: Any) -> list[str]:
 
 
 def _failed(rows: Row) -> list[str]:
-    """Failed solves: a loss that is finite has left them out, the others were not used."""
+    """Samples that failed: a loss that is finite has left them out, the others were not used."""
     failed, unused = _total(rows.failed), _total(rows.failed[rows.skipped])
     if not failed:
         return []
     where = int(np.sum(np.reshape(rows.failed, (len(rows.failed), -1)).any(axis=1)))
-    text = f"{failed:,} solves failed, in {where:,} of {len(rows.failed):,} updates; "
+    times = f"{failed:,} time{'s' * (failed > 1)}, in {where:,} of {len(rows.failed):,} updates"
+    text = f"a solve failed or the data of a sample were not valid {times}; "
     if not unused:
         return [text + "the loss left them out"]
     if unused == failed:

@@ -12,6 +12,7 @@ import pytest
 
 import node_jax as nj
 from node_jax import train
+from node_jax.nn import shapes
 
 KEY = jax.random.key(0)
 SHORT = {"steps": nj.Fixed(3), "method": nj.midpoint}
@@ -24,7 +25,7 @@ PROCESS = nj.nn.PoissonProcess(
     nj.NeuralODE(nj.nn.MLPField(2, 8, 1, key=KEY), **SHORT),
     eqx.nn.MLP(2, "scalar", 8, 1, final_activation=jax.nn.softplus, key=KEY),
 )
-TS = jnp.tile(jnp.linspace(0.0, 0.9, 4), (5, 1))
+TS, YS = jnp.tile(jnp.linspace(0.0, 0.9, 4), (5, 1)), jax.random.normal(KEY, (5, 4, 2))
 RECURRENT = nj.nn.ODERNN(2, 8, nj.NeuralODE(nj.nn.MLPField(8, 8, 1, key=KEY), **SHORT), eqx.nn.Linear(8, 3, key=KEY),
                          key=KEY)  # fmt: skip
 CASES = {
@@ -306,3 +307,25 @@ def test_what_is_frozen_stays():
     run = nj.fit(model, loss, jnp.zeros(1), optax.adamw(0.1, weight_decay=0.5), updates=5, key=KEY, progress=False)
     assert float(run.model[0].value) == 2.0
     assert float(run.model[1]) != 1.0
+
+
+@pytest.mark.parametrize(
+    ("call", "word"),
+    [
+        (lambda: train.nll(FLOW, [np.zeros(2)] * 5, KEY), "batch must be points .* got a list of 5"),
+        (lambda: train.elbo(LATENT, [(np.zeros(3), np.zeros((3, 2)))] * 2, KEY), r"as nj\.datasets\.pad returns them"),
+        (
+            lambda: train.elbo(LATENT, (TS, YS, jnp.ones((5, 3), bool)), KEY),
+            r"mask must have the shape .* got \(5, 3\)",
+        ),
+        (lambda: train.cross_entropy(None, (np.zeros((5, 2)), np.zeros((5, 1), int)), KEY), r"labels .* got \(5, 1\)"),
+        (lambda: LATENT.predict(TS[0], YS[0].at[1].set(jnp.nan), None, TS[0]), "ys must not be NaN where mask is true"),
+        (lambda: LATENT.predict(TS[0], YS[0], None, 0.5), r"times must have shape \(n,\), n >= 1, got \(\)"),
+        (lambda: LATENT.predict(TS[0], YS[0], None, np.zeros(0)), r"times must have shape \(n,\), n >= 1, got \(0,\)"),
+        (lambda: shapes.shaped_state("x", [0.0, 1.0], (2,)), r"x must be one array of shape \(2,\), got a list"),
+        (lambda: FLOW.log_prob(np.zeros(3)), r"x must have shape \(2,\), got \(3,\)$"),
+    ],
+)
+def test_arguments_of_another_form_are_named(call, word):
+    with pytest.raises((TypeError, ValueError), match=word):
+        call()

@@ -73,6 +73,22 @@ def test_run_with_random_keys_resumes_bit_for_bit(model, tmp_path):
     same(resumed.opt_state, whole.opt_state)
 
 
+@pytest.mark.parametrize("left", [0.2, 0.5, 0.99])
+def test_part_of_a_file_is_no_checkpoint(left, tmp_path):
+    fit({"a": jnp.zeros(200)}, checkpoint=tmp_path / "c")
+    content = (tmp_path / "c").read_bytes()
+    (tmp_path / "c").write_bytes(content[: int(left * len(content))])
+    with pytest.raises(checkpoint.CheckpointError, match=r"c is (only a part|not a file)"):
+        fit({"a": jnp.zeros(200)}, checkpoint=tmp_path / "c", resume=True)
+
+
+def test_arrays_that_differ_are_named_and_no_others(tmp_path):
+    fit({"a": jnp.zeros(2), "b": jnp.zeros(3)}, checkpoint=tmp_path / "c")
+    with pytest.raises(checkpoint.CheckpointError, match=r"\['b'\] float\d\d\[3\].* in the file, .*\[4\]") as caught:
+        fit({"a": jnp.zeros(2), "b": jnp.zeros(4)}, checkpoint=tmp_path / "c", resume=True)
+    assert "['a']" not in str(caught.value)
+
+
 def test_key_of_another_implementation_is_another_run(tmp_path):
     fit({"a": jnp.zeros(2), "key": jax.random.key(5)}, checkpoint=tmp_path / "c")
     with pytest.raises(checkpoint.CheckpointError, match="holds other arrays"):

@@ -240,9 +240,9 @@ def test_run_that_was_given_up_stays_so_when_resumed(tmp_path):
 
 
 def test_loss_left_out_failed_solves_only_where_an_update_was_made():
-    with pytest.warns(UserWarning, match="60 solves failed, in 30 of 30 updates; all in updates that were skipped"):
+    with pytest.warns(UserWarning, match="not valid 60 times, in 30 of 30 updates; all in updates that were skipped"):
         fit(point(1.0), never_loss, updates=30)
-    with pytest.warns(UserWarning, match="10 solves failed, in 10 of 10 updates") as caught:
+    with pytest.warns(UserWarning, match="not valid 10 times, in 10 of 10 updates") as caught:
         run = fit(point(0.1), counted_cliff, updates=10)
     text = f"updates; {run.skipped.sum()} of them in updates that were skipped, the loss left out the others"
     assert text in str(caught[0].message)

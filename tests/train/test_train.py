@@ -127,7 +127,7 @@ def test_update_that_is_not_finite_is_skipped_counted_and_said():
 
 
 def test_failed_solves_are_counted_and_said():
-    with pytest.warns(UserWarning, match="20 solves failed, in 20 of 20 updates"):
+    with pytest.warns(UserWarning, match="not valid 20 times, in 20 of 20 updates"):
         run = fit(loss=counted_loss)
     assert run.failed.sum() == 20
     assert run.nfe.tolist() == [7] * 20
