@@ -93,12 +93,13 @@ def gru(x, state, weights):
 
 def latent(data, weights, t1: float, adjoint: bool):
     """Return the bound of a latent ODE; the path is solved at all times of all series together."""
-    ts, ys, noise = data
+    ts, ys, mask, noise = data
+    there = mask.to(ys.dtype)
     cell, (out_w, out_b), field, decoder = weights[:4], weights[4:6], weights[6:10], weights[10:14]
     state, before = torch.zeros(len(ts), cell[1].shape[1], dtype=ys.dtype), None
     for i in reversed(range(ts.shape[1])):
         gap = torch.zeros_like(ts[:, i]) if before is None else before - ts[:, i]
-        x = torch.cat([ys[:, i], torch.ones_like(ys[:, i]), gap[:, None]], 1)
+        x = torch.cat([ys[:, i] * there[:, i], there[:, i], gap[:, None]], 1)
         state, before = gru(x, state, cell), ts[:, i]
     mean, log_std = functional.linear(torch.cat([state, ts[:, :1]], 1), out_w, out_b).chunk(2, -1)
     z0 = mean + torch.exp(log_std) * noise
@@ -108,7 +109,7 @@ def latent(data, weights, t1: float, adjoint: bool):
     zs = zs[places[1:].reshape(ts.shape), torch.arange(len(ts))[:, None]]
     means = functional.linear(torch.tanh(functional.linear(zs, *decoder[:2])), *decoder[2:])
     kl = 0.5 * (mean**2 + torch.exp(2 * log_std) - 1.0 - 2 * log_std).sum(1)
-    return (0.5 * (((ys - means) / 0.1) ** 2).sum((1, 2)) + kl).mean()
+    return (0.5 * ((there * (ys - means) / 0.1) ** 2).sum((1, 2)) + kl).mean()
 
 
 # Images.

@@ -139,16 +139,20 @@ def counted(stats) -> tuple[jax.Array, jax.Array]:
 
 
 def latent_rows(dtype, packages: Packages):
-    """Yield the gradient of the evidence lower bound, of series with the same times and each with its own."""
+    """Yield the gradient of the evidence lower bound: with the same times for all series, their own, and a mask."""
     whole = nj.nn.LatentODE.create(2, 4, 20, key=KEY)
     model = split(eqx.tree_at(lambda model: model.log_noise, whole, None), dtype)  # the noise is 0.1 for all
     data = nj.datasets.spirals(SERIES, points=SEEN, key=KEY)
     noise = jax.random.normal(KEY, (SERIES, 4), dtype)
-    for name, ts in (
-        ("latent ODE, 128 spirals at the same 30 times", jnp.broadcast_to(data.ts[0], data.ts.shape)),
-        ("latent ODE, 128 spirals each at its own 30 times", data.ts),
+    every = jnp.ones(data.ys.shape, bool)
+    some = jax.random.bernoulli(KEY, 0.7, data.ys.shape)
+    some = some.at[..., 0].set(some[..., 0] | ~some[..., 1])  # each point has a value, or torch would have to skip it
+    for name, ts, mask in (
+        ("latent ODE, 128 spirals at the same 30 times", jnp.broadcast_to(data.ts[0], data.ts.shape), every),
+        ("latent ODE, 128 spirals each at its own 30 times", data.ts, every),
+        ("latent ODE, 128 spirals each at its own 30 times, values missing", data.ts, some),
     ):
-        args = ((ts.astype(dtype), (data.ys / 5).astype(dtype), noise), model.weights)
+        args = ((ts.astype(dtype), (data.ys / 5).astype(dtype), mask, noise), model.weights)
         runs = {"node_jax": latent(model, latent_ours), "diffrax": latent(model, latent_diffrax)}
         yield row(name, runs, args, dtype, packages, ("latent", 0.0), SERIES_TARGET, latent_floor(model, dtype))
 
@@ -159,10 +163,10 @@ def latent(model: Model, solve: Callable):
     def loss(data, weights):
         whole = model(weights)
 
-        def one(ts, ys, noise):
-            mean, log_std = whole.encode(ts, ys)
+        def one(ts, ys, mask, noise):
+            mean, log_std = whole.encode(ts, ys, mask)
             zs = solve(whole.ode.field, mean + jnp.exp(log_std) * noise, ts)
-            errors = (ys - jax.vmap(whole.decoder)(zs)) / 0.1
+            errors = jnp.where(mask, ys - jax.vmap(whole.decoder)(zs), 0.0) / 0.1
             kl = 0.5 * jnp.sum(mean**2 + jnp.exp(2 * log_std) - 1.0 - 2 * log_std)
             return 0.5 * jnp.sum(errors**2) + kl
 
@@ -176,8 +180,8 @@ def latent_floor(model: Model, dtype) -> Floor:
     field = split(model(model.weights).ode.field, dtype)
 
     def start(data, weights):
-        ts, ys, noise = data
-        mean, log_std = jax.vmap(model(weights).encode)(ts, ys)
+        ts, ys, mask, noise = data
+        mean, log_std = jax.vmap(model(weights).encode)(ts, ys, mask)
         return mean + jnp.exp(log_std) * noise, field.weights
 
     def slopes(zs, weights):

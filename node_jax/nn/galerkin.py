@@ -6,6 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from node_jax import tree
 from node_jax.nn.frozen import Frozen
 from node_jax.nn.integrals import Bound
 from node_jax.nn.shapes import check_sizes
@@ -51,13 +52,13 @@ class Galerkin(eqx.Module):
         if not jax.tree.leaves(weights):
             raise ValueError(f"field must have floating arrays as weights, got {field!r}")
         self.coefficients = jax.tree.map(lambda x: jnp.zeros((terms, *x.shape), x.dtype).at[0].set(x), weights)
-        self.t0, self.t1 = t0, t1
+        self.t0, self.t1 = float(t0), float(t1)
 
     def at(self, t: Any) -> Any:
         """Return the field with the weights of time `t`, a scalar."""
 
         def weight(each):
-            place = 2.0 * (jnp.asarray(t, each.dtype) - self.t0) / (self.t1 - self.t0) - 1.0
+            place = 2.0 * (jnp.asarray(t, tree.real_dtype(each)) - self.t0) / (self.t1 - self.t0) - 1.0
             return jnp.tensordot(legendre(jnp.clip(place, -1.0, 1.0), len(each)), each, 1)
 
         return eqx.combine(jax.tree.map(weight, self.coefficients), self.rest)

@@ -26,6 +26,13 @@ PLANAR = {
 }
 
 
+class Turning(eqx.Module):
+    rate: jax.Array
+
+    def __call__(self, z, t, theta=None):
+        return self.rate * z
+
+
 def sizes(module):
     return sum(x.size for x in jax.tree.leaves(eqx.filter(module, eqx.is_array)))
 
@@ -110,6 +117,34 @@ def test_weights_of_a_galerkin_field_are_legendre_series_of_the_time():
     for t, end in ((0.5, 1.0), (3.5, 3.0)):
         np.testing.assert_array_equal(field(Z, t), field(Z, end))
     np.testing.assert_array_equal(field.at(1.0).fixed.w, plain.fixed.w)
+
+
+def test_a_galerkin_field_may_have_complex_weights():
+    field = nj.nn.Galerkin(Turning(jnp.array(2.0 + 1.0j)), 3)
+    field = eqx.tree_at(lambda field: field.coefficients.rate, field, jnp.array([2.0 + 1.0j, 1.0, 0.0]))
+    z1 = nj.odesolve(field, jnp.array([1.0 + 0.0j]), 0.0, 1.0).z1
+    np.testing.assert_allclose(z1, np.exp([2.0 + 1.0j]), rtol=1e-5)  # the second polynomial has no mean
+
+
+@pytest.mark.usefixtures("float32")
+def test_galerkin_fields_of_lanes_have_the_gradients_of_single_solves():
+    field = nj.nn.Galerkin(Turning(jnp.array(-0.5)), 4)
+    rate = jnp.array([-0.5, 0.3, 0.0, 0.1])
+
+    def end(rate, z0):
+        moved = eqx.tree_at(lambda field: field.coefficients.rate, field, rate)
+        return nj.NeuralODE(moved, steps=nj.Adaptive(1e-4, 1e-6))(z0)
+
+    def total(rate, z0s):
+        return jnp.sum(jax.vmap(end, (None, 0))(rate, z0s))
+
+    for lanes in (1, 257, 3000):
+        z0s = jnp.linspace(0.5, 2.0, lanes)
+        each = jax.jit(jax.vmap(jax.grad(end), (None, 0)))(rate, z0s)
+        whole = jax.jit(jax.grad(total))(rate, z0s)
+        want = np.outer(z0s, np.exp(-0.5) * np.array([1.0, 0.0, 0.0, 0.0]))
+        np.testing.assert_allclose(each, want, atol=2e-3)
+        np.testing.assert_allclose(whole, each.sum(0), rtol=1e-3, atol=1e-4 * lanes)
 
 
 @pytest.mark.parametrize("terms", [1, 2, 3])
