@@ -259,13 +259,6 @@ def test_memory_is_estimated_of_one_strategy_too():
     assert nj.estimate_memory(decay, 1.0, 0.0, 1.0, 1.0, adjoints=nj.Backsolve())["Backsolve()"].law == 0
 
 
-def test_series_with_times_that_turn_back_are_refused():
-    with pytest.raises(ValueError, match=r"series\[1\]: times must be sorted, got ts\[2\]=1.0 after ts\[1\]=2.0"):
-        nj.datasets.pad([([0.0], [1.0]), ([0.0, 2.0, 1.0], [1.0, 1.0, 1.0])])
-    with pytest.raises(ValueError, match=r"series\[0\]: times must be sorted, got ts\[1\]=nan after ts\[0\]=0.0"):
-        nj.datasets.pad([([0.0, np.nan, 1.0], [1.0, 1.0, 1.0])])
-
-
 def test_a_report_of_prescribed_steps_advises_more_steps():
     report = nj.check_gradient(decay, 1.0, 0.0, 6.0, 1.0, method=nj.rk4, steps=nj.Fixed(4))
     assert not report.ok
