@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 
@@ -10,7 +11,7 @@ def pad(series: Sequence[tuple[Any, Any]]) -> tuple[np.ndarray, np.ndarray, np.n
     """Bring series to the length of the longest.
 
     The last time of a series is repeated behind its end, which `SaveAt` takes, and its values are zero there. A value
-    that is NaN is a missing one: it becomes zero, and its entry of the mask false.
+    that is NaN, or masked in a NumPy array, is a missing one: it becomes zero, and its entry of the mask false.
 
     Args:
         series: pairs `(ts, ys)` of times `(n,)` and values `(n, observed)` or `(n,)`, `n` of each its own, at least 1.
@@ -19,8 +20,8 @@ def pad(series: Sequence[tuple[Any, Any]]) -> tuple[np.ndarray, np.ndarray, np.n
         Times `(series, longest)`, values `(series, longest, observed)`, and a mask like the values; bool.
 
     Raises:
-        ValueError: if there is no series, or one has other shapes or times that are not finite and sorted, naming its
-            place in the list.
+        ValueError: if there is no series, or one has other shapes, is not of real numbers, or has times that are not
+            finite and sorted, naming its place in the list.
 
     Example:
         >>> ts, ys, mask = pad([([0.0, 1.0], [5.0, 6.0]), ([0.5], [7.0])])
@@ -42,9 +43,17 @@ def pad(series: Sequence[tuple[Any, Any]]) -> tuple[np.ndarray, np.ndarray, np.n
     return times, np.where(mask, values, np.zeros_like(values)), mask
 
 
+def _filled(ys: Any) -> Any:
+    """Return the values of a masked array with NaN where they are masked; others as they are."""
+    return ys.astype(float).filled(np.nan) if isinstance(ys, np.ma.MaskedArray) else ys
+
+
 def _checked(i: int, ts: Any, ys: Any) -> tuple[np.ndarray, np.ndarray]:
     """Return the arrays of one series."""
-    ts, ys = np.asarray(ts), np.asarray(ys)
+    ts, ys = np.asarray(ts), np.asarray(_filled(ys))
+    for name, x in (("ts", ts), ("ys", ys)):
+        if x.dtype.kind not in "biu" and not jnp.issubdtype(x.dtype, jnp.floating):
+            raise ValueError(f"series[{i}]: {name} must be real numbers, got dtype {x.dtype}")
     ts, ys = (x if np.issubdtype(x.dtype, np.floating) else x.astype(np.float64) for x in (ts, ys))
     ys = ys[:, None] if ys.ndim == 1 else ys
     if ts.ndim != 1 or ys.ndim != 2 or len(ts) != len(ys) or not len(ts):

@@ -1,5 +1,6 @@
 """A field whose weights are polynomials of the time."""
 
+import math
 from typing import Any
 
 import equinox as eqx
@@ -28,7 +29,8 @@ class Galerkin(eqx.Module):
         t1: time at which they end. Later, the weights are those at `t1`.
 
     Raises:
-        ValueError: if `terms` is not a positive integer, `t1` equals `t0`, or the field has no weights.
+        ValueError: if `terms` is not a positive integer, `t0` and `t1` are not finite or equal, or the field has no
+            weights.
 
     Example:
         >>> import jax
@@ -46,8 +48,8 @@ class Galerkin(eqx.Module):
 
     def __init__(self, field: Any, terms: int = 8, *, t0: float = 0.0, t1: float = 1.0):
         check_sizes(terms=terms)
-        if t0 == t1:
-            raise ValueError(f"t1 must differ from t0, got {t1!r} for both")
+        if t0 == t1 or not math.isfinite(t0) or not math.isfinite(t1):
+            raise ValueError(f"t0 and t1 must be finite and differ, got t0={t0!r} and t1={t1!r}")
         weights, self.rest = eqx.partition(field, eqx.is_inexact_array, is_leaf=lambda x: isinstance(x, Frozen))
         if not jax.tree.leaves(weights):
             raise ValueError(f"field must have floating arrays as weights, got {field!r}")

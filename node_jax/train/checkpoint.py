@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import zlib
 from pathlib import Path
 from typing import IO, Any
 
@@ -13,7 +14,8 @@ import numpy as np
 from node_jax.files import whole
 from node_jax.types import PyTree
 
-_FORMAT = "node_jax checkpoint 2"
+_FORMAT = "node_jax checkpoint 3"
+_SUM = 8  # bytes at the end of a file: the checksum of all before, as hexadecimal digits
 
 
 class CheckpointError(ValueError):
@@ -67,9 +69,11 @@ def write(path: str | os.PathLike, state: PyTree, history: dict[str, np.ndarray]
     rows = {name: [x.shape, x.dtype.name] for name, x in history.items()}
     header = {"format": _FORMAT, "about": about, "leaves": _describe(state), "history": rows}
     with whole(path) as unfinished, unfinished.open("wb") as file:
-        file.write(json.dumps(header).encode() + b"\n")
+        summed = _Summed(file)
+        summed.write(json.dumps(header).encode() + b"\n")
         for x in [*jax.tree.leaves(state), *history.values()]:
-            np.save(file, _bits(x), allow_pickle=False)
+            np.save(summed, _bits(x), allow_pickle=False)  # pyright: ignore[reportArgumentType]
+        file.write(f"{summed.checksum:0{_SUM}x}".encode())
         file.flush()
         os.fsync(file.fileno())
 
@@ -90,6 +94,8 @@ def read(path: str | os.PathLike, like: PyTree, about: dict[str, Any]) -> tuple[
     """
     with Path(path).open("rb") as file:
         header = _header(path, file.readline())
+        if not _is_whole(file):
+            raise CheckpointError(f"checkpoint {path} is damaged, or only a part of one")
         for name, value in about.items():
             if header["about"].get(name) != value:
                 was = header["about"].get(name)
@@ -98,11 +104,31 @@ def read(path: str | os.PathLike, like: PyTree, about: dict[str, Any]) -> tuple[
         if header["leaves"] != _describe(like):
             raise CheckpointError(f"checkpoint {path} {_difference(header['leaves'], _describe(like))}")
         leaves, structure = jax.tree.flatten(like)
-        try:
-            state = jax.tree.unflatten(structure, [_leaf(file, x) for x in leaves])
-            return state, {name: _array(file, dtype) for name, (_, dtype) in header["history"].items()}
-        except (ValueError, EOFError) as error:
-            raise CheckpointError(f"checkpoint {path} is only a part of one: {error}") from error
+        state = jax.tree.unflatten(structure, [_leaf(file, x) for x in leaves])
+        return state, {name: _array(file, dtype) for name, (_, dtype) in header["history"].items()}
+
+
+class _Summed:
+    """A file to write to, and the checksum of what was written."""
+
+    def __init__(self, file: IO[bytes]):
+        self.file, self.checksum = file, 0
+
+    def write(self, content: Any) -> int:
+        self.checksum = zlib.crc32(content, self.checksum)
+        return self.file.write(content)
+
+
+def _is_whole(file: IO[bytes]) -> bool:
+    """Whether a file ends with the checksum of what is before; the place in the file stays."""
+    place, left, checksum = file.tell(), file.seek(-_SUM, os.SEEK_END), 0
+    file.seek(0)
+    while left:
+        part = file.read(min(left, 1 << 20))
+        checksum, left = zlib.crc32(part, checksum), left - len(part)
+    found = file.read()
+    file.seek(place)
+    return found == f"{checksum:0{_SUM}x}".encode()
 
 
 def _difference(in_file: list[str], here: list[str]) -> str:

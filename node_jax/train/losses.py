@@ -96,7 +96,7 @@ def nll(
         >>> value.shape, int(counts.failed)
         ((), 0)
     """
-    x, condition = _parts("points (n, dim), or a pair of points and conditions", batch, 2)
+    x, condition = _parts("points (n, dim), or a pair of points and conditions", batch, 1, 2)
     (x, condition), sound = _sound((x, condition), x.shape[0])
     if common_steps:
         return _nll_together(model, x, condition, key, sound, penalties)
@@ -153,7 +153,7 @@ def elbo(
         >>> value.shape, int(counts.failed), sorted(metrics)
         ((), 0, ['kl', 'log_likelihood'])
     """
-    ts, ys, mask, encoded = _parts("times, values and a mask, as nj.datasets.pad returns them", batch, 4)
+    ts, ys, mask, encoded = _parts("times, values and a mask, as nj.datasets.pad returns them", batch, 2, 4)
     (ts, ys, mask), sound = _sound_series(ts, ys, mask)
 
     def one(ts, ys, mask, encoded, key):
@@ -190,6 +190,8 @@ def cross_entropy(
         >>> value.shape, int(counts.failed), sorted(metrics)
         ((), 0, ['accuracy'])
     """
+    if not isinstance(batch, tuple | list) or len(batch) != 2:
+        raise TypeError(f"batch must be a pair of samples and labels, got {_outline(batch)}")
     x, labels = batch[0], jnp.asarray(batch[1])
     if not jnp.issubdtype(labels.dtype, jnp.integer):
         raise TypeError(f"labels must be integers from 0, got dtype {labels.dtype}")
@@ -240,7 +242,9 @@ def point_process(
         >>> bool(abs(value - (jnp.e - 1 - 0.9)) < 1e-5)
         True
     """
-    events, mask, z0 = batch
+    events, mask, z0 = _parts("times of events, a mask and states", batch, 2, 3)
+    if jnp.shape(mask) != jnp.shape(events):
+        raise ValueError(f"mask must have the shape of the times {jnp.shape(events)}, got {jnp.shape(mask)}")
     (events, z0), sound = _sound((events, z0), events.shape[0])
     keys = jax.random.split(key, events.shape[0])
     found = jax.vmap(lambda e, m, z, k: model.solve(e, m, z0=z, key=k))(events, mask, z0, keys)
@@ -284,6 +288,8 @@ def flow_matching(model: CNF | NeuralODE, batch: Any, key: jax.Array) -> Loss:
         x1, x0 = batch, jax.vmap(model.base.sample)(jax.random.split(second, batch.shape[0])).astype(batch.dtype)
     else:
         raise TypeError(f"flow_matching of a NeuralODE needs a pair (x0, x1), got {type(batch).__name__}")
+    if jnp.ndim(x1) != 2 or jnp.shape(x0) != jnp.shape(x1):
+        raise ValueError(f"x0 and x1 must have one shape (n, dim), got {jnp.shape(x0)} and {jnp.shape(x1)}")
     (x0, x1, *conditions), sound = _sound((x0, x1, *conditions), x1.shape[0])
     span = jnp.asarray(ode.t1, x1.dtype) - jnp.asarray(ode.t0, x1.dtype)
 
@@ -323,18 +329,29 @@ def _mean(values: jax.Array, good: jax.Array) -> jax.Array:
     return jnp.sum(jnp.where(good, values, jnp.zeros_like(values))) / jnp.sum(good)
 
 
-def _parts(form: str, batch: Any, most: int) -> list[Any]:
-    """Return the parts of a batch, None for those that are not given; the first is an array."""
+def _parts(form: str, batch: Any, least: int, most: int) -> list[Any]:
+    """Return the parts of a batch, None for those that are not given; the first `least` are arrays with an axis."""
     parts = [*batch] if isinstance(batch, tuple | list) else [batch]
-    if not 0 < len(parts) <= most or not eqx.is_array_like(parts[0]):
-        raise TypeError(f"batch must be {form}, got a {type(batch).__name__} of {len(parts)}")
-    first = jnp.asarray(parts[0])
-    return [first, *parts[1:], *[None] * (most - len(parts))]
+    first = parts[:least]
+    if not least <= len(parts) <= most or not all(eqx.is_array_like(x) and jnp.ndim(x) for x in first):
+        raise TypeError(f"batch must be {form}, got {_outline(batch)}")
+    return [*map(jnp.asarray, first), *parts[least:], *[None] * (most - len(parts))]
+
+
+def _outline(batch: Any) -> str:
+    """Describe a batch in a few words."""
+    kind = f"a {type(batch).__name__}"
+    if not isinstance(batch, tuple | list):
+        return f"{kind} of shape {jnp.shape(batch)}" if eqx.is_array_like(batch) else kind
+    return f"{kind} of {len(batch)}: {', '.join(type(part).__name__ for part in batch[:4])}"
 
 
 def _sound(data: PyTree, count: int) -> tuple[PyTree, jax.Array]:
     """Return data with a finite sample in place of those that are not finite, and which samples are finite."""
     data, sound = jax.tree.map(jnp.asarray, data), jnp.ones(count, bool)
+    shapes = [x.shape for x in jax.tree.leaves(data)]
+    if not count or any(shape[:1] != (count,) for shape in shapes):
+        raise ValueError(f"all parts of a batch must have a leading axis of as many samples, at least 1, got {shapes}")
     for x in jax.tree.leaves(data):
         sound = sound & _finite_rows(x)
     other = jnp.argmax(sound)

@@ -92,11 +92,15 @@ def test_series_are_padded_with_their_last_time_and_nan_is_missing():
     np.testing.assert_array_equal(ts, [[0, 1, 2], [5, 5, 5]])
     np.testing.assert_array_equal(mask, [[[1, 0], [1, 1], [1, 1]], [[1, 1], [0, 0], [0, 0]]])
     np.testing.assert_array_equal(ys[0, 0], [1.0, 0.0])
+    masked = nj.datasets.pad([([0.0, 1.0], np.ma.array([1, 2], mask=[False, True]))])
+    np.testing.assert_array_equal(masked[2][0, :, 0], [True, False])
     for series, word in (
         ([], "at least one pair"),
         ([([0.0], [1.0]), ([0.0, 1.0], [1.0])], r"series\[1\] must have shapes"),
         ([([0.0], [[1.0, 2.0]]), ([0.0], [1.0])], r"series\[1\] must have 2 values at each time"),
         ([([0.0, 1.0, 0.5], [1.0, 2.0, 3.0])], r"series\[0\]: times must be sorted, got ts\[2\]=0.5 after ts\[1\]=1.0"),
+        ([([0.0], [1.0j])], r"series\[0\]: ys must be real numbers, got dtype complex128"),
+        ([(np.array(["2020"], "M8[Y]"), [1.0])], r"series\[0\]: ts must be real numbers, got dtype datetime64"),
         ([([0.0], [1.0]), ([np.nan], [1.0])], r"series\[1\]: times must be finite, got ts\[0\]=nan"),
         ([([0.0, np.inf], [1.0, 2.0])], r"series\[0\]: times must be finite, got ts\[1\]=inf"),
     ):

@@ -235,7 +235,8 @@ def test_augmented_field_appends_zeros_to_vectors_and_images():
         (lambda: nj.nn.PlanarField(2, True, key=KEY), "width must be an integer of at least 1, got True"),
         (lambda: nj.nn.HyperField(2, key=KEY, condition_size=-1), "condition_size must be an integer of at least 0"),
         (lambda: nj.nn.Galerkin(FIELDS["mlp"], 0), "terms must be an integer of at least 1, got 0"),
-        (lambda: nj.nn.Galerkin(FIELDS["mlp"], t0=1.0), "t1 must differ from t0, got 1.0 for both"),
+        (lambda: nj.nn.Galerkin(FIELDS["mlp"], t0=1.0), "must be finite and differ, got t0=1.0 and t1=1.0"),
+        (lambda: nj.nn.Galerkin(FIELDS["mlp"], t0=np.nan), "must be finite and differ, got t0=nan"),
     ],
 )
 def test_sizes_that_make_no_sense_are_named(make, word):
