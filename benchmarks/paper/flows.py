@@ -24,12 +24,12 @@ from node_jax import tree
 
 WIDTHS = (2, 8, 32)  # M of the continuous flow, K of the planar one
 ITERATIONS = {"cnf": 10_000, "hyper": 10_000, "gated": 10_000, "planar": 500_000}
-RATES = {
+RATES = {  # at the start; they fall to zero
     "cnf": (1e-2, 2e-2),
     "hyper": (5e-3,),
     "gated": (5e-3,),
     "planar": (1e-4, 1e-3),
-}  # at the start; they fall to 0
+}
 BATCH = 512
 CHUNK = 10_000  # iterations of the planar flow in one call
 EDGE = 4.0  # beyond, a wall keeps mass inside: two of the energies do not
@@ -99,21 +99,18 @@ FIELDS = {  # of `width` units, whose weights change with time in the first two
 def continuous(kind: str, energy: Callable, width: int, rate: float, run: str, iterations: int):
     """Train a continuous flow of planar units by Adam; return it and its losses."""
     node = nj.NeuralODE(FIELDS[kind](width, jax.random.key(0)), steps=nj.Adaptive(1e-5, 1e-5), max_steps=256)
+    optimizer = optax.adam(optax.cosine_decay_schedule(rate, iterations))
     fitted = nj.fit(
-        nj.nn.CNF(node, 2), Matching(energy), jnp.zeros(1), optax.adam(falling(rate, iterations)), updates=iterations,
+        nj.nn.CNF(node, 2), Matching(energy), jnp.zeros(1), optimizer, updates=iterations,
         key=jax.random.key(1), checkpoint=storage.checkpoint_of("matching", run), every=1000, resume=True, progress=run,
     )  # fmt: skip
     return fitted.model, fitted.losses
 
 
-def falling(rate: float, iterations: int) -> optax.Schedule:
-    """Return a rate that falls to zero as a cosine."""
-    return optax.cosine_decay_schedule(rate, iterations)
-
-
 def planar(energy: Callable, layers: int, rate: float, run: str, iterations: int):
     """Train a planar flow by RMSprop in chunks; return it and its losses, one for every hundredth iteration."""
-    loss, optimizer = Matching(energy), optax.rmsprop(falling(rate, iterations), momentum=0.9)
+    loss = Matching(energy)
+    optimizer = optax.rmsprop(optax.cosine_decay_schedule(rate, iterations), momentum=0.9)
     arrays, static = eqx.partition(nj.nn.PlanarFlow(2, layers, key=jax.random.key(0)), eqx.is_array)
 
     def update(carry, key):

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from node_jax.files import whole
+from node_jax.train.outcome import apart
 from node_jax.types import PyTree
 
 _FORMAT = "node_jax checkpoint 3"
@@ -102,7 +103,11 @@ def read(path: str | os.PathLike, like: PyTree, about: dict[str, Any]) -> tuple[
                 text = f"checkpoint {path} belongs to a run with {name}={was!r}, not {value!r}"
                 raise CheckpointError(text)
         if header["leaves"] != _describe(like):
-            raise CheckpointError(f"checkpoint {path} {_difference(header['leaves'], _describe(like))}")
+            in_file, here = apart(header["leaves"], _describe(like))
+            raise CheckpointError(
+                f"checkpoint {path} holds other arrays than this model and optimizer: "
+                f"{in_file} in the file, {here} in this run"
+            )
         leaves, structure = jax.tree.flatten(like)
         state = jax.tree.unflatten(structure, [_leaf(file, x) for x in leaves])
         return state, {name: _array(file, dtype) for name, (_, dtype) in header["history"].items()}
@@ -129,15 +134,6 @@ def _is_whole(file: IO[bytes]) -> bool:
     found = file.read()
     file.seek(place)
     return found == f"{checksum:0{_SUM}x}".encode()
-
-
-def _difference(in_file: list[str], here: list[str]) -> str:
-    """Say which arrays a file and a run do not share, the first three of each."""
-    names = ([x for x in some if x not in others] for some, others in ((in_file, here), (here, in_file)))
-    texts = (", ".join(some[:3]) + f" and {len(some) - 3:,} more" * (len(some) > 3) for some in names)
-    return "holds other arrays than this model and optimizer: {} in the file, {} in this run".format(
-        *(text or "nothing else" for text in texts)
-    )
 
 
 def sweep(path: str | os.PathLike) -> None:

@@ -7,13 +7,13 @@ are counted, and contribute exactly nothing to the gradient.
 from collections.abc import Mapping
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 
 from node_jax import tree
 from node_jax.nn import CNF, Classifier, LatentODE, NeuralODE, PoissonProcess
 from node_jax.solution import Solution
+from node_jax.train import entries
 from node_jax.train.outcome import Counts
 from node_jax.types import PyTree
 
@@ -96,8 +96,8 @@ def nll(
         >>> value.shape, int(counts.failed)
         ((), 0)
     """
-    x, condition = _parts("points (n, dim), or a pair of points and conditions", batch, 1, 2)
-    (x, condition), sound = _sound((x, condition), x.shape[0])
+    x, condition = entries.parts("points (n, dim), or a pair of points and conditions", batch, 1, 2)
+    (x, condition), sound = entries.sound((x, condition), x.shape[0])
     if common_steps:
         return _nll_together(model, x, condition, key, sound, penalties)
     keys = jax.random.split(key, x.shape[0])
@@ -153,8 +153,8 @@ def elbo(
         >>> value.shape, int(counts.failed), sorted(metrics)
         ((), 0, ['kl', 'log_likelihood'])
     """
-    ts, ys, mask, encoded = _parts("times, values and a mask, as nj.datasets.pad returns them", batch, 2, 4)
-    (ts, ys, mask), sound = _sound_series(ts, ys, mask)
+    ts, ys, mask, encoded = entries.parts("times, values and a mask, as nj.datasets.pad returns them", batch, 2, 4)
+    (ts, ys, mask), sound = entries.sound_series(ts, ys, mask)
 
     def one(ts, ys, mask, encoded, key):
         return model.solve(ts, ys, mask, encoded, key=key, beta=beta, samples=samples)
@@ -191,20 +191,20 @@ def cross_entropy(
         ((), 0, ['accuracy'])
     """
     if not isinstance(batch, tuple | list) or len(batch) != 2:
-        raise TypeError(f"batch must be a pair of samples and labels, got {_outline(batch)}")
+        raise TypeError(f"batch must be a pair of samples and labels, got {entries.outline(batch)}")
     x, labels = batch[0], jnp.asarray(batch[1])
     if not jnp.issubdtype(labels.dtype, jnp.integer):
         raise TypeError(f"labels must be integers from 0, got dtype {labels.dtype}")
     if labels.ndim != 1:
         raise ValueError(f"labels must have shape (n,), got {labels.shape}")
-    x, sound = _sound_series(*x) if isinstance(x, tuple | list) else _sound(x, labels.shape[0])
+    x, sound = entries.sound_series(*x) if isinstance(x, tuple | list) else entries.sound(x, labels.shape[0])
     if isinstance(model, Classifier):
         keys = jax.random.split(key, labels.shape[0])
         logits, solution = jax.vmap(lambda x, k: model.solve(x, key=k))(x, keys)
         ok, nfe, integrals = solution.ok, solution.stats.nfe, solution.penalties
     else:
         logits = jax.vmap(model)(*x) if isinstance(x, tuple) else jax.vmap(model)(x)
-        ok, nfe, integrals = _finite_rows(logits), jnp.zeros((), jnp.int32), {}
+        ok, nfe, integrals = entries.finite_rows(logits), jnp.zeros((), jnp.int32), {}
     safe = tree.where_rows(sound & ok, logits, jnp.zeros_like(logits))
     sound = sound & (labels >= 0) & (labels < logits.shape[1])
     values = -jnp.take_along_axis(jax.nn.log_softmax(safe), jnp.where(sound, labels, 0)[:, None], axis=1)[:, 0]
@@ -242,10 +242,10 @@ def point_process(
         >>> bool(abs(value - (jnp.e - 1 - 0.9)) < 1e-5)
         True
     """
-    events, mask, z0 = _parts("times of events, a mask and states", batch, 2, 3)
+    events, mask, z0 = entries.parts("times of events, a mask and states", batch, 2, 3)
     if jnp.shape(mask) != jnp.shape(events):
         raise ValueError(f"mask must have the shape of the times {jnp.shape(events)}, got {jnp.shape(mask)}")
-    (events, z0), sound = _sound((events, z0), events.shape[0])
+    (events, z0), sound = entries.sound((events, z0), events.shape[0])
     keys = jax.random.split(key, events.shape[0])
     found = jax.vmap(lambda e, m, z, k: model.solve(e, m, z0=z, key=k))(events, mask, z0, keys)
     return _loss(-found.log_prob, found.solution.ok, found.solution.stats.nfe, sound, found.penalties, penalties)
@@ -290,7 +290,7 @@ def flow_matching(model: CNF | NeuralODE, batch: Any, key: jax.Array) -> Loss:
         raise TypeError(f"flow_matching of a NeuralODE needs a pair (x0, x1), got {type(batch).__name__}")
     if jnp.ndim(x1) != 2 or jnp.shape(x0) != jnp.shape(x1):
         raise ValueError(f"x0 and x1 must have one shape (n, dim), got {jnp.shape(x0)} and {jnp.shape(x1)}")
-    (x0, x1, *conditions), sound = _sound((x0, x1, *conditions), x1.shape[0])
+    (x0, x1, *conditions), sound = entries.sound((x0, x1, *conditions), x1.shape[0])
     span = jnp.asarray(ode.t1, x1.dtype) - jnp.asarray(ode.t0, x1.dtype)
 
     def one(x0, x1, s, theta=ode.theta):
@@ -327,49 +327,3 @@ def _loss(
 def _mean(values: jax.Array, good: jax.Array) -> jax.Array:
     """Return the mean over good samples, NaN if there is none."""
     return jnp.sum(jnp.where(good, values, jnp.zeros_like(values))) / jnp.sum(good)
-
-
-def _parts(form: str, batch: Any, least: int, most: int) -> list[Any]:
-    """Return the parts of a batch, None for those that are not given; the first `least` are arrays with an axis."""
-    parts = [*batch] if isinstance(batch, tuple | list) else [batch]
-    first = parts[:least]
-    if not least <= len(parts) <= most or not all(eqx.is_array_like(x) and jnp.ndim(x) for x in first):
-        raise TypeError(f"batch must be {form}, got {_outline(batch)}")
-    return [*map(jnp.asarray, first), *parts[least:], *[None] * (most - len(parts))]
-
-
-def _outline(batch: Any) -> str:
-    """Describe a batch in a few words."""
-    kind = f"a {type(batch).__name__}"
-    if not isinstance(batch, tuple | list):
-        return f"{kind} of shape {jnp.shape(batch)}" if eqx.is_array_like(batch) else kind
-    return f"{kind} of {len(batch)}: {', '.join(type(part).__name__ for part in batch[:4])}"
-
-
-def _sound(data: PyTree, count: int) -> tuple[PyTree, jax.Array]:
-    """Return data with a finite sample in place of those that are not finite, and which samples are finite."""
-    data, sound = jax.tree.map(jnp.asarray, data), jnp.ones(count, bool)
-    shapes = [x.shape for x in jax.tree.leaves(data)]
-    if not count or any(shape[:1] != (count,) for shape in shapes):
-        raise ValueError(f"all parts of a batch must have a leading axis of as many samples, at least 1, got {shapes}")
-    for x in jax.tree.leaves(data):
-        sound = sound & _finite_rows(x)
-    other = jnp.argmax(sound)
-    return jax.tree.map(lambda x: tree.where_rows(sound, x, jnp.broadcast_to(x[other], x.shape)), data), sound
-
-
-def _sound_series(ts: Any, ys: Any, mask: Any = None) -> tuple[tuple[Any, ...], jax.Array]:
-    """Return series with zeros in place of what is not finite, and which have finite times and observed values."""
-    ts, ys, mask = jax.tree.map(jnp.asarray, (ts, ys, mask))
-    ys = ys[..., None] if ys.ndim == 2 else ys
-    mask = jnp.ones(ys.shape, bool) if mask is None else mask
-    if mask.shape not in (ys.shape, ys.shape[:2]):
-        raise ValueError(f"mask must have the shape of the values {ys.shape}, or of the times, got {mask.shape}")
-    wide = jnp.expand_dims(mask, range(mask.ndim, ys.ndim))
-    sound = _finite_rows(ts) & _finite_rows(jnp.where(wide, ys, 0.0))
-    return (*(jnp.where(jnp.isfinite(x), x, 0.0) for x in (ts, ys)), mask), sound
-
-
-def _finite_rows(x: jax.Array) -> jax.Array:
-    """Say of each row along the first axis whether it is finite."""
-    return jnp.all(jnp.isfinite(x), axis=tuple(range(1, x.ndim)))

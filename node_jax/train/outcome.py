@@ -58,6 +58,13 @@ def scalar(name: str, value: Any) -> jax.Array:
     return jnp.asarray(value)
 
 
+def apart(some: list[str], others: list[str]) -> tuple[str, str]:
+    """Return the texts that each list has and the other has not, the first three of each."""
+    names = ([x for x in mine if x not in theirs] for mine, theirs in ((some, others), (others, some)))
+    first, second = (", ".join(x[:3]) + f" and {len(x) - 3:,} more" * (len(x) > 3) or "nothing else" for x in names)
+    return first, second
+
+
 def described(x: Any) -> str:
     """Describe a value by its type and shape; a traced one has no other."""
     if isinstance(x, (str, int, float, complex)) or x is None:

@@ -91,12 +91,10 @@ def _fitting(started: PyTree, given: PyTree) -> PyTree:
     want, got = (jax.tree_util.tree_leaves_with_path(x) for x in (started, given))
     want_text, got_text = ([_leaf_text(*leaf) for leaf in leaves] for leaves in (want, got))
     if want_text != got_text:
-        only_want = [x for x in want_text if x not in got_text]
-        only_got = [x for x in got_text if x not in want_text]
+        here, there = outcome.apart(want_text, got_text)
         raise ValueError(
             "opt_state must be that of a run with the same optimizer, model and members: "
-            f"here there is {', '.join(only_want) or 'nothing else'}, "
-            f"in opt_state {', '.join(only_got) or 'nothing else'}"
+            f"here there is {here}, in opt_state {there}"
         )
     return jax.tree.unflatten(jax.tree.structure(started), [x for _, x in got])
 
