@@ -178,7 +178,7 @@ def undo_all(ends: Ends, history: History, bar: Cotangents, chosen: Sequence[boo
         trial = Trial(active, index, time, forth.h, time.high, y, after[0], forth.dense)
         saved, into = rows.pull(inside, carry.saved, trial, tree.row(history.rounds, i))
         bars = tree.where(active, (carry.y_bar, carry.z_bar), tree.full_like((y, z), 0.0))
-        bars, at_end, (late, early) = _pull_pair(method, pulls, *bars, into)
+        bars, at_end, (late, early) = _pull_pair(method, pulls, bars, into)
         leaves_bar = tree.add(tree.add(carry.leaves, late), early)
         if problem.crosses:
             more = pull_crossing(each, chosen, forth.t + forth.h, forth.h, after[0], at_end)
@@ -214,13 +214,13 @@ def _pair_before(method: Any, increments: Pulls, start: Start, y1: PyTree, z1: P
 
 
 def _pull_pair(
-    method: Any, pulls: Pulls, y_bar: PyTree, z_bar: PyTree, into: rows.StepBar
+    method: Any, pulls: Pulls, bars: tuple[PyTree, PyTree], into: rows.StepBar
 ) -> tuple[tuple[PyTree, PyTree], PyTree, tuple[PyTree, PyTree]]:
     """Return the cotangents of both states before a step, that of the state at its end, and two parts for the leaves.
 
-    `into` are the cotangents of what rows read of the step.
+    `bars` are the cotangents of both states after the step; `into` are those of what rows read of the step.
     """
-    y_bar = tree.add(y_bar, into.z1)
+    y_bar, z_bar = tree.add(bars[0], into.z1), bars[1]
     at_end = tree.add(y_bar, z_bar)
     nothing = tree.full_like(into.t, 0.0)
     late, more = pulls.back(Retraced(tree.scaled(-1.0, z_bar), (), nothing, nothing))

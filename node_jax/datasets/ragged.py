@@ -45,7 +45,7 @@ def pad(series: Sequence[tuple[Any, Any]]) -> tuple[np.ndarray, np.ndarray, np.n
 
 def _filled(ys: Any) -> Any:
     """Return the values of a masked array with NaN where they are masked; others as they are."""
-    return ys.astype(float).filled(np.nan) if isinstance(ys, np.ma.MaskedArray) else ys
+    return np.ma.filled(ys.astype(float), np.nan) if isinstance(ys, np.ma.MaskedArray) else ys
 
 
 def _checked(i: int, ts: Any, ys: Any) -> tuple[np.ndarray, np.ndarray]:
