@@ -4,13 +4,13 @@ Steps end at a breakpoint, and no step evaluates the field on both sides of it. 
 starts anew on the far side, and derivatives with respect to the time of the breakpoint enter there.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from node_jax import tree
+from node_jax import marks, tree
 from node_jax.methods import rk4
 from node_jax.types import Inputs, PyTree, VectorField
 
@@ -63,13 +63,13 @@ def visible(field: VectorField, steps, t: jax.Array, sign: jax.Array) -> VectorF
     return within(field, window(steps, t, sign))
 
 
-def cross(field: VectorField, inputs: Inputs, node: jax.Array, h: jax.Array, z: PyTree) -> PyTree:
+def cross(problem: Any, inputs: Inputs, node: jax.Array, h: jax.Array, z: PyTree) -> PyTree:
     """Return the state of one lane after a node, with its derivative in the time of a breakpoint that lies there.
 
     The value does not change. To reach the breakpoint `tau` from the node, which is a constant, a step of size zero is
     taken with the field before it, and one back with the field after it: `dL/dtau = a (f(z, tau-) - f(z, tau+))`.
     """
-    points, sign = inputs.steps.breakpoints, inputs.sign
+    field, points, sign = marks.stages_once(problem.field, problem.multiplies), inputs.steps.breakpoints, inputs.sign
     inside = ((points - inputs.t0) * sign > 0) & ((inputs.t1 - points) * sign > 0)
     near = jnp.abs(points - node) <= 8 * jnp.finfo(node.dtype).eps * jnp.maximum(jnp.abs(node), jnp.abs(h))
     ahead = (points - (node - h)) * sign  # of several near breakpoints, the step ended at the first

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from node_jax.checks import without_order
 from node_jax.compat import Primitive, ad, batching, mlir
 from node_jax.jaxprs import evaluated, low, opened
+from node_jax.types import VectorField
 
 
 def whole(fn: Callable, carry: Any) -> Any:
@@ -53,8 +53,7 @@ def _without_high(*args, jaxpr, constants):
 
 
 def _lower(primitive: Primitive, fn: Callable) -> None:
-    lowered = mlir.lower_fun(fn, multiple_results=primitive.multiple_results)
-    mlir.register_lowering(primitive, without_order(lowered))
+    mlir.register_lowering(primitive, mlir.lower_fun(fn, multiple_results=primitive.multiple_results))
 
 
 whole_p = Primitive("whole")
@@ -65,11 +64,6 @@ whole_p.def_abstract_eval(lambda *_, jaxpr, constants: [x.aval for x in jaxpr.ou
 _lower(whole_p, plain)
 batching.primitive_batchers[whole_p] = _batch_whole
 ad.primitive_jvps[whole_p] = _jvp_whole
-
-
-def once(values: Any) -> Any:
-    """Return the values unchanged, to be computed once instead of in each operation that reads them."""
-    return jax.tree.map(once_p.bind, values)
 
 
 def _batch_once(args, dims):
@@ -89,10 +83,20 @@ _lower(once_p, lambda x: x)
 batching.primitive_batchers[once_p] = _batch_once
 ad.deflinear2(once_p, _transpose_once)
 
+once: Callable[[Any], Any] = functools.partial(jax.tree.map, once_p.bind)
+"""Return the values unchanged, to be computed once instead of in each operation that reads them."""
 
-def spread(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Broadcast the scalar `x` to this shape, with mapped axes last instead of first (docs/performance.md, Loops)."""
-    return spread_p.bind(x, shape=shape) if shape else x
+
+def stages_once(field: VectorField, multiplies: bool) -> VectorField:
+    """Return a vector field whose slopes are computed once, and its states too unless it `multiplies` matrices.
+
+    See docs/performance.md, Fusion.
+    """
+
+    def slope(z, t, theta):
+        return once(field(z if multiplies else once(z), t, theta))
+
+    return slope
 
 
 def _spread(x, *, shape):
@@ -119,3 +123,6 @@ spread_p.def_abstract_eval(_spread_type)
 _lower(spread_p, _spread)
 batching.primitive_batchers[spread_p] = _batch_spread
 ad.deflinear2(spread_p, _transpose_spread)
+
+spread = spread_p.bind
+"""Broadcast a scalar to `shape`, with mapped axes last instead of first (docs/performance.md, Loops)."""

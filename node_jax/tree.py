@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -14,11 +14,13 @@ from node_jax import marks
 from node_jax.checks import promoting, trusting
 from node_jax.types import PyTree
 
+add: Callable[[PyTree, PyTree], PyTree] = functools.partial(jax.tree.map, jnp.add)
+subtract: Callable[[PyTree, PyTree], PyTree] = functools.partial(jax.tree.map, jnp.subtract)
+
 
 def real_dtype(*trees: PyTree) -> jnp.dtype:
     """Return the real dtype for times and norms of `trees`: that of the widest leaf, at least float32."""
-    with promoting():
-        return jnp.finfo(jnp.result_type(jnp.float32, *jax.tree.leaves(trees))).dtype
+    return jnp.finfo(functools.reduce(promoted, map(jnp.result_type, jax.tree.leaves(trees)), jnp.float32)).dtype
 
 
 def promoted(a: Any, b: Any) -> jnp.dtype:
@@ -51,7 +53,7 @@ def combine(z: PyTree, h: jax.Array, weights: Sequence, slopes: Sequence[PyTree]
         dtype = promoted(x.dtype, jnp.float32)  # sums in 16 bits would lose most of their digits
         start, size = single(x), _scalar(h, dtype)
         terms = [lax.mul(_scalar(w, dtype), single(k)) for w, k in zip(used, ks, strict=True)]
-        moved = lax.mul(marks.spread(size, x.shape), functools.reduce(lax.add, terms))
+        moved = lax.mul(marks.spread(size, shape=x.shape), functools.reduce(lax.add, terms))
         return lax.convert_element_type(lax.add(start, moved), x.dtype)
 
     return jax.tree.map(leaf, z, *kept)
@@ -66,19 +68,9 @@ def scale(h: jax.Array, weights: Sequence, slopes: Sequence[PyTree]) -> PyTree:
     return combine(jax.tree.map(jnp.zeros_like, slopes[0]), h, weights, slopes)
 
 
-def add(a: PyTree, b: PyTree) -> PyTree:
-    """Return `a + b`."""
-    return jax.tree.map(jnp.add, a, b)
-
-
 def scaled(factor: float, a: PyTree) -> PyTree:
     """Return `factor * a`."""
     return jax.tree.map(lambda x: factor * x, a)
-
-
-def subtract(a: PyTree, b: PyTree) -> PyTree:
-    """Return `a - b`."""
-    return jax.tree.map(jnp.subtract, a, b)
 
 
 def mix(weight: float, a: PyTree, b: PyTree) -> PyTree:

@@ -108,8 +108,13 @@ def merged_leaf(x: jax.Array, mask: Sequence[bool], lanes: Sequence[int], plan: 
     return x.reshape(*x.shape[: x.ndim - len(plan.queued)], count)
 
 
+def merged_values(values: PyTree, lanes: Sequence[int], plan: Plan) -> PyTree:
+    """Merge the queued lane axes of values that have all lane axes."""
+    return jax.tree.map(lambda x: merged_leaf(x, (True,) * len(lanes), lanes, plan), values)
+
+
 def restored(values: PyTree, lanes: Sequence[int], plan: Plan) -> PyTree:
-    """Invert `merged` for values that have all lane axes."""
+    """Invert `merged_values`."""
     order = [*reversed(plan.kept), *reversed(plan.queued)]
 
     def leaf(x):

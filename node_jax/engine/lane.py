@@ -196,10 +196,10 @@ def outcome(problem: Problem, inputs: Inputs, rest: tuple[Progress, PyTree, jax.
     return Outcome(z1, saved, p.status, p.t.high, Stats(nfe, p.accepted, p.rejected, limited, idle, unseen))
 
 
-def at_stages(problem: Problem, inputs: Inputs, t: jax.Array) -> VectorField:
-    """Return the field for the stages of a step from `t`, with states computed once (docs/performance.md, Fusion)."""
-    field = visible(problem.field, inputs.steps, t, inputs.sign)
-    return field if problem.multiplies else lambda z, time, theta: field(marks.once(z), time, theta)
+def at_stages(problem: Problem, inputs: Inputs, t: jax.Array, sign: jax.Array | None = None) -> VectorField:
+    """Return the field for the stages of a step from `t`; `sign` is its direction, by default that of the solve."""
+    sign = inputs.sign if sign is None else sign
+    return marks.stages_once(visible(problem.field, inputs.steps, t, sign), problem.multiplies)
 
 
 def _limit(problem: Problem, inputs: Inputs) -> Any:

@@ -15,7 +15,7 @@ from jax import lax
 from node_jax import axes, tree
 from node_jax.adjoints.parts.boundary import Cotangents, Wanted
 from node_jax.engine.each import Each
-from node_jax.engine.ensemble import Plan, merged, merged_leaf, on_cpu, restored
+from node_jax.engine.ensemble import Plan, merged, merged_leaf, merged_values, on_cpu, restored
 from node_jax.engine.lane import Outcome
 from node_jax.engine.lockstep import integrate
 from node_jax.lanes.linear import Call, Recording, ends_of
@@ -53,7 +53,7 @@ class Chunks(NamedTuple):
         """Push tangents through every chunk."""
         ensemble, outcome = self._ordered(residuals)
         masks = tree.picked(self.call.masks, self.moving)
-        dots = [self._merged(x, mask) for x, mask in zip(dots, masks, strict=True)]
+        dots = [merged_leaf(x, mask, self.call.lanes, self.plan) for x, mask in zip(dots, masks, strict=True)]
         own = [mask[0] for mask in tree.picked(ensemble.each.masks, self.moving)]
 
         def chunk(_, c):
@@ -68,7 +68,7 @@ class Chunks(NamedTuple):
         ensemble, outcome = self._ordered(residuals)
         wanted = jax.tree.leaves(self.results(residuals))
         bars = [jnp.zeros_like(x) if g is None else g for g, x in zip(bars, wanted, strict=True)]
-        bars = [self._merged(g) for g in bars]
+        bars = self._merged(bars)
         own = [mask[0] for mask in tree.picked(ensemble.each.masks, self.moving)]
         shared = [not yes for yes in own]
 
@@ -99,7 +99,7 @@ class Chunks(NamedTuple):
         return self
 
     def _ordered(self, residuals) -> tuple[Ordered, Outcome]:
-        outcome = jax.tree.map(self._merged, self.outcome(residuals))
+        outcome = self._merged(self.outcome(residuals))
         each = merged(self.call.each(residuals[: len(self.moving)]), self.plan)
         trials = outcome.stats.accepted + outcome.stats.rejected
         return Ordered.of(each, trials, self._width(residuals)), outcome
@@ -110,8 +110,8 @@ class Chunks(NamedTuple):
         limit = self.plan.width if on_cpu() else self.call.width(residuals[: len(self.moving)]) // kept
         return int(max(1, min(limit, queued)))
 
-    def _merged(self, x: jax.Array, mask: Sequence[bool] | None = None) -> jax.Array:
-        return merged_leaf(x, mask or (True,) * len(self.call.lanes), self.call.lanes, self.plan)
+    def _merged(self, values: PyTree) -> PyTree:
+        return merged_values(values, self.call.lanes, self.plan)
 
     def _restored(self, values: PyTree) -> PyTree:
         return restored(values, self.call.lanes, self.plan)

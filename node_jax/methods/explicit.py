@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from node_jax import marks, tree
+from node_jax import tree
 from node_jax.methods import polynomial
 from node_jax.types import PyTree, Step, VectorField
 
@@ -189,5 +189,5 @@ class ExplicitRK:
 def _evaluated(nodes, field, t, z, h, theta, slopes) -> tuple[PyTree, ...]:
     """Return `slopes` and one more slope for each pair of a node and a row of `a`."""
     for c, a in nodes:
-        slopes += (marks.once(field(tree.combine(z, h, a, slopes), t + c * h, theta)),)
+        slopes += (field(tree.combine(z, h, a, slopes), t + c * h, theta),)
     return slopes

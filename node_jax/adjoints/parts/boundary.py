@@ -13,9 +13,8 @@ from jax import lax
 
 from node_jax import axes, tree
 from node_jax.engine.each import Each
-from node_jax.engine.lane import Outcome, Problem
+from node_jax.engine.lane import Outcome, Problem, at_stages
 from node_jax.engine.rows import written
-from node_jax.events import visible
 from node_jax.methods import rk4
 from node_jax.types import Inputs, PyTree
 
@@ -110,7 +109,7 @@ def depart(problem: Problem, inputs: Inputs, moves: Inputs) -> PyTree:
     if not moves.t0:
         return inputs.z0
     node = lax.stop_gradient(inputs.t0)
-    field = visible(problem.field, inputs.steps, inputs.t0, inputs.sign)
+    field = at_stages(problem, inputs, inputs.t0)
     return rk4.replay(field, inputs.t0, inputs.z0, node - inputs.t0, inputs.theta, False)[0]
 
 
@@ -129,7 +128,7 @@ def arrive(
         t, z = jnp.where(got, t, inputs.t0), tree.where(got, z, inputs.z0)
         node = lax.stop_gradient(t)
         start, h = (node, t - node) if sign > 0 else (t, node - t)
-        field = visible(problem.field, inputs.steps, t, -inputs.sign)
+        field = at_stages(problem, inputs, t, -inputs.sign)
         return rk4.replay(field, start, z, h, inputs.theta, False)[0]
 
     if moves.t1:
@@ -195,8 +194,8 @@ class Ends(NamedTuple):
             g = next(ends) if moves else None
             if g is not None:
                 g = g if more is None else g + more.astype(g.dtype)
-                g = tree.where(axes.any_missing(counts, mask), g, jnp.zeros_like(g))
-                g = tree.where(axes.any_missing(self.lane.poison, mask), jnp.full_like(g, jnp.nan), g)
+                used, poisoned = (axes.any_missing(lanes, mask) for lanes in (counts, self.lane.poison))
+                g = tree.where(poisoned, jnp.full_like(g, jnp.nan), tree.where(used, g, jnp.zeros_like(g)))
             result.append(g)
         return result
 

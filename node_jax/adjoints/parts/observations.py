@@ -10,8 +10,7 @@ import jax.numpy as jnp
 from node_jax import tree
 from node_jax.adjoints.parts.boundary import Cotangents
 from node_jax.engine.each import Each
-from node_jax.engine.lane import Outcome, Problem
-from node_jax.events import visible
+from node_jax.engine.lane import Outcome, Problem, at_stages
 from node_jax.methods.polynomial import proper
 from node_jax.save import Dense, Interpolant, SaveAt, SaveSteps
 from node_jax.times import between
@@ -112,7 +111,7 @@ def _polynomials(problem: Problem, inputs: Inputs, saved: Interpolant, count: ja
 
     def one(taken, t, h, z):
         t, h = (jnp.where(taken, x, other) for x, other in ((t, inputs.t0), (h, 0.0)))
-        field = visible(problem.field, inputs.steps, t, inputs.sign)
+        field = at_stages(problem, inputs, t)
         dense = problem.method.replay(field, t, z, h, inputs.theta, True)[1]
         return problem.method.polynomial(z, proper(h), dense)
 

@@ -76,7 +76,7 @@ def retrace(problem: Problem, inputs: Inputs, start: Start, dense: bool = False)
     field = at_stages(problem, inputs, t)
     z1, states = problem.method.replay(field, t, start.z, h, inputs.theta, dense or inputs.save.reads_dense)
     if problem.crosses:
-        z1 = cross(problem.field, inputs, t + h, h, z1)
+        z1 = cross(problem, inputs, t + h, h, z1)
     return Retraced(z1, states, t, h)
 
 
@@ -129,7 +129,7 @@ def pull_crossing(
 
     def crossed(some):
         put = each.put(chosen, some)
-        return put(lambda inputs, rest: cross(each.problem.field, inputs, *rest))((node, h, z))
+        return put(lambda inputs, rest: cross(each.problem, inputs, *rest))((node, h, z))
 
     return jax.vjp(crossed, tree.picked(each.leaves, chosen))[1](bar)[0]
 
