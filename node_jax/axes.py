@@ -26,6 +26,19 @@ def sum_missing(x: jax.Array, mask: Sequence[bool]) -> jax.Array:
     return jnp.sum(x, axis=_missing(x, mask))
 
 
+def contributed(g: jax.Array, counts: jax.Array, poison: jax.Array, mask: Sequence[bool]) -> jax.Array:
+    """Return the cotangent of an input: zero in entries that no lane that counts uses, NaN in those of a poisoned one.
+
+    Args:
+        g: cotangent, shape `(*shape, *lanes it has)`.
+        counts: bool for each lane: whether it contributes.
+        poison: bool for each lane: whether it spoils what it uses.
+        mask: which lane axes the input has.
+    """
+    used, spoilt = (jnp.broadcast_to(any_missing(lanes, mask), g.shape) for lanes in (counts, poison))
+    return jnp.where(spoilt, jnp.nan, jnp.where(used, g, jnp.zeros_like(g)))
+
+
 def any_missing(x: jax.Array, mask: Sequence[bool]) -> jax.Array:
     """Whether `x`, a bool for each lane, is true for any lane that uses an entry of an input with this mask."""
     return jnp.any(x, axis=_missing(x, mask))

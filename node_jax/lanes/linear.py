@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from node_jax import axes, tree
+from node_jax import tree
 from node_jax.adjoints.parts.boundary import Cotangents, Wanted, unsupported
 from node_jax.engine import rows
 from node_jax.engine.each import Each
@@ -237,81 +237,6 @@ class Steps(NamedTuple):
         if self.recorded is not Recording.IF_KEPT:
             return list(values)
         return [jnp.where(history.n < 0, jnp.full_like(x, jnp.nan), x) for x in values]
-
-
-class Guard(NamedTuple):
-    """The identity, except that tangents of lost outputs and nonzero cotangents of them become NaN."""
-
-    linear = None
-    solves = False
-    loses = True
-    with_history = False
-
-    def push(self, lost, dots) -> list:
-        """Make tangents of lost outputs NaN."""
-        return [jnp.where(no, jnp.nan, t) for no, t in zip(lost, dots, strict=True)]
-
-    def pull(self, lost, bars) -> list:
-        """Make nonzero cotangents of lost outputs NaN."""
-        return [g if g is None else jnp.where(no & (g != 0), jnp.nan, g) for no, g in zip(lost, bars, strict=True)]
-
-
-class Gate(NamedTuple):
-    """The identity, except that cotangents of inputs that no lane used become zero, even if they are NaN.
-
-    Residuals say which lanes succeeded and which took a step. A lane that failed counts only if its outputs have
-    nonzero cotangents, and those of lost outputs are NaN. `Asked` passes this on, as the cotangent of a last tangent.
-    """
-
-    masks: tuple
-
-    linear = None
-    solves = False
-    loses = False
-    with_history = False
-
-    def push(self, lanes, dots) -> list:
-        """Return the tangents."""
-        return list(dots)
-
-    def pull(self, lanes, bars) -> list:
-        """Set the cotangents of unused inputs to zero."""
-        (ok, taken), (*bars, asked) = lanes, bars
-        counts = ok | (taken & (asked != 0))
-        used = functools.partial(_used, counts, jnp.isnan(asked))
-        return [*map(used, bars, self.masks), jnp.zeros_like(asked)]
-
-
-class Asked(NamedTuple):
-    """The identity, except that a last tangent ends here; its cotangent says which lanes have nonzero or NaN ones."""
-
-    lanes: int
-
-    linear = None
-    solves = False
-    loses = False
-    with_history = False
-
-    def push(self, _, dots) -> list:
-        """Drop the last tangent."""
-        return list(dots[:-1])
-
-    def pull(self, like, bars) -> list:
-        """Append, for each lane, the number of cotangents that are not zero, or NaN."""
-        asked = jnp.zeros_like(like[0])
-        for g in bars:
-            if g is not None:
-                axes = tuple(range(g.ndim - self.lanes))
-                any_here = jnp.any(g != 0, axis=axes).astype(asked.dtype)
-                asked = asked + jnp.where(jnp.any(jnp.isnan(g), axis=axes), jnp.nan, any_here)
-        return [*bars, asked]
-
-
-def _used(counts: jax.Array, spoilt: jax.Array, g: jax.Array | None, mask: Sequence[bool]) -> jax.Array | None:
-    if g is None:
-        return None
-    own = functools.partial(axes.any_missing, mask=mask)
-    return tree.where(own(spoilt), jnp.full_like(g, jnp.nan), tree.where(own(counts), g, jnp.zeros_like(g)))
 
 
 def filled(bars: Sequence, like: Sequence) -> list:

@@ -19,21 +19,13 @@ from node_jax.engine.lockstep import integrate
 from node_jax.jaxprs import equations
 from node_jax.lanes.applied import Applied, Derivative, Mapped, innermost, one_entry
 from node_jax.lanes.chunks import Chunks
-from node_jax.lanes.linear import (
-    Asked,
-    Call,
-    Gate,
-    Guard,
-    Recording,
-    Steps,
-    recorder_of,
-)
+from node_jax.lanes.gates import Asked, Gate, Guard, with_own
+from node_jax.lanes.linear import Call, Recording, Steps, recorder_of
 from node_jax.types import PyTree
 
 solve_p = Primitive("odesolve")
 solve_p.multiple_results = True
 
-SHARED = 64  # largest size of a shared leaf that `Direct` broadcasts to all lanes in a derivative
 _FIXED = object()  # marks outputs without a tangent
 
 
@@ -192,31 +184,12 @@ def _tangents(outs: Sequence, outcome: Outcome, moved: tuple, history: PyTree = 
 
 def _gated(steps: Steps, residuals: Sequence, outcome: Outcome, dots: list, results: list) -> list:
     """Push tangents through code that JAX transposes itself, with a gate for lanes that failed or took no step."""
-    steps, residuals, dots = _with_own(steps, residuals, dots)
+    steps, residuals, dots = with_own(steps, residuals, dots)
     asked = jnp.zeros(outcome.ok.shape, jnp.float32)
     gate = Gate(tuple(tree.picked(steps.call.masks, steps.wanted.moving)))
     *dots, passed = _bind(gate, [outcome.ok, outcome.stats.accepted > 0], [*dots, asked], [*dots, asked])
     pushed = steps.push(residuals, dots)
     return _bind(Asked(len(steps.call.lanes)), [asked], [*pushed, passed], results)
-
-
-def _with_own(steps: Steps, residuals: Sequence, dots: list) -> tuple[Steps, list, list]:
-    """Broadcast small shared leaves to the lanes, so that the gate can stop what single lanes contribute."""
-    call, moving = steps.call, steps.wanted.moving
-    count = len(moving)
-
-    def own(x, mask):
-        shape = x.shape[: x.ndim - sum(mask)]
-        apart = jnp.expand_dims(x, [len(shape) + len(mask) - 1 - k for k, has in enumerate(mask) if not has])
-        return jnp.broadcast_to(apart, (*shape, *reversed(call.lanes)))
-
-    leaves = residuals[:count]
-    small = [moves and x.size <= SHARED for moves, x in zip(moving, leaves, strict=True)]
-    masks = [(True,) * len(mask) if yes else mask for mask, yes in zip(call.masks, small, strict=True)]
-    leaves = [own(x, mask) if yes else x for x, mask, yes in zip(leaves, call.masks, small, strict=True)]
-    pairs = zip(dots, tree.picked(call.masks, moving), tree.picked(small, moving), strict=True)
-    dots = [own(t, mask) if yes else t for t, mask, yes in pairs]
-    return steps._replace(call=call._replace(masks=tuple(masks))), [*leaves, *residuals[count:]], dots
 
 
 def _known(tangents) -> tuple[bool, ...]:

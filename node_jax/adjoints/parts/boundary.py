@@ -194,8 +194,7 @@ class Ends(NamedTuple):
             g = next(ends) if moves else None
             if g is not None:
                 g = g if more is None else g + more.astype(g.dtype)
-                used, poisoned = (axes.any_missing(lanes, mask) for lanes in (counts, self.lane.poison))
-                g = tree.where(poisoned, jnp.full_like(g, jnp.nan), tree.where(used, g, jnp.zeros_like(g)))
+                g = axes.contributed(g, counts, self.lane.poison, mask)
             result.append(g)
         return result
 
