@@ -7,7 +7,7 @@ define those that have a default, and the rest are records and functions that me
 
 from node_jax.adjoints.defaults import AdjointDefaults
 from node_jax.adjoints.parts.backward import back_over_steps
-from node_jax.adjoints.parts.boundary import Cotangents, Ends, Wanted, moving_times
+from node_jax.adjoints.parts.boundary import Cotangents, Ends, moving_times
 from node_jax.adjoints.parts.history import recorder_of
 from node_jax.adjoints.parts.observations import observe
 from node_jax.adjoints.parts.pullback import pullback_of_steps
@@ -38,7 +38,6 @@ __all__ = [
     "Time",
     "Trial",
     "Verdict",
-    "Wanted",
     "back_over_steps",
     "direction",
     "moving_times",

@@ -322,8 +322,8 @@ class Recorder(Protocol):
 class Adjoint(Protocol):
     """A strategy for derivatives. Arrays are those of all lanes, and lane axes come last.
 
-    `each` is the engine, `outcome` what the solve returned, `history` what the `recorder` wrote, and `wanted` says
-    which leaves of the inputs are moving. `node_jax.extending.AdjointDefaults` defines the members that have a default.
+    `each` is the engine, which knows the leaves of the inputs that are moving, `outcome` what the solve returned, and
+    `history` what the `recorder` wrote. `node_jax.extending.AdjointDefaults` defines the members that have a default.
     """
 
     @property
@@ -353,12 +353,12 @@ class Adjoint(Protocol):
         """Return the bytes kept for `limit` steps: states have `state` bytes each, step sizes `sizes` in all."""
         ...
 
-    def replay(self, each: Any, outcome: Any, history: Any, wanted: Any, /) -> tuple[PyTree, PyTree, PyTree]:
+    def replay(self, each: Any, outcome: Any, history: Any, /) -> tuple[PyTree, PyTree, PyTree]:
         """Return the state at `t1`, the saved rows and the recorded states as functions that JAX can differentiate."""
         ...
 
-    def backward(self, each: Any, outcome: Any, history: Any, bar: Any, wanted: Any, /) -> list[Any]:
-        """Return the cotangents of the leaves that are wanted, None for the others."""
+    def backward(self, each: Any, outcome: Any, history: Any, bar: Any, /) -> list[Any]:
+        """Return the cotangents of the leaves that are moving, None for the others."""
         ...
 
     def reconstruct(self, each: Any, z1_bar: PyTree, /) -> tuple[PyTree, jax.Array] | None:

@@ -10,7 +10,7 @@ from jax import lax
 
 from node_jax import tree
 from node_jax.adjoints.defaults import AdjointDefaults
-from node_jax.adjoints.parts.boundary import Cotangents, Ends, Wanted
+from node_jax.adjoints.parts.boundary import Cotangents, Ends
 from node_jax.adjoints.parts.continuous import (
     Points,
     Sweep,
@@ -76,23 +76,22 @@ class Backsolve(eqx.Module, AdjointDefaults):
         """Return the bytes kept along the steps: none."""
         return 0
 
-    def backward(
-        self, each: Each, outcome: Outcome, history: tuple[Any, ...], bar: Cotangents, wanted: Wanted
-    ) -> list[Any]:
+    def backward(self, each: Each, outcome: Outcome, history: tuple[Any, ...], bar: Cotangents) -> list[Any]:
         """Solve the augmented system backwards."""
-        moves = each.problem.unflatten(wanted.shifted)
+        moves = each.problem.unflatten(each.shifted)
         refuse_moving_nodes(self, each, moves)
-        ends, bar = Ends.of(each, outcome, bar, wanted.moving, moves)
+        ends, bar = Ends.of(each, outcome, bar, moves)
         late, bar = ends.pull_arrival(bar)
         # a lane whose steps do not contribute has nothing to solve
         taken = jnp.where(ends.lane.steps, outcome.stats.accepted, 0)
         counted = outcome._replace(stats=outcome.stats._replace(accepted=taken))
-        back = way_back(self, ends.each, counted, bar, wanted.moving)
+        back = way_back(self, ends.each, counted, bar)
         return ends.total(late, back.theta_bar, ends.pull_departure(bar, back.z_bar))
 
     def reconstruct(self, each: Each, z1_bar: PyTree) -> tuple[PyTree, jax.Array]:
         """Return the state at `t0` at which the augmented solve ends, and its field evaluations."""
-        back = way_back(self, each, integrate(each, None)[0], Cotangents(z1_bar, ()), [False] * len(each.leaves))
+        each = each.replace(moving=[False] * len(each.leaves))
+        back = way_back(self, each, integrate(each, None)[0], Cotangents(z1_bar, ()))
         return back.z0, back.stats.nfe
 
     def tighter(self, factor: float) -> "Backsolve":
@@ -110,10 +109,10 @@ class WayBack(NamedTuple):
     stats: Stats
 
 
-def way_back(adjoint: Backsolve, each: Each, outcome: Outcome, bar: Cotangents, moving) -> WayBack:
+def way_back(adjoint: Backsolve, each: Each, outcome: Outcome, bar: Cotangents) -> WayBack:
     """Solve backwards from the last known state of every lane to its `t0`."""
-    each, chosen = between_nodes(each, moving)
-    seen, theta_bar = observed(each, outcome, bar, chosen)
+    each = between_nodes(each)
+    seen, theta_bar = observed(each, outcome, bar)
     z, t = each(_last_known)((outcome, seen))
     a = each(_first_cotangent)((bar, seen, t))
     reverse = _reversed(adjoint, each, (z, a), t, seen)
@@ -125,7 +124,7 @@ def way_back(adjoint: Backsolve, each: Each, outcome: Outcome, bar: Cotangents, 
             h = each(lambda inputs, rest: jnp.where(rest[1], _least_step(rest[0], inputs.sign), 0.0))(
                 (after.t.high, landed)
             )
-            theta_bar = tree.add(theta_bar, pull_crossing(each, chosen, after.t.high, h, *after.z))
+            theta_bar = tree.add(theta_bar, pull_crossing(each, after.t.high, h, *after.z))
         if lands:
             jump = reverse(lambda inputs, rest: _jump(reverse.problem, inputs, *rest))
             after = lax.cond(jnp.any(landed), jump, lambda rest: rest[0], (after, landed, seen))
@@ -134,10 +133,10 @@ def way_back(adjoint: Backsolve, each: Each, outcome: Outcome, bar: Cotangents, 
     def points(inputs: Inputs, trial: Trial) -> Points:
         return _stages(method, trial, window(inputs.steps, trial.t.high, inputs.sign))
 
-    ended, theta_bar = sweep(each, reverse, chosen, theta_bar, points, land)
+    ended, theta_bar = sweep(each, reverse, theta_bar, points, land)
     return WayBack(
         each(_last_cotangent)((ended, seen, outcome.still)),
-        tree.replaced([None] * len(chosen), chosen, theta_bar),
+        each.of_all(theta_bar),
         ended.z1[0],
         ended.status,
         ended.stats,

@@ -10,7 +10,7 @@ import equinox as eqx
 
 from node_jax.adjoints.defaults import AdjointDefaults
 from node_jax.adjoints.parts.backward import back_over_steps
-from node_jax.adjoints.parts.boundary import Cotangents, Ends, Wanted, moving_times
+from node_jax.adjoints.parts.boundary import Cotangents, Ends, moving_times
 from node_jax.adjoints.parts.history import History, Slots, recorder_of, stored_bytes
 from node_jax.adjoints.parts.pullback import pullback_of_steps
 from node_jax.adjoints.parts.replay import replay
@@ -64,18 +64,17 @@ class Checkpointed(eqx.Module, AdjointDefaults):
         """Return the bytes kept for `limit` steps: states have `state` bytes each, step sizes `sizes` in all."""
         return sizes + stored_bytes(self.memory, self.checkpoints, limit, state)
 
-    def backward(self, each: Each, outcome: Outcome, history: History, bar: Cotangents, wanted: Wanted) -> list[Any]:
+    def backward(self, each: Each, outcome: Outcome, history: History, bar: Cotangents) -> list[Any]:
         """Transpose the recorded steps, the last first."""
-        each, chosen = within_steps(each, wanted)
-        ends, bar = Ends.of(each, outcome, bar, wanted.moving, moving_times(each, wanted))
+        ends, bar = Ends.of(each, outcome, bar, moving_times(each))
         late, bar = ends.pull_arrival(bar)
-        pullback, exact = pullback_of_steps(ends.each, chosen), each.inputs.steps.exact_times
-        z_bar, along = back_over_steps(ends, history, bar, chosen, pullback, self.recorder(each), exact)
+        inner, exact = within_steps(ends.each), each.inputs.steps.exact_times
+        z_bar, along = back_over_steps(ends, inner, history, bar, pullback_of_steps(inner), self.recorder(each), exact)
         return ends.total(late, along, ends.pull_departure(bar, z_bar))
 
-    def replay(self, each: Each, outcome: Outcome, history: History, wanted: Wanted) -> tuple[PyTree, PyTree, PyTree]:
+    def replay(self, each: Each, outcome: Outcome, history: History) -> tuple[PyTree, PyTree, PyTree]:
         """Return the state at `t1`, the saved rows and the checkpoints, differentiable in the inputs."""
-        return replay(each, outcome, history, self.recorder(each), wanted)
+        return replay(each, outcome, history, self.recorder(each))
 
     def replayed(self, method: Method) -> int | None:
         """Return the evaluations of a step in the backward pass, not counting replays between checkpoints."""

@@ -28,11 +28,11 @@ class AdjointDefaults:
         """Return the recorder of step sizes, without states."""
         return recorder_of(self, each)
 
-    def replay(self, each: Any, outcome: Any, history: Any, wanted: Any) -> tuple[PyTree, PyTree, PyTree]:
+    def replay(self, each: Any, outcome: Any, history: Any) -> tuple[PyTree, PyTree, PyTree]:
         """Raise NotImplementedError."""
         raise unsupported(self, "forward mode")
 
-    def backward(self, each: Any, outcome: Any, history: Any, bar: Any, wanted: Any) -> list[Any]:
+    def backward(self, each: Any, outcome: Any, history: Any, bar: Any) -> list[Any]:
         """Raise NotImplementedError."""
         raise unsupported(self, "reverse mode")
 

@@ -9,7 +9,7 @@ from jax import lax
 
 from node_jax import axes, tree
 from node_jax.adjoints.defaults import AdjointDefaults
-from node_jax.adjoints.parts.boundary import Wanted, arrive, depart, moving_times, reached, unsupported, with_donors
+from node_jax.adjoints.parts.boundary import arrive, depart, moving_times, reached, unsupported, with_donors
 from node_jax.adjoints.parts.history import History
 from node_jax.adjoints.parts.transition import Lane, Row, Start, at_nodes, crossing, retake, retrace
 from node_jax.engine import rows
@@ -43,12 +43,13 @@ class Direct(eqx.Module, AdjointDefaults):
         """Return the bytes kept along the steps: their sizes, and a state for each block."""
         return sizes + -(-limit // BLOCK) * state
 
-    def replay(self, each: Each, outcome: Outcome, history: History, wanted: Wanted) -> tuple[Any, ...]:
+    def replay(self, each: Each, outcome: Outcome, history: History) -> tuple[Any, ...]:
         """Return the state at `t1` and the saved rows, differentiable in the inputs."""
         used = outcome.ok | ((outcome.stats.accepted > 0) & bool(each.inputs.save.size))
         outcome = outcome._replace(stats=outcome.stats._replace(accepted=jnp.where(used, outcome.stats.accepted, 0)))
-        each, every = _held(each, used), (True,) * len(each.leaves)
-        each, moves = crossing(each, every)[0], moving_times(each, Wanted(every, every))
+        every = (True,) * len(each.leaves)
+        each = crossing(_held(each, used).replace(shifted=every), every)[0]
+        moves = moving_times(each)
         inside, save = at_nodes(each), each.inputs.save
         if save.repeats and save.ts is None:
             raise unsupported(self, f"save={save!r}, of which one step writes several rows")

@@ -5,7 +5,6 @@ from typing import Any
 import equinox as eqx
 
 from node_jax.adjoints.defaults import AdjointDefaults
-from node_jax.adjoints.parts.boundary import Wanted
 from node_jax.adjoints.parts.history import History
 from node_jax.adjoints.parts.replay import replay
 from node_jax.engine.each import Each
@@ -36,6 +35,6 @@ class Forward(eqx.Module, AdjointDefaults):
         """Return the bytes kept along the steps: their sizes."""
         return sizes
 
-    def replay(self, each: Each, outcome: Outcome, history: History, wanted: Wanted) -> tuple[Any, ...]:
+    def replay(self, each: Each, outcome: Outcome, history: History) -> tuple[Any, ...]:
         """Return the state at `t1` and the saved rows, differentiable in the inputs."""
-        return replay(each, outcome, history, self.recorder(each), wanted)
+        return replay(each, outcome, history, self.recorder(each))

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from node_jax import tree
 from node_jax.adjoints.defaults import AdjointDefaults
 from node_jax.adjoints.parts.backward import back_over_steps
-from node_jax.adjoints.parts.boundary import Cotangents, Ends, Wanted
+from node_jax.adjoints.parts.boundary import Cotangents, Ends
 from node_jax.adjoints.parts.continuous import (
     Points,
     between_nodes,
@@ -92,15 +92,15 @@ class Interpolated(eqx.Module, AdjointDefaults):
         """Return the bytes kept for `limit` steps: states have `state` bytes each, step sizes `sizes` in all."""
         return sizes + stored_bytes(self.memory, None, limit, state)
 
-    def backward(self, each: Each, outcome: Outcome, history: History, bar: Cotangents, wanted: Wanted) -> list[Any]:
+    def backward(self, each: Each, outcome: Outcome, history: History, bar: Cotangents) -> list[Any]:
         """Integrate the adjoint back over the recorded steps, the last first."""
-        each, chosen = between_nodes(each, wanted.moving)
-        moves = each.problem.unflatten(wanted.shifted)
+        moves = each.problem.unflatten(each.shifted)
         refuse_moving_nodes(self, each, moves)
-        ends, bar = Ends.of(each, outcome, bar, wanted.moving, moves)
+        ends, bar = Ends.of(each, outcome, bar, moves)
         late, bar = ends.pull_arrival(bar)
-        pullback = _pullback(self, ends.each, chosen)
-        z_bar, along = back_over_steps(ends, history, bar, chosen, pullback, self.recorder(each), exact=False)
+        inner = between_nodes(ends.each)
+        pullback = _pullback(self, inner)
+        z_bar, along = back_over_steps(ends, inner, history, bar, pullback, self.recorder(each), exact=False)
         return ends.total(late, along, ends.pull_departure(bar, z_bar))
 
     def tighter(self, factor: float) -> "Interpolated":
@@ -137,11 +137,11 @@ def _usable(method: Method) -> bool:
     return method.has_error and method.degree > 0 and not method.dense_evaluations
 
 
-def _pullback(adjoint: Interpolated, each: Each, chosen: list[bool]) -> Pullback:
+def _pullback(adjoint: Interpolated, each: Each) -> Pullback:
     """Pull the end of a step back by the adjoint equation, and cotangents of its dense output by `jax.vjp`."""
     problem = each.problem
     reads = each.inputs.save.reads_dense
-    discrete = pullback_of_steps(each, chosen)
+    discrete = pullback_of_steps(each)
 
     def pullback(start: Start):
         if reads:
@@ -155,9 +155,9 @@ def _pullback(adjoint: Interpolated, each: Each, chosen: list[bool]) -> Pullback
                 q = problem.method.polynomial(start.z, y.h, y.dense)
                 return Segment(y.t, y.h, q, window(inputs.steps, y.t, inputs.sign))
 
-            leaves_bar, a = _sweep(adjoint, each, chosen, each(polynomial)((start, y)), bar.z1)
+            leaves_bar, a = _sweep(adjoint, each, each(polynomial)((start, y)), bar.z1)
             if problem.crosses:
-                leaves_bar = tree.add(leaves_bar, pull_crossing(each, chosen, y.t + y.h, y.h, y.z1, bar.z1))
+                leaves_bar = tree.add(leaves_bar, pull_crossing(each, y.t + y.h, y.h, y.z1, bar.z1))
             if pull_dense is None:
                 return leaves_bar, a
             more = pull_dense(tree.full_like(bar, 0.0)._replace(dense=bar.dense))
@@ -168,9 +168,7 @@ def _pullback(adjoint: Interpolated, each: Each, chosen: list[bool]) -> Pullback
     return pullback
 
 
-def _sweep(
-    adjoint: Interpolated, each: Each, chosen: list[bool], segment: Segment, a1: PyTree
-) -> tuple[list[Any], PyTree]:
+def _sweep(adjoint: Interpolated, each: Each, segment: Segment, a1: PyTree) -> tuple[list[Any], PyTree]:
     """Integrate the adjoint over one step of every lane; return cotangents of the leaves and of the first state."""
     problem, inputs = each.problem, each.inputs
     method = adjoint.method or (problem.method if _usable(problem.method) else tsit5)
@@ -183,8 +181,7 @@ def _sweep(
     def points(inputs: Inputs, trial: Trial) -> Points:
         return _gauss(method, inputs.theta[1], trial)
 
-    theta_bar = tree.full_like(tree.picked(each.leaves, chosen), 0.0)
-    ended, theta_bar = sweep(each, reverse, chosen, theta_bar, points, lambda carry, landed: carry)
+    ended, theta_bar = sweep(each, reverse, each.zeros(), points, lambda carry, landed: carry)
     return theta_bar, ended.z1
 
 

@@ -1,6 +1,6 @@
 """The exact gradient of a reversible scheme, which reconstructs states algebraically instead of keeping them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from node_jax import marks, tree
 from node_jax.adjoints.defaults import AdjointDefaults
 from node_jax.adjoints.parts.backward import lane_of, of_leaves
-from node_jax.adjoints.parts.boundary import Cotangents, Ends, Wanted, moving_times
+from node_jax.adjoints.parts.boundary import Cotangents, Ends, moving_times
 from node_jax.adjoints.parts.history import History, Slots, recorder_of
 from node_jax.adjoints.parts.pullback import pullback_of_steps
 from node_jax.adjoints.parts.transition import (
@@ -90,20 +90,21 @@ class Reversible(eqx.Module, AdjointDefaults):
         """Return the bytes kept for `limit` steps: states have `state` bytes each, step sizes `sizes` in all."""
         return 2 * sizes + 2 * Pairs.count(self.restart, limit) * state
 
-    def backward(self, each: Each, outcome: Outcome, history: History, bar: Cotangents, wanted: Wanted) -> list[Any]:
+    def backward(self, each: Each, outcome: Outcome, history: History, bar: Cotangents) -> list[Any]:
         """Undo the recorded steps, the last first, and transpose each."""
-        each, chosen = within_steps(each, wanted)
-        ends, bar = Ends.of(each, outcome, bar, wanted.moving, moving_times(each, wanted))
+        ends, bar = Ends.of(each, outcome, bar, moving_times(each))
         late, bar = ends.pull_arrival(bar)
-        carry = undo_all(ends, history, bar, chosen)
-        return ends.total(late, of_leaves(ends, chosen, carry), ends.pull_departure(bar, carry.y_bar))
+        inner = within_steps(ends.each)
+        carry = undo_all(ends, inner, history, bar)
+        return ends.total(late, of_leaves(ends, inner, carry), ends.pull_departure(bar, carry.y_bar))
 
     def reconstruct(self, each: Each, z1_bar: PyTree) -> tuple[PyTree, jax.Array]:
         """Return the state at `t0` after all steps are undone, and the field evaluations of that."""
         outcome, history = integrate(each, self.recorder(each))
         fixed = [False] * len(each.leaves)
-        ends, bar = Ends.of(each, outcome, Cotangents(z1_bar, ()), fixed, each.problem.unflatten(fixed))
-        undone = undo_all(ends, history, bar, fixed)
+        each = each.replace(moving=fixed)
+        ends, bar = Ends.of(each, outcome, Cotangents(z1_bar, ()), each.problem.unflatten(fixed))
+        undone = undo_all(ends, ends.each, history, bar)
         method: Any = each.problem.method
         return undone.y, 2 * method.replay_evaluations * outcome.stats.accepted
 
@@ -160,13 +161,13 @@ class Pulls(NamedTuple):
     back: Callable
 
 
-def undo_all(ends: Ends, history: History, bar: Cotangents, chosen: Sequence[bool]) -> Undone:
+def undo_all(ends: Ends, each: Each, history: History, bar: Cotangents) -> Undone:
     """Undo every step of every lane, and transpose it."""
-    each, lane = ends.each, lane_of(ends)
-    problem, inside, exact = each.problem, at_nodes(each), each.inputs.steps.exact_times
+    lane, inside = lane_of(ends), at_nodes(each)
+    problem, exact = each.problem, each.inputs.steps.exact_times
     method: Any = problem.method  # it is a `Coupled`
     uncrossed = each.replace(problem=problem._replace(crosses=False))
-    increments = Pulls(*(pullback_of_steps(uncrossed, chosen, step) for step in (retrace, _step_back)))
+    increments = Pulls(*(pullback_of_steps(uncrossed, step) for step in (retrace, _step_back)))
 
     def undo(i, row: Row, carry: Undone) -> Undone:
         active, start = start_of(lane, i, row._replace(z=carry.y))
@@ -181,17 +182,16 @@ def undo_all(ends: Ends, history: History, bar: Cotangents, chosen: Sequence[boo
         bars, at_end, (late, early) = _pull_pair(method, pulls, bars, into)
         leaves_bar = tree.add(tree.add(carry.leaves, late), early)
         if problem.crosses:
-            more = pull_crossing(each, chosen, forth.t + forth.h, forth.h, after[0], at_end)
+            more = pull_crossing(each, forth.t + forth.h, forth.h, after[0], at_end)
             leaves_bar = tree.add(leaves_bar, more)
         together = tree.add(*bars), tree.full_like(bars[1], 0.0)  # at a restart, `z` is set to `y`
         bars = tree.where(method.restarts(index), together, bars)
         y, z, y_bar, z_bar = tree.where(active, (y, z, *bars), (carry.y, carry.z, carry.y_bar, carry.z_bar))
         return Undone(y, z, y_bar, z_bar, leaves_bar, saved, carry.left - active)
 
-    leaves_bar = tree.full_like(tree.picked(each.leaves, chosen), 0.0)
     zero = tree.full_like(bar.z1, 0.0)
     saved = rows.unwind(each, ends.outcome.saved, bar.rows, exact)
-    carry = Undone(lane.z0, lane.z0, bar.z1, zero, leaves_bar, saved, lane.accepted)
+    carry = Undone(lane.z0, lane.z0, bar.z1, zero, each.zeros(), saved, lane.accepted)
     return marks.whole(lambda carry: down_rows(history.n, Row(history.h, history.t, ()), undo, carry), carry)
 
 

@@ -37,6 +37,8 @@ class Each:
     masks: Sequence[Sequence[bool]]
     lanes: Sequence[Size]
     columns: Any = None  # column of a table for each lane; None: the lanes in their order
+    moving: Sequence[bool] = ()  # the leaves in which a derivative is taken; empty outside of one
+    shifted: Sequence[bool] = ()  # the leaves that move in it or in an outer derivative
 
     def __call__(self, fn: Callable) -> Callable:
         """Map `fn(inputs, rest)` over the lanes; return a function of `rest`."""
@@ -66,9 +68,25 @@ class Each:
         """Return the engine with some attributes replaced."""
         return dataclasses.replace(self, **changes)
 
-    def put(self, chosen: Sequence[bool], some: Sequence) -> "Each":
-        """Return the engine with `some` in the place of the chosen leaves."""
-        return self.replace(leaves=tree.replaced(self.leaves, chosen, some))
+    def vjp(self, fn: Callable, at: PyTree = (), rest: PyTree = ()) -> tuple[PyTree, Callable]:
+        """Return `fn(inputs, at, rest)` of all lanes, and its transpose.
+
+        The transpose maps cotangents of the result to those of the moving leaves, summed over lanes, and of `at`.
+        """
+
+        def moved(some, at):
+            each = self.replace(leaves=tree.replaced(self.leaves, self.moving, some))
+            return each(lambda inputs, both: fn(inputs, *both))((at, rest))
+
+        return jax.vjp(moved, tree.picked(self.leaves, self.moving), at)
+
+    def zeros(self) -> list:
+        """Return cotangents of the moving leaves that are zero."""
+        return tree.full_like(tree.picked(self.leaves, self.moving), 0.0)
+
+    def of_all(self, bars: Sequence) -> list:
+        """Return cotangents of the moving leaves as a list for all leaves, with None for the others."""
+        return tree.replaced([None] * len(self.moving), self.moving, bars)
 
     def write(self, rows: PyTree, values: PyTree, i: jax.Array) -> PyTree:
         """Write values of shape `(m, *shape, *lanes)` at rows `i` of a table, where each lane has its own `i`."""

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from node_jax import axes, tree
-from node_jax.adjoints.parts.boundary import Cotangents, Wanted
+from node_jax.adjoints.parts.boundary import Cotangents
 from node_jax.engine.each import Each
 from node_jax.engine.ensemble import Plan, merged, merged_leaf, merged_values, on_cpu, restored
 from node_jax.engine.lane import Outcome
@@ -148,7 +148,7 @@ class Chunks(NamedTuple):
         moving = _and_ends(self.moving, part)
         structure = jax.tree.structure(ends_of(outcome))
         bars = Cotangents(*jax.tree.unflatten(structure, bar))
-        pulled = adjoint.backward(part, outcome, history, bars, Wanted(moving, moving))
+        pulled = adjoint.backward(part.replace(moving=moving, shifted=moving), outcome, history, bars)
         return tree.picked(pulled, moving), history
 
 

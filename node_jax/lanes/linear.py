@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from node_jax import tree
-from node_jax.adjoints.parts.boundary import Cotangents, Wanted, unsupported
+from node_jax.adjoints.parts.boundary import Cotangents, unsupported
 from node_jax.engine import rows
 from node_jax.engine.each import Each
 from node_jax.engine.ensemble import memory, width_of
@@ -150,6 +150,22 @@ def ends_of(outcome: Outcome) -> tuple:
     return outcome.z1, outcome.saved.rows
 
 
+class Wanted(NamedTuple):
+    """Which leaves of the inputs move, a bool for each: in this derivative, and in this or an outer one."""
+
+    moving: Sequence[bool]
+    shifted: Sequence[bool]
+
+    def longer(self, count: int) -> "Wanted":
+        """Return the same for `count` leaves, of which the additional ones do not move."""
+        more = (False,) * (count - len(self.moving))
+        return Wanted((*self.moving, *more), (*self.shifted, *more))
+
+    def of(self, each: Each) -> Each:
+        """Return the engine with these leaves moving; leaves that were added to it do not move."""
+        return each.replace(**self.longer(len(each.leaves))._asdict())
+
+
 class Steps(NamedTuple):
     """The linear map of the steps that were taken.
 
@@ -186,8 +202,8 @@ class Steps(NamedTuple):
         wanted = self.wanted.longer(len(leaves))
 
         def replay(*some):
-            each = call.each(tree.replaced(leaves, wanted.moving, some))
-            z1, rows, states = call.adjoint.replay(each, outcome, history, wanted)
+            each = wanted.of(call.each(tree.replaced(leaves, wanted.moving, some)))
+            z1, rows, states = call.adjoint.replay(each, outcome, history)
             states = blank.z if self.recorded is Recording.NEVER else states
             return jax.tree.leaves((z1, rows, states if self.with_history else ()))
 
@@ -207,10 +223,10 @@ class Steps(NamedTuple):
         if any(bar is not None for bar in bars[len(outs) :]):
             raise unsupported(self.call.adjoint, "reverse over reverse")
         call, leaves, outcome, history = self._solved(*opened)
-        wanted = self.wanted.longer(len(leaves))
+        each = self.wanted.of(call.each(leaves))
         bar = Cotangents(*jax.tree.unflatten(structure, filled(bars[: len(outs)], outs)))
-        pulled = call.adjoint.backward(call.each(leaves), outcome, history, bar, wanted)
-        return self._spoiled(history, tree.picked(pulled, wanted.moving))
+        pulled = call.adjoint.backward(each, outcome, history, bar)
+        return self._spoiled(history, tree.picked(pulled, each.moving))
 
     def within(self, moving: Sequence[bool]) -> "Steps":
         """Add the leaves that move in an outer derivative; leaves are the first arguments."""

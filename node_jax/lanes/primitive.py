@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 
 from node_jax import placement, tree
-from node_jax.adjoints.parts.boundary import Wanted
 from node_jax.checks import checked, standard, without_order
 from node_jax.compat import Primitive, ShapedArray, ad, batching, mlir
 from node_jax.engine import queue
@@ -20,7 +19,7 @@ from node_jax.jaxprs import equations
 from node_jax.lanes.applied import Applied, Derivative, Mapped, innermost, one_entry
 from node_jax.lanes.chunks import Chunks
 from node_jax.lanes.gates import Asked, Gate, Guard, with_own
-from node_jax.lanes.linear import Call, Recording, Steps, recorder_of
+from node_jax.lanes.linear import Call, Recording, Steps, Wanted, recorder_of
 from node_jax.types import PyTree
 
 solve_p = Primitive("odesolve")

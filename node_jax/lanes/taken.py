@@ -42,9 +42,9 @@ class Taken(NamedTuple):
         """Pull cotangents back through all entries as one ensemble, if they share no moving leaf."""
         outs, structure = jax.tree.flatten(ends_of(self.outcome))
         bar = Cotangents(*jax.tree.unflatten(structure, filled(bars, outs)))
-        wanted = self.before.wanted.longer(len(self.each.leaves))
-        found = self.before.call.adjoint.backward(self.each, self.outcome, self.history, bar, wanted)
-        return tree.picked(found, wanted.moving)
+        each = self.before.wanted.of(self.each)
+        found = self.before.call.adjoint.backward(each, self.outcome, self.history, bar)
+        return tree.picked(found, each.moving)
 
     def steps(self) -> Steps:
         """Return the linear map, whose residuals hold the history now."""

@@ -1,6 +1,5 @@
 """The backward pass over recorded transitions, for every adjoint that transposes or integrates step by step."""
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +12,7 @@ from node_jax.adjoints.parts.pullback import Pullback
 from node_jax.adjoints.parts.segments import go_back
 from node_jax.adjoints.parts.transition import Lane, Retraced, Row, at_nodes, start_of
 from node_jax.engine import rows
+from node_jax.engine.each import Each
 from node_jax.types import PyTree, Trial
 
 
@@ -26,17 +26,13 @@ class Backward(NamedTuple):
 
 
 def back_over_steps(
-    ends: Ends,
-    history: History,
-    bar: Cotangents,
-    chosen: Sequence[bool],
-    pullback: Pullback,
-    recorder: Slots,
-    exact: bool,
+    ends: Ends, each: Each, history: History, bar: Cotangents, pullback: Pullback, recorder: Slots, exact: bool
 ) -> tuple[PyTree, list[Any]]:
-    """Return the cotangent of the first node and, for each leaf, that from the steps; `exact`: also of the times."""
-    each, lane = ends.each, lane_of(ends)
-    inside = at_nodes(each)
+    """Return the cotangent of the first node and, for each leaf, that from the steps; `exact`: also of the times.
+
+    `each` is the engine in which only leaves move that steps depend on.
+    """
+    lane, inside = lane_of(ends), at_nodes(each)
 
     def undo(i, row: Row, carry: Backward) -> Backward:
         active, start = start_of(lane, i, row)
@@ -49,10 +45,10 @@ def back_over_steps(
         z_bar = tree.where(active, tree.add(z_bar, into.z), carry.z)
         return Backward(z_bar, tree.add(carry.leaves, leaves_bar), saved, carry.left - active)
 
-    leaves_bar = tree.full_like(tree.picked(each.leaves, chosen), 0.0)
-    carry = Backward(bar.z1, leaves_bar, rows.unwind(each, ends.outcome.saved, bar.rows, exact), lane.accepted)
+    saved = rows.unwind(each, ends.outcome.saved, bar.rows, exact)
+    carry = Backward(bar.z1, each.zeros(), saved, lane.accepted)
     carry = marks.whole(lambda carry: go_back(each, history, lane, recorder, undo, carry), carry)
-    return carry.z, of_leaves(ends, chosen, carry)
+    return carry.z, of_leaves(ends, each, carry)
 
 
 def lane_of(ends: Ends) -> Lane:
@@ -61,10 +57,10 @@ def lane_of(ends: Ends) -> Lane:
     return Lane(z0, t0, jnp.where(ends.lane.steps, ends.outcome.stats.accepted, 0))
 
 
-def of_leaves(ends: Ends, chosen: Sequence[bool], carry: Any) -> list[Any]:
+def of_leaves(ends: Ends, each: Each, carry: Any) -> list[Any]:
     """Return the cotangents of the leaves after the backward pass, None for leaves without."""
     summed = tree.where(jnp.any(ends.lane.steps), carry.leaves, tree.full_like(carry.leaves, 0.0))
-    along, place = tree.replaced([None] * len(chosen), chosen, summed), ends.each.places.save.ts
+    along, place = each.of_all(summed), each.places.save.ts
     if carry.saved.ts is not None:
-        along[place] = axes.sum_missing(carry.saved.ts, ends.each.masks[place])
+        along[place] = axes.sum_missing(carry.saved.ts, each.masks[place])
     return along

@@ -26,26 +26,14 @@ class Cotangents(NamedTuple):
     rows: PyTree
 
 
-class Wanted(NamedTuple):
-    """Which leaves of the inputs move, a bool for each: in this derivative, and in this or an outer one."""
-
-    moving: Sequence[bool]
-    shifted: Sequence[bool]
-
-    def longer(self, count: int) -> "Wanted":
-        """Return the same for `count` leaves, of which the additional ones do not move."""
-        more = (False,) * (count - len(self.moving))
-        return Wanted((*self.moving, *more), (*self.shifted, *more))
-
-
 def unsupported(adjoint: Any, what: str) -> Exception:
     """Return the error for a mode or an option that an adjoint does not support, with its remedy."""
     return NotImplementedError(f"adjoint={adjoint!r} does not support {what}: {adjoint.remedy}")
 
 
-def moving_times(each: Each, wanted: Wanted) -> Inputs:
+def moving_times(each: Each) -> Inputs:
     """Say which times move relative to the nodes: none if the nodes are functions of the times."""
-    shifted = [False] * len(each.leaves) if each.inputs.steps.exact_times else wanted.shifted
+    shifted = [False] * len(each.leaves) if each.inputs.steps.exact_times else each.shifted
     return each.problem.unflatten(shifted)
 
 
@@ -144,43 +132,35 @@ class Ends(NamedTuple):
     each: Each  # in which donors replace lanes that are not alive
     outcome: Outcome
     lane: Contribution
-    moving: Sequence[bool]
     moves: Inputs
 
     @classmethod
-    def of(
-        cls, each: Each, outcome: Outcome, bar: Cotangents, moving: Sequence[bool], moves: Inputs
-    ) -> tuple[Any, ...]:
+    def of(cls, each: Each, outcome: Outcome, bar: Cotangents, moves: Inputs) -> tuple[Any, ...]:
         """Return the ends, and the cotangents without those of lost outputs."""
         bar, lane = each(_split)((outcome, bar))
-        return cls(with_donors(each, lane.alive), outcome, lane, moving, moves), bar
+        return cls(with_donors(each, lane.alive), outcome, lane, moves), bar
 
     def pull_arrival(self, bar: Cotangents) -> tuple[list[Any], Cotangents]:
         """Pull cotangents of the outputs back; return those of the leaves and those at the nodes."""
-        each, moves, some = self.each, self.moves, tree.picked(self.each.leaves, self.moving)
+        each, moves = self.each, self.moves
         if not (moves.t1 or moves.save.ts):
-            return tree.full_like(some, 0.0), bar
+            return each.zeros(), bar
         got = reached(each, self.outcome)
 
         def at_nodes(inputs, rest):
             outcome, got = rest
             return arrive(each.problem, inputs, ((outcome.z1, outcome.saved.rows), got), moves, sign=-1)
 
-        def arrived(some, nodes):
-            put = each.put(self.moving, some)
-            return put(lambda inputs, rest: arrive(each.problem, inputs, rest, moves))((nodes, got))
+        def arrived(inputs, nodes, got):
+            return arrive(each.problem, inputs, (nodes, got), moves)
 
-        _, vjp = jax.vjp(arrived, some, each(at_nodes)((self.outcome, got)))
-        return vjp(bar)
+        return each.vjp(arrived, each(at_nodes)((self.outcome, got)), got)[1](bar)
 
     def pull_departure(self, bar: Cotangents, z_bar: PyTree) -> list[Any]:
         """Pull the cotangent of the first node, and those of rows that are `z0`, back to the leaves."""
-
-        def departed(some):
-            return self.each.put(self.moving, some)(lambda inputs, _: depart(self.each.problem, inputs, self.moves))()
-
-        z_bar = self.each(_with_constant)((self.outcome, bar, z_bar))
-        return jax.vjp(departed, tree.picked(self.each.leaves, self.moving))[1](z_bar)[0]
+        each = self.each
+        z_bar = each(_with_constant)((self.outcome, bar, z_bar))
+        return each.vjp(lambda inputs, *_: depart(each.problem, inputs, self.moves))[1](z_bar)[0]
 
     def total(self, late: list[Any], along: list[Any], early: list[Any]) -> list[Any]:
         """Sum the cotangents of the leaves that move; return None for the others.
@@ -190,7 +170,7 @@ class Ends(NamedTuple):
         """
         counts = self.lane.alive & self.lane.asked
         ends, result = iter(tree.add(late, early)), []
-        for mask, moves, more in zip(self.each.masks, self.moving, along, strict=True):
+        for mask, moves, more in zip(self.each.masks, self.each.moving, along, strict=True):
             g = next(ends) if moves else None
             if g is not None:
                 g = g if more is None else g + more.astype(g.dtype)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -66,11 +66,12 @@ def engine(each: Each, field: VectorField, method: Method, inputs: Inputs) -> Ea
     return Each(problem, leaves, own, each.lanes)
 
 
-def between_nodes(each: Each, moving: Sequence[bool]) -> tuple[Each, list[bool]]:
-    """Return which leaves move between nodes, parameters and breakpoints; let the problem know of the latter."""
-    each, breakpoints = crossing(each, moving)
+def between_nodes(each: Each) -> Each:
+    """Return the engine in which only leaves move on which the flow between nodes depends: parameters, breakpoints."""
+    each, points = crossing(each, each.moving)
     theta = set(each.places.theta)
-    return each, [yes and (i in theta or point) for i, (yes, point) in enumerate(zip(moving, breakpoints, strict=True))]
+    pairs = enumerate(zip(each.moving, points, strict=True))
+    return each.replace(moving=[yes and (i in theta or point) for i, (yes, point) in pairs])
 
 
 class Points(NamedTuple):
@@ -83,22 +84,19 @@ class Points(NamedTuple):
     window: Window | None
 
 
-def integral(each: Each, chosen: Sequence[bool], points: Points) -> list:
+def integral(each: Each, points: Points) -> list:
     """Return the sum of `weight * a df/dtheta` over the points, and over lanes that share a leaf."""
 
-    def total(some):
-        def one(inputs, points: Points):
-            field = within(each.problem.field, points.window)
+    def total(inputs, _, points: Points):
+        field = within(each.problem.field, points.window)
 
-            def at(z, a, t, weight):
-                return weight * tree.dot(a, field(z, t, inputs.theta), weight.dtype)
+        def at(z, a, t, weight):
+            return weight * tree.dot(a, field(z, t, inputs.theta), weight.dtype)
 
-            return jnp.sum(jax.vmap(at)(*points[:4]))
+        return jnp.sum(jax.vmap(at)(*points[:4]))
 
-        return each.put(chosen, some)(one)(points)
-
-    value, vjp = jax.vjp(total, tree.picked(each.leaves, chosen))
-    return vjp(jnp.ones_like(value))[0]
+    value, pull = each.vjp(total, (), points)
+    return pull(jnp.ones_like(value))[0]
 
 
 class Sweep(NamedTuple):
@@ -108,9 +106,7 @@ class Sweep(NamedTuple):
     theta_bar: list
 
 
-def sweep(
-    each: Each, reverse: Each, chosen: Sequence[bool], theta_bar: list, points: Callable, land: Callable
-) -> tuple:
+def sweep(each: Each, reverse: Each, theta_bar: list, points: Callable, land: Callable) -> tuple:
     """Solve `reverse` to its end; return its outcome and the cotangents of parameters, NaN where a lane failed.
 
     `points(inputs, trial)` returns quadrature points along one step; `land(carry, landed)` runs after each step.
@@ -118,7 +114,7 @@ def sweep(
 
     def body(carry: Sweep) -> Sweep:
         after, (trial, landed) = reverse(lambda inputs, p: attempt(reverse.problem, inputs, p))(carry.progress)
-        theta_bar = tree.add(carry.theta_bar, integral(each, chosen, reverse(points)(trial)))
+        theta_bar = tree.add(carry.theta_bar, integral(each, reverse(points)(trial)))
         return land(Sweep(after, theta_bar), landed)
 
     def live(carry: Sweep):
@@ -130,6 +126,6 @@ def sweep(
     lost = ~ended.ok
     spoiled = [
         tree.where(axes.any_missing(lost, mask), jnp.full_like(g, jnp.nan), g)
-        for mask, g in zip(tree.picked(each.masks, chosen), theta_bar, strict=True)
+        for mask, g in zip(tree.picked(each.masks, each.moving), theta_bar, strict=True)
     ]
     return ended, spoiled

@@ -1,7 +1,6 @@
 """The saved rows of a solve as states observed at times, with cotangents: the form in which `Backsolve` reads them."""
 
 import functools
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -30,43 +29,39 @@ class Observations(NamedTuple):
     count: jax.Array
 
 
-def observed(
-    each: Each, outcome: Outcome, bar: Cotangents, chosen: Sequence[bool]
-) -> tuple[Observations | None, list[Any]]:
+def observed(each: Each, outcome: Outcome, bar: Cotangents) -> tuple[Observations | None, list[Any]]:
     """Return the observations of a solve, if any, and the cotangents of rows that go to the leaves directly."""
     if not each.inputs.save.size:
-        return None, tree.full_like(tree.picked(each.leaves, chosen), 0.0)
-    return observe(each.inputs.save, each, outcome, bar, chosen)
+        return None, each.zeros()
+    return observe(each.inputs.save, each, outcome, bar)
 
 
 @functools.singledispatch
-def observe(save: Any, each: Each, outcome: Outcome, bar: Cotangents, chosen: Sequence[bool]) -> tuple[Any, ...]:
+def observe(save: Any, each: Each, outcome: Outcome, bar: Cotangents) -> tuple[Any, ...]:
     """Do that for one kind of save; `observe.register(kind)` adds another."""
     raise NotImplementedError(f"adjoint=Backsolve() does not know at which times save={save!r} observes the state")
 
 
 @observe.register
-def _times(save: SaveAt, each, outcome, bar, chosen):
-    return each(_at_times)((outcome, bar)), tree.full_like(tree.picked(each.leaves, chosen), 0.0)
+def _times(save: SaveAt, each, outcome, bar):
+    return each(_at_times)((outcome, bar)), each.zeros()
 
 
 @observe.register
-def _ends(save: SaveSteps, each, outcome, bar, chosen):
-    return each(_at_ends)((outcome, bar)), tree.full_like(tree.picked(each.leaves, chosen), 0.0)
+def _ends(save: SaveSteps, each, outcome, bar):
+    return each(_at_ends)((outcome, bar)), each.zeros()
 
 
 @observe.register
-def _starts(save: Dense, each, outcome, bar, chosen):
+def _starts(save: Dense, each, outcome, bar):
     """Observe the starts of steps, and pull cotangents of polynomials back to them."""
     starts = each(_at_starts)(outcome)
 
-    def polynomials(some, zs):
-        put = each.put(chosen, some)
-        polynomial = functools.partial(_polynomials, each.problem)
-        return put(lambda inputs, rest: polynomial(inputs, *rest))((outcome.saved.rows, starts.count, zs))
+    def polynomials(inputs, zs, rest):
+        saved, count = rest
+        return _polynomials(each.problem, inputs, saved, count, zs)
 
-    _, vjp = jax.vjp(polynomials, tree.picked(each.leaves, chosen), starts.zs)
-    theta_bar, bars = vjp(bar.rows.q)
+    theta_bar, bars = each.vjp(polynomials, starts.zs, (outcome.saved.rows, starts.count))[1](bar.rows.q)
     bars = each(lambda inputs, rest: _at_first(inputs.sign, *rest))((starts.ts, bars))
     return starts._replace(bars=bars), theta_bar
 

@@ -1,7 +1,7 @@
 """The pullback of one recorded transition."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -23,25 +23,21 @@ SMALL = 4
 Pullback = Callable[[Start], tuple[Retraced, Callable[[Retraced], tuple[list, PyTree]]]]
 
 
-def pullback_of_steps(each: Each, chosen: Sequence[bool], step: Callable[..., Any] = retrace) -> Pullback:
-    """Return `start -> (step, pull)`; `pull` maps cotangents to those of leaves, summed over lanes, and of `start`."""
-    if each.lanes and _is_small(each, chosen):
-        each = each.replace(problem=_with_jacobian(each, chosen))
+def pullback_of_steps(each: Each, step: Callable[..., Any] = retrace) -> Pullback:
+    """Return `start -> (step, pull)`; `pull` maps cotangents to those of the moving leaves and of the state."""
+    if each.lanes and _is_small(each):
+        each = each.replace(problem=_with_jacobian(each))
 
-    def pullback(start: Start):
-        def taken(some, z):
-            moved = each.put(chosen, some)
-            return moved(lambda inputs, start: step(each.problem, inputs, start))(start._replace(z=z))
+    def taken(inputs, z, start: Start):
+        return step(each.problem, inputs, start._replace(z=z))
 
-        return jax.vjp(taken, tree.picked(each.leaves, chosen), start.z)
-
-    return pullback
+    return lambda start: each.vjp(taken, start.z, start)
 
 
-def _with_jacobian(each: Each, chosen: Sequence[bool]) -> Problem:
+def _with_jacobian(each: Each) -> Problem:
     """Return the problem with a field that is pulled back by its Jacobian, computed column by column."""
     problem, inputs = each.problem, each.inputs
-    moving = _moving_theta(problem, chosen)
+    moving = _moving_theta(each)
     timed = _moves_in_time(problem, inputs)
 
     def field(z, t, theta):
@@ -82,12 +78,12 @@ def _dot(a: PyTree, b: PyTree) -> jax.Array:
     return functools.reduce(jnp.add, (x[i] * y[i] for x, y in pairs for i in np.ndindex(x.shape)))
 
 
-def _is_small(each: Each, chosen: Sequence[bool]) -> bool:
+def _is_small(each: Each) -> bool:
     """Whether a lane has few components, all real and of one dtype, and forward mode applies to the field."""
-    problem, moving = each.problem, _moving_theta(each.problem, chosen)
+    problem, moving = each.problem, _moving_theta(each)
 
     def sizes(inputs, _):
-        counted = (tree.picked(jax.tree.leaves(inputs), chosen), inputs.z0)
+        counted = (tree.picked(jax.tree.leaves(inputs), each.moving), inputs.z0)
         timed = _moves_in_time(problem, inputs)
         dtypes = {x.dtype for x in jax.tree.leaves((counted, inputs.t0 if timed else ()))}
         small = 0 < sum(x.size for x in jax.tree.leaves(counted)) <= SMALL
@@ -110,6 +106,6 @@ def _is_small(each: Each, chosen: Sequence[bool]) -> bool:
     return result[-1]
 
 
-def _moving_theta(problem: Problem, chosen: Sequence[bool]) -> list[bool]:
-    """Say which leaves of the parameters are chosen."""
-    return [chosen[i] for i in problem.unflatten(range(len(chosen))).theta]
+def _moving_theta(each: Each) -> list[bool]:
+    """Say which leaves of the parameters move."""
+    return each.problem.unflatten(each.moving).theta

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from node_jax import tree
-from node_jax.adjoints.parts.boundary import Wanted, arrive, depart, moving_times, reached
+from node_jax.adjoints.parts.boundary import arrive, depart, moving_times, reached
 from node_jax.adjoints.parts.history import History, Slots
 from node_jax.adjoints.parts.transition import Lane, Row, at_nodes, crossing, retake
 from node_jax.engine import rows
@@ -13,12 +13,10 @@ from node_jax.engine.lane import Outcome
 from node_jax.types import PyTree, Time
 
 
-def replay(
-    each: Each, outcome: Outcome, history: History, recorder: Slots, wanted: Wanted
-) -> tuple[PyTree, PyTree, PyTree]:
+def replay(each: Each, outcome: Outcome, history: History, recorder: Slots) -> tuple[PyTree, PyTree, PyTree]:
     """Return the state at `t1`, the saved rows and the recorded states as functions of the inputs, for fixed steps."""
-    each, recorder = crossing(each, wanted.shifted)[0], recorder.of(history)
-    problem, moves = each.problem, moving_times(each, wanted)
+    each, recorder = crossing(each, each.shifted)[0], recorder.of(history)
+    problem, moves = each.problem, moving_times(each)
     z0, t0 = each(lambda inputs, _: (depart(problem, inputs, moves), inputs.t0))()
     inside = at_nodes(each)
     accepted = outcome.stats.accepted

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 from jax import lax
 
 from node_jax import tree
-from node_jax.adjoints.parts.boundary import Wanted
 from node_jax.engine.each import Each
 from node_jax.engine.lane import Problem, at_stages
 from node_jax.events import cross
@@ -108,11 +107,11 @@ def differentiable(inputs: Inputs) -> list[bool]:
     ]
 
 
-def within_steps(each: Each, wanted: Wanted) -> tuple[Each, list[bool]]:
-    """Return which moving leaves recorded transitions depend on; let the problem know if these include breakpoints."""
-    each, points = crossing(each, wanted.shifted)
-    parts = differentiable(each.inputs)
-    return each, [yes and (part or point) for yes, part, point in zip(wanted.moving, parts, points, strict=True)]
+def within_steps(each: Each) -> Each:
+    """Return the engine in which only leaves move that recorded transitions depend on, breakpoints included."""
+    each, points = crossing(each, each.shifted)
+    pairs = zip(each.moving, differentiable(each.inputs), points, strict=True)
+    return each.replace(moving=[yes and (part or point) for yes, part, point in pairs])
 
 
 def crossing(each: Each, moving: Sequence[bool]) -> tuple[Each, list[bool]]:
@@ -122,16 +121,9 @@ def crossing(each: Each, moving: Sequence[bool]) -> tuple[Each, list[bool]]:
     return each.replace(problem=each.problem._replace(crosses=any(points))), points
 
 
-def pull_crossing(
-    each: Each, chosen: Sequence[bool], node: jax.Array, h: jax.Array, z: PyTree, bar: PyTree
-) -> list[Any]:
-    """Pull the cotangent of the state after a node back to the breakpoints among the chosen leaves."""
-
-    def crossed(some):
-        put = each.put(chosen, some)
-        return put(lambda inputs, rest: cross(each.problem, inputs, *rest))((node, h, z))
-
-    return jax.vjp(crossed, tree.picked(each.leaves, chosen))[1](bar)[0]
+def pull_crossing(each: Each, node: jax.Array, h: jax.Array, z: PyTree, bar: PyTree) -> list[Any]:
+    """Pull the cotangent of the state after a node back to the breakpoints among the moving leaves."""
+    return each.vjp(lambda inputs, _, rest: cross(each.problem, inputs, *rest), (), (node, h, z))[1](bar)[0]
 
 
 def at_nodes(each: Each) -> Each:
