@@ -31,7 +31,7 @@ def check_options(f, method, steps, save, adjoint, max_steps, lane_width, throw)
     """Refuse options of a wrong type, and options that do not go together."""
     if not callable(f):
         raise TypeError(f"f must be callable as f(z, t, theta), got {f!r}")
-    _check_records(method=method, steps=steps, save=save, adjoint=adjoint)
+    check_parts(method=method, steps=steps, save=save, adjoint=adjoint)
     if not (method.has_error or steps.exact_times):
         raise ValueError(f"method={method!r} has no error estimate: use steps=Fixed(n), or a method such as tsit5")
     if save.reads_dense and not method.degree:
@@ -56,7 +56,7 @@ _PARTS = {
 }
 
 
-def _check_records(**parts: Any) -> None:
+def check_parts(**parts: Any) -> None:
     """Refuse options that lack a member of their protocol, and name it, or that JAX cannot take for what they are."""
     if _are_parts(*map(type, parts.values())):
         return

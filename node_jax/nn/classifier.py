@@ -95,6 +95,7 @@ class Classifier(eqx.Module):
         stem: from a sample to the state at `ode.t0`.
         ode: field of the features and how it is solved; any callable with a method `solve` that returns a `Solution`.
         head: from the state at `ode.t1` to logits.
+        shape: of a sample, which is then checked; default: any that the stem takes.
 
     Example:
         >>> import jax
@@ -107,6 +108,7 @@ class Classifier(eqx.Module):
     stem: Callable[..., Any]
     ode: NeuralODE
     head: Callable[..., Any]
+    shape: tuple[int, ...] | None = eqx.field(static=True, default=None)
 
     @classmethod
     def create(
@@ -139,7 +141,7 @@ class Classifier(eqx.Module):
             stem, head = eqx.nn.Linear(*shape, width, key=keys[0]), eqx.nn.Linear(width, classes, key=keys[2])
         else:
             raise ValueError(f"shape must be (size,) or (channels, height, width) of at least 6 by 6, got {shape!r}")
-        return cls(stem, NeuralODE(field, **options), head)
+        return cls(stem, NeuralODE(field, **options), head, tuple(shape))
 
     def __call__(self, x: AnyArray) -> jax.Array:
         """Return the logits of one sample.
@@ -151,6 +153,7 @@ class Classifier(eqx.Module):
             Logits `(classes,)`.
 
         Raises:
+            ValueError: if `x` has another shape than a sample.
             SolveError: if the solve fails and values are concrete.
         """
         return self.solve(x, regularized=False)[0]
@@ -165,7 +168,14 @@ class Classifier(eqx.Module):
 
         Returns:
             Logits `(classes,)`, NaN if the solve failed; and a `Solution`.
+
+        Raises:
+            ValueError: if `x` has another shape than a sample.
         """
+        if self.shape is not None and jnp.shape(x) != self.shape:
+            raise ValueError(
+                f"x must be a sample of shape {self.shape}, got {jnp.shape(x)}: jax.vmap(model)(xs) takes a batch"
+            )
         solution = self.ode.solve(self.stem(x), key=key, **options)
         logits = self.head(solution.filled().z1)
         return jnp.where(solution.ok, logits, jnp.nan), solution

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from node_jax.adjoints.checkpointed import Checkpointed
+from node_jax.arguments import check_parts
 from node_jax.control import Adaptive, Fixed, Grid
 from node_jax.methods import ExplicitRK, tsit5
 from node_jax.nn.augmented import Augmented
@@ -45,7 +46,7 @@ class NeuralODE(eqx.Module):
             `TotalDerivative()`, `SolverError()`; `RandomEnd(b)` makes the end of a solve random.
 
     Raises:
-        TypeError: if `field` is not callable.
+        TypeError: if `field` is not callable, or `method`, `steps` or `adjoint` is no such part.
         ValueError: if two regularizers have one name.
 
     Example:
@@ -70,9 +71,10 @@ class NeuralODE(eqx.Module):
     regularizers: tuple[Any, ...] = eqx.field(converter=_several, default=(), kw_only=True)
 
     def __check_init__(self):
-        """Refuse a field that cannot be called, and regularizers that cannot be told apart."""
+        """Refuse a field that cannot be called, parts that are none, and regularizers that cannot be told apart."""
         if not callable(self.field):
             raise TypeError(f"field must be callable as field(z, t, theta), got {self.field!r}")
+        check_parts(method=self.method, steps=self.steps, save=SaveEnd(), adjoint=self.adjoint)
         check_names([x.name for x in self.regularizers if not isinstance(x, RandomEnd)])
         for one in self.regularizers:
             if isinstance(one, RandomEnd):

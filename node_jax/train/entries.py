@@ -40,14 +40,14 @@ def sound(data: PyTree, count: int) -> tuple[PyTree, jax.Array]:
 
 
 def sound_series(ts: Any, ys: Any, mask: Any = None) -> tuple[tuple[Any, ...], jax.Array]:
-    """Return series with zeros in place of what is not finite, and which have finite times and observed values."""
+    """Return series with zeros in place of what is not finite, and which have finite times, values seen, and masks."""
     ts, ys, mask = jax.tree.map(jnp.asarray, (ts, ys, mask))
     ys = ys[..., None] if ys.ndim == 2 else ys
     mask = jnp.ones(ys.shape, bool) if mask is None else mask
     if mask.shape not in (ys.shape, ys.shape[:2]):
         raise ValueError(f"mask must have the shape of the values {ys.shape}, or of the times, got {mask.shape}")
     wide = jnp.expand_dims(mask, range(mask.ndim, ys.ndim))
-    sound = finite_rows(ts) & finite_rows(jnp.where(wide, ys, 0.0))
+    sound = finite_rows(ts) & finite_rows(jnp.where(wide, ys, 0.0)) & finite_rows(mask)
     return (*(jnp.where(jnp.isfinite(x), x, 0.0) for x in (ts, ys)), mask), sound
 
 

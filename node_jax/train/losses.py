@@ -245,7 +245,7 @@ def point_process(
     events, mask, z0 = entries.parts("times of events, a mask and states", batch, 2, 3)
     if jnp.shape(mask) != jnp.shape(events):
         raise ValueError(f"mask must have the shape of the times {jnp.shape(events)}, got {jnp.shape(mask)}")
-    (events, z0), sound = entries.sound((events, z0), events.shape[0])
+    (events, mask, z0), sound = entries.sound((events, mask, z0), events.shape[0])
     keys = jax.random.split(key, events.shape[0])
     found = jax.vmap(lambda e, m, z, k: model.solve(e, m, z0=z, key=k))(events, mask, z0, keys)
     return _loss(-found.log_prob, found.solution.ok, found.solution.stats.nfe, sound, found.penalties, penalties)

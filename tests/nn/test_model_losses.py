@@ -76,6 +76,13 @@ def test_padded_series_are_a_batch_as_they_are(beta):
     assert int(counts.failed) == 0
 
 
+def test_series_whose_mask_is_nan_is_counted():
+    mask = jnp.ones(YS.shape[:2]).at[1].set(jnp.nan)
+    value, counts, _ = train.elbo(LATENT, (TS, YS, mask), KEY)
+    assert np.isfinite(value)
+    assert int(counts.failed) == 1
+
+
 def spoiled(batch, row):
     """Put NaN in the first floating leaf of one row; of a series in its values."""
     leaves, structure = jax.tree.flatten(batch)

@@ -89,6 +89,18 @@ def test_field_that_cannot_be_called_is_named():
         nj.NeuralODE(3.0)
 
 
+@pytest.mark.parametrize(("name", "value"), [("method", "rk4"), ("steps", 8), ("adjoint", nj.Checkpointed)])
+def test_parts_of_a_layer_that_are_none_are_named(name, value):
+    with pytest.raises(TypeError, match=f"{name} must be"):
+        nj.NeuralODE(nj.nn.MLPField(2, 8, 1, key=KEY), **{name: value})
+
+
+def test_sample_of_another_shape_is_named():
+    model = nj.nn.Classifier.create((4,), 3, width=8, key=KEY)
+    with pytest.raises(ValueError, match=r"x must be a sample of shape \(4,\), got \(5, 4\): jax.vmap"):
+        model(jnp.ones((5, 4)))
+
+
 def test_hare_and_lynx_record_is_whole():
     record = nj.datasets.hare_lynx()
     assert record.years.tolist() == list(range(1900, 1921))
