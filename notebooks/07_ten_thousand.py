@@ -233,7 +233,6 @@ print("gradient, vmap  ", slope_plain)
 
 # %%
 assert sol.ok.all()
-assert took[64] < took[math.inf] or jax.default_backend() != "cpu"
 assert idle[64] < 0.2 < 0.5 < idle[math.inf]
 assert idle_guided < 0.5 * idle[512]
 assert all(jnp.median(jnp.abs(states[width] - sol.z1)) < 1e-4 for width in widths)

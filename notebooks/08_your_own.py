@@ -226,18 +226,18 @@ class Truncated(eqx.Module, ext.AdjointDefaults):
     def stored(self, limit, state, sizes):
         return sizes + limit * state
 
-    def backward(self, each, outcome, history, bar, wanted):
-        each, chosen = ext.within_steps(each, wanted)
-        ends, bar = ext.Ends.of(each, outcome, bar, wanted.moving, ext.moving_times(each, wanted))
+    def backward(self, each, outcome, history, bar):
+        ends, bar = ext.Ends.of(each, outcome, bar, ext.moving_times(each))
         late, bar = ends.pull_arrival(bar)
-        whole, first = ext.pullback_of_steps(ends.each, chosen), each(lambda inputs, _: inputs.t1 - self.window)()
+        inner = ext.within_steps(ends.each)
+        whole, first = ext.pullback_of_steps(inner), each(lambda inputs, _: inputs.t1 - self.window)()
 
         def pullback(start):
             step, pull = whole(start)
             near = step.t >= first
             return step, lambda bar: pull(jax.tree.map(lambda g: jnp.where(near, g, 0.0), bar))
 
-        z_bar, along = ext.back_over_steps(ends, history, bar, chosen, pullback, self.recorder(each), exact=False)
+        z_bar, along = ext.back_over_steps(ends, inner, history, bar, pullback, self.recorder(each), exact=False)
         return ends.total(late, along, ends.pull_departure(bar, z_bar))
 
 
