@@ -58,9 +58,11 @@ def within(field: VectorField, times: Window | None) -> VectorField:
     return inside
 
 
-def visible(field: VectorField, steps, t: jax.Array, sign: jax.Array) -> VectorField:
-    """Return the field for a step from `t` in the direction `sign`, never evaluated beyond a breakpoint."""
-    return within(field, window(steps, t, sign))
+def visible(field: VectorField, inputs: Inputs, t: jax.Array, against: bool = False) -> VectorField:
+    """Return the field for a step from `t`, or one `against` the direction of the solve, within its window."""
+    if not has_breakpoints(inputs.steps):
+        return field
+    return within(field, window(inputs.steps, t, -inputs.sign if against else inputs.sign))
 
 
 def cross(problem: Any, inputs: Inputs, node: jax.Array, h: jax.Array, z: PyTree) -> PyTree:
@@ -77,6 +79,6 @@ def cross(problem: Any, inputs: Inputs, node: jax.Array, h: jax.Array, z: PyTree
     first = points[jnp.argmin(jnp.where(here, ahead, jnp.inf))]
     moved = jnp.where(jnp.any(here), first, node)  # where none is here, `first` may be infinite
     fixed = lax.stop_gradient(moved)
-    before, after = (visible(field, inputs.steps, fixed, side) for side in (-sign, sign))
+    before, after = (visible(field, inputs, fixed, against) for against in (True, False))
     there = rk4.replay(before, fixed, z, moved - fixed, inputs.theta, False)[0]
     return tree.where(jnp.any(here), rk4.replay(after, moved, there, fixed - moved, inputs.theta, False)[0], z)

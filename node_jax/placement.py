@@ -51,13 +51,15 @@ def varying_alike(leaves: Sequence) -> list:
     return list(map(cast, leaves))
 
 
-def shaped(x: Any, args: Sequence) -> ShapedArray:
-    """Return the type of a result, which varies over devices as the arguments of these types do."""
+def shaped(results: Sequence, args: Sequence) -> list[ShapedArray]:
+    """Return the types of results, which vary over devices as the arguments of these types do."""
     like = next((a for a in args if axes(a)), None)
     if like is None:
-        return ShapedArray(x.shape, x.dtype)
-    whole = NamedSharding(like.sharding.mesh, PartitionSpec(*[None] * len(x.shape)))
-    return like.update(shape=x.shape, dtype=x.dtype, weak_type=False, sharding=whole)
+        return [ShapedArray(x.shape, x.dtype) for x in results]
+    mesh = like.sharding.mesh
+    whole = [NamedSharding(mesh, PartitionSpec(*[None] * len(x.shape))) for x in results]
+    pairs = zip(results, whole, strict=True)
+    return [like.update(shape=x.shape, dtype=x.dtype, weak_type=False, sharding=each) for x, each in pairs]
 
 
 def mapped(batched: Callable, args: Sequence, dims: Sequence, together: bool = False) -> tuple[list, list]:

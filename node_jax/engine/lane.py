@@ -92,7 +92,7 @@ def begin(problem: Problem, inputs: Inputs) -> Progress:
     """Check the values of the inputs and choose the first step."""
     z0, t0, t1, theta, steps, save, *_ = inputs
     method = problem.method
-    field = visible(problem.field, steps, t0, inputs.sign)
+    field = visible(problem.field, inputs, t0)
     control, memory = steps.first(method, field, z0, t0, t1, theta, _limit(problem, inputs))
     valid = jnp.isfinite(t0) & jnp.isfinite(t1) & steps.valid(t0, t1) & save.valid(t0, t1)
     finite = tree.all_finite(z0) & tree.all_finite(memory)
@@ -173,7 +173,7 @@ def jump(problem: Problem, inputs: Inputs, p: Progress, landed: jax.Array) -> Pr
 
 def restart(problem: Problem, inputs: Inputs, p: Progress, landed: jax.Array) -> Progress:
     """Build the memory of the method anew if the lane landed on a breakpoint."""
-    field = visible(problem.field, inputs.steps, p.t.high, inputs.sign)
+    field = visible(problem.field, inputs, p.t.high)
     memory = problem.method.start(field, p.t.high, p.z, inputs.theta)
     restarts = None if p.restarts is None else p.restarts + landed
     return p._replace(memory=tree.where(landed, memory, p.memory), restarts=restarts)
@@ -196,10 +196,9 @@ def outcome(problem: Problem, inputs: Inputs, rest: tuple[Progress, PyTree, jax.
     return Outcome(z1, saved, p.status, p.t.high, Stats(nfe, p.accepted, p.rejected, limited, idle, unseen))
 
 
-def at_stages(problem: Problem, inputs: Inputs, t: jax.Array, sign: jax.Array | None = None) -> VectorField:
-    """Return the field for the stages of a step from `t`; `sign` is its direction, by default that of the solve."""
-    sign = inputs.sign if sign is None else sign
-    return marks.stages_once(visible(problem.field, inputs.steps, t, sign), problem.multiplies)
+def at_stages(problem: Problem, inputs: Inputs, t: jax.Array, against: bool = False) -> VectorField:
+    """Return the field for the stages of a step from `t`, or of one `against` the direction of the solve."""
+    return marks.stages_once(visible(problem.field, inputs, t, against), problem.multiplies)
 
 
 def _limit(problem: Problem, inputs: Inputs) -> Any:

@@ -69,7 +69,7 @@ def _run(*leaves, problem, adjoint, recording, lanes, masks):
 
 @standard
 def _abstract(*leaves, recording, **params):
-    return [placement.shaped(x, leaves) for x in jax.tree.leaves(Call(**params).shapes(leaves, recording))]
+    return placement.shaped(jax.tree.leaves(Call(**params).shapes(leaves, recording)), leaves)
 
 
 @functools.lru_cache(maxsize=64)
@@ -261,7 +261,7 @@ def _call(*args, fn: Applied, avals):
 for _primitive, _rule in ((tangent_p, _tangent_jvp), (backward_p, _backward_jvp)):
     _primitive.multiple_results = True
     _primitive.def_impl(_call)
-    _primitive.def_abstract_eval(lambda *args, fn, avals: [placement.shaped(x, args) for x in avals])
+    _primitive.def_abstract_eval(lambda *args, fn, avals: placement.shaped(avals, args))
     _lower(_primitive, _call)
     batching.primitive_batchers[_primitive] = standard(functools.partial(_batch_applied, _primitive))
     ad.primitive_jvps[_primitive] = standard(_rule)

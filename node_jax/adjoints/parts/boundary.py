@@ -116,7 +116,7 @@ def arrive(
         t, z = jnp.where(got, t, inputs.t0), tree.where(got, z, inputs.z0)
         node = lax.stop_gradient(t)
         start, h = (node, t - node) if sign > 0 else (t, node - t)
-        field = at_stages(problem, inputs, t, -inputs.sign)
+        field = at_stages(problem, inputs, t, against=True)
         return rk4.replay(field, start, z, h, inputs.theta, False)[0]
 
     if moves.t1:
