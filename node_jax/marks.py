@@ -1,6 +1,7 @@
-"""Marks: identities that a back end may use to compile a program differently; they change no value.
+"""Marks: operations that a back end may use to compile a program differently; they change no value.
 
-Without a back end that interprets them they have no effect (see `backends`).
+Without a back end that interprets them (see `backends`) `whole` and `once` return what they are given, and `spread`
+broadcasts. Under `jax.vmap` the mapped axis becomes the last one, the layout of lanes.
 """
 
 import functools

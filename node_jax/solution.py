@@ -148,7 +148,7 @@ def _read(blurred, rest, t):
     backwards = reached < starts[0]
     inside = jnp.abs(t - between(t, starts[0], reached)) <= rounding(starts[0], reached, blurred)
     passed = jnp.where(backwards, starts >= t, starts <= t) & (jnp.arange(starts.shape[0]) < count)
-    row = tree.row(polynomials, jnp.maximum(jnp.sum(passed) - 1, 0))
+    row = tree.entry(polynomials, jnp.maximum(jnp.sum(passed) - 1, 0))
     # outside the reached times a row may be NaN, which would make the gradient NaN even though it is not selected
     start, size, q = tree.where(inside, row, tree.full_like(row, 0.0))
     value = horner(q, (jnp.where(inside, t, 0.0) - start) / jnp.where(size == 0, 1.0, size))

@@ -1,4 +1,4 @@
-"""Algebra on pytrees; no other module has arithmetic inside `tree_map`."""
+"""Algebra on pytrees, leaf by leaf."""
 
 import contextlib
 import functools
@@ -132,7 +132,7 @@ def spread(prefix: PyTree, tree: PyTree) -> PyTree:
     return jax.tree.map(lambda p, sub: jax.tree.map(lambda _: p, sub), prefix, tree)
 
 
-def row(tree: PyTree, i: jax.Array | int) -> PyTree:
+def entry(tree: PyTree, i: jax.Array | int) -> PyTree:
     """Return entry `i` of the leading axis of every leaf."""
     return jax.tree.map(lambda x: lax.dynamic_index_in_dim(x, i, 0, keepdims=False), tree)
 

@@ -83,7 +83,7 @@ class Backsolve(eqx.Module, AdjointDefaults):
         ends, bar = Ends.of(each, outcome, bar, moves)
         late, bar = ends.pull_arrival(bar)
         # a lane whose steps do not contribute has nothing to solve
-        taken = jnp.where(ends.lane.steps, outcome.stats.accepted, 0)
+        taken = jnp.where(ends.contribution.steps, outcome.stats.accepted, 0)
         counted = outcome._replace(stats=outcome.stats._replace(accepted=taken))
         back = way_back(self, ends.each, counted, bar)
         return ends.total(late, back.theta_bar, ends.pull_departure(bar, back.z_bar))
@@ -154,7 +154,7 @@ def _last_known(inputs: Inputs, rest: tuple[Outcome, Observations | None]) -> tu
     z, t = inputs.z0, inputs.t0
     if seen is not None:
         some, i = seen.count > 0, jnp.maximum(seen.count - 1, 0)
-        z, t = tree.where(some, tree.row(seen.zs, i), z), jnp.where(some, seen.ts[i], t)
+        z, t = tree.where(some, tree.entry(seen.zs, i), z), jnp.where(some, seen.ts[i], t)
     return tree.where(outcome.ok, outcome.z1, z), jnp.where(outcome.ok, inputs.t1, t)
 
 

@@ -11,7 +11,7 @@ from node_jax import axes, tree
 from node_jax.adjoints.defaults import AdjointDefaults
 from node_jax.adjoints.parts.boundary import arrive, depart, moving_times, reached, unsupported, with_donors
 from node_jax.adjoints.parts.history import History
-from node_jax.adjoints.parts.transition import Lane, Row, Start, at_nodes, crossing, retake, retrace
+from node_jax.adjoints.parts.transition import AllLanes, RecordedStep, Start, at_nodes, crossing, retake, retrace
 from node_jax.engine import rows
 from node_jax.engine.each import Each
 from node_jax.engine.lane import Outcome
@@ -85,12 +85,12 @@ def _take(each: Each, inside: Each, outcome: Outcome, history: History, moves: I
     problem, save = each.problem, each.inputs.save
     z0, t0 = each(lambda inputs, _: (depart(problem, inputs, moves), lax.stop_gradient(inputs.t0)))()
     accepted = outcome.stats.accepted
-    lane = Lane(z0, t0, accepted)
+    lanes = AllLanes(z0, t0, accepted)
 
     def body(carry: _Carry, step):
         i, h = step
         t, z, index, saved = carry
-        start, trial, after, z1 = retake(each, lane, i, Row(h, t, z), index)
+        start, trial, after, z1 = retake(each, lanes, i, RecordedStep(h, t, z), index)
         if not save.repeats:
             saved, _ = rows.record(inside, saved, trial, lambda trial, _: trial)
         kept = (start, after.high) if save.repeats else None
@@ -138,7 +138,7 @@ def _read(inside: Each, ended: tuple[Outcome, PyTree], history: History, starts:
 
         def at(time, written):
             i = jnp.searchsorted(taken, jnp.minimum(lax.stop_gradient(sign * time), final))
-            start = tree.row(starts, i)
+            start = tree.entry(starts, i)
             y = retrace(problem, inputs, start)
             left = jnp.where(written, (time - y.t) - start.t.low, 0.0)
             h = proper(y.h)

@@ -9,14 +9,14 @@ import jax.numpy as jnp
 
 from node_jax import marks, tree
 from node_jax.adjoints.defaults import AdjointDefaults
-from node_jax.adjoints.parts.backward import lane_of, of_leaves
+from node_jax.adjoints.parts.backward import lanes_of, of_leaves
 from node_jax.adjoints.parts.boundary import Cotangents, Ends, moving_times
 from node_jax.adjoints.parts.history import History, Slots, recorder_of
 from node_jax.adjoints.parts.pullback import pullback_of_steps
 from node_jax.adjoints.parts.transition import (
-    Lane,
+    AllLanes,
+    RecordedStep,
     Retraced,
-    Row,
     Start,
     at_nodes,
     pull_crossing,
@@ -163,21 +163,21 @@ class Pulls(NamedTuple):
 
 def undo_all(ends: Ends, each: Each, history: History, bar: Cotangents) -> Undone:
     """Undo every step of every lane, and transpose it."""
-    lane, inside = lane_of(ends), at_nodes(each)
+    lanes, inside = lanes_of(ends), at_nodes(each)
     problem, exact = each.problem, each.inputs.steps.exact_times
     method: Any = problem.method  # it is a `Coupled`
     uncrossed = each.replace(problem=problem._replace(crosses=False))
     increments = Pulls(*(pullback_of_steps(uncrossed, step) for step in (retrace, _step_back)))
 
-    def undo(i, row: Row, carry: Undone) -> Undone:
-        active, start = start_of(lane, i, row._replace(z=carry.y))
+    def undo(i, row: RecordedStep, carry: Undone) -> Undone:
+        active, start = start_of(lanes, i, row._replace(z=carry.y))
         index = jnp.maximum(carry.left - 1, 0)
-        after = tree.where(active, _pair_after(each, lane, history, index, carry), (lane.z0, lane.z0))
+        after = tree.where(active, _pair_after(each, lanes, history, index, carry), (lanes.z0, lanes.z0))
         (y, z), forth, pulls = _pair_before(method, increments, start, *after)
 
         time = start.t._replace(high=forth.t)
         trial = Trial(active, index, time, forth.h, time.high, y, after[0], forth.dense)
-        saved, into = rows.pull(inside, carry.saved, trial, tree.row(history.rounds, i))
+        saved, into = rows.pull(inside, carry.saved, trial, tree.entry(history.rounds, i))
         bars = tree.where(active, (carry.y_bar, carry.z_bar), tree.full_like((y, z), 0.0))
         bars, at_end, (late, early) = _pull_pair(method, pulls, bars, into)
         leaves_bar = tree.add(tree.add(carry.leaves, late), early)
@@ -191,16 +191,18 @@ def undo_all(ends: Ends, each: Each, history: History, bar: Cotangents) -> Undon
 
     zero = tree.full_like(bar.z1, 0.0)
     saved = rows.unwind(each, ends.outcome.saved, bar.rows, exact)
-    carry = Undone(lane.z0, lane.z0, bar.z1, zero, each.zeros(), saved, lane.accepted)
-    return marks.whole(lambda carry: down_rows(history.n, Row(history.h, history.t, ()), undo, carry), carry)
+    carry = Undone(lanes.z0, lanes.z0, bar.z1, zero, each.zeros(), saved, lanes.accepted)
+    return marks.whole(lambda carry: down_rows(history.n, RecordedStep(history.h, history.t, ()), undo, carry), carry)
 
 
-def _pair_after(each: Each, lane: Lane, history: History, index: jax.Array, carry: Undone) -> tuple[PyTree, PyTree]:
+def _pair_after(
+    each: Each, lanes: AllLanes, history: History, index: jax.Array, carry: Undone
+) -> tuple[PyTree, PyTree]:
     """Return both states after step `index`: those recorded if a stretch ends there, else those of the carry."""
     method: Any = each.problem.method
     stretch = method.restart or jnp.iinfo(jnp.int32).max
-    stored = each(lambda inputs, rest: tree.row(*rest))((history.z, index // stretch))
-    recorded = method.restarts(carry.left) | (carry.left == lane.accepted)
+    stored = each(lambda inputs, rest: tree.entry(*rest))((history.z, index // stretch))
+    recorded = method.restarts(carry.left) | (carry.left == lanes.accepted)
     return tree.where(recorded, stored, (carry.y, carry.z))
 
 

@@ -223,7 +223,7 @@ class Adaptive(eqx.Module, StepsDefaults):
         streak = jnp.where(good, (control.counts & 7) + accepted, 0)
         size, wall = before_wall(size, good, accepted, streak, control)
         if step.ok is not True:
-            size = jnp.where(step.ok, size, 0.5 * control.size)
+            size = jnp.where(step.ok, size, 0.5 * jnp.abs(proposal.h))
         limited = method.at_limit(step, self.part)
         if self.stay_stable:
             size = jnp.where(limited, jnp.minimum(size, 0.9 * control.size), size)

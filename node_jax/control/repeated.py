@@ -32,7 +32,7 @@ class Repeated(Adaptive):
 
     def propose(self, control: Control, t: Time, done: jax.Array, t0: jax.Array, t1: jax.Array) -> Proposal:
         """Propose the step to the recorded end."""
-        size = jnp.abs((tree.row(self.ends, done) - t.high) - t.low)
+        size = jnp.abs((tree.entry(self.ends, done) - t.high) - t.low)
         return super().propose(control._replace(size=size), t, done, t0, t1)
 
     def judge(

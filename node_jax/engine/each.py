@@ -30,10 +30,13 @@ def lift(fn, masks: Sequence[Sequence[bool]], lanes: Sequence[Size]):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Each:
-    """The engine of a solve: `each(fn)(rest)` maps `fn(inputs, rest)` of one lane over all lanes."""
+    """The engine of a solve: a problem and the inputs of all lanes.
+
+    `each(fn)(rest)` maps `fn(inputs, rest)` of one lane over all lanes.
+    """
 
     problem: Problem
-    leaves: Sequence[Any]  # of the inputs: arrays, or their shapes
+    leaves: Sequence[Any]  # of the inputs, in a chunk with residuals behind them: arrays, or their shapes
     masks: Sequence[Sequence[bool]]
     lanes: Sequence[Size]
     columns: Any = None  # column of a table for each lane; None: the lanes in their order
@@ -71,7 +74,8 @@ class Each:
     def vjp(self, fn: Callable, at: PyTree = (), rest: PyTree = ()) -> tuple[PyTree, Callable]:
         """Return `fn(inputs, at, rest)` of all lanes, and its transpose.
 
-        The transpose maps cotangents of the result to those of the moving leaves, summed over lanes, and of `at`.
+        The transpose maps cotangents of the result to those of the moving leaves and of `at`. That of a leaf which
+        lanes share is the sum of theirs.
         """
 
         def moved(some, at):

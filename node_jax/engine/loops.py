@@ -139,14 +139,14 @@ def down_rows(n: jax.Array, rows: PyTree, body: Callable, carry: PyTree) -> PyTr
         end, carry = state
         first = jnp.maximum(end - block, 0)
         some = jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, first, block, axis=0), rows)
-        return first, down(end - first, lambda j, c: body(first + j, tree.row(some, j), c), carry)
+        return first, down(end - first, lambda j, c: body(first + j, tree.entry(some, j), c), carry)
 
     return lax.while_loop(lambda state: state[0] > 0, outer, (n, carry))[1]
 
 
 def _ahead(n: jax.Array, rows: PyTree, body: Callable, carry: PyTree) -> PyTree:
     def read(i):
-        return tree.row(rows, jnp.maximum(i, 0))
+        return tree.entry(rows, jnp.maximum(i, 0))
 
     def turn(state):
         i, row, carry = state

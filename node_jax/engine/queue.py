@@ -21,10 +21,10 @@ from node_jax.engine.rows import Saved, blank
 from node_jax.types import RUNNING, PyTree, Status, Time
 
 
-class Start(NamedTuple):
+class Waiting(NamedTuple):
     """The start of each waiting solve: its leaves, and the parts of its first progress that these do not determine."""
 
-    shared: list  # time and leaves of the state that do not differ between solves as inputs
+    shared: list  # the time and the leaves of the state at the start that are not among `leaves`
     memory: PyTree
     control: PyTree
     status: jax.Array
@@ -59,7 +59,7 @@ class Queue(NamedTuple):
     each: Each
     width: int  # lanes of each queue
     begun: Progress  # of all solves
-    start: Start
+    start: Waiting
     order: jax.Array | None  # solves as they are loaded, one queue after the other; None: in their own order
 
     @classmethod
@@ -67,7 +67,7 @@ class Queue(NamedTuple):
         """Build the queue of solves that start with this progress and these cursors and counts."""
         own = [mask[0] for mask in each.masks]
         shared = [x for x, i in zip([p.t.high, *jax.tree.leaves(p.z)], _places(each), strict=True) if not own[i]]
-        start = Start(shared, p.memory, p.control, p.status, counts, tree.picked(each.leaves, own))
+        start = Waiting(shared, p.memory, p.control, p.status, counts, tree.picked(each.leaves, own))
         return cls(each, width, p, start, _order(each))
 
     @property
@@ -89,12 +89,15 @@ class Queue(NamedTuple):
         """Return lanes that hold no solves yet; no two of them write the same column of a table."""
         shape = (*reversed(self.lanes[1:]), self.width)
         number = self.begun.status
-        every = Lanes(self.begun, self.start.counts, self.start.leaves, number, number, number > 0)
-        lanes = jax.tree.map(lambda x: jnp.zeros((*x.shape[: x.ndim - len(shape)], *shape), x.dtype), every)
-        lanes = lanes._replace(
-            p=lanes.p._replace(status=jnp.full(shape, Status.SUCCESS, jnp.int32)),
+        solves = (self.begun, self.start.counts, self.start.leaves)
+        zeros = jax.tree.map(lambda x: jnp.zeros((*x.shape[: x.ndim - len(shape)], *shape), x.dtype), solves)
+        lanes = Lanes(
+            p=zeros[0]._replace(status=jnp.full(shape, Status.SUCCESS, jnp.int32)),
+            counts=zeros[1],
+            leaves=zeros[2],
             who=jnp.broadcast_to(jnp.arange(self.width, dtype=jnp.int32), shape),
             since=jnp.full(shape, -1, jnp.int32),
+            owes=jnp.zeros(shape, bool),
         )
         done = jax.tree.map(jnp.zeros_like, results(self.begun, self.start.counts, number))
         return State(lanes, tables, done, jnp.zeros(math.prod(shape[:-1]), jnp.int32), jnp.zeros((), jnp.int32))
@@ -141,7 +144,7 @@ class Queue(NamedTuple):
     def loaded(self, first: jax.Array, place: jax.Array, turn: jax.Array) -> Lanes:
         """Return a lane with the solve at this place of the queue whose columns begin at `first`."""
         who = place if self.order is None else column(self.order, first + place, 1)
-        start: Start = self.of_lane(self.start, first + who)
+        start: Waiting = self.of_lane(self.start, first + who)
         leaves, shared = tree.replaced(self.each.leaves, self.own, start.leaves), iter(start.shared)
         t, *z = (leaves[i] if self.own[i] else next(shared) for i in _places(self.each))
         zero = jax.tree.map(lambda x: jnp.zeros((), x.dtype), self.begun._replace(z=(), memory=(), control=()))

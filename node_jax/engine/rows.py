@@ -145,7 +145,7 @@ def pull(each: Each, bar: SavedBar, trial: Trial, rounds: Any) -> tuple[SavedBar
         now, earlier = inputs.save.undone(inputs, trial, bar.cursor)
         place = inputs.save.place(trial, earlier)
         now &= place < inputs.save.size
-        g = tree.row(bar.rows, place)
+        g = tree.entry(bar.rows, place)
         g = tree.where(now, g, tree.full_like(g, 0.0))
 
         def row(t, h, end, z, z1, dense, cursor):

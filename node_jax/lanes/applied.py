@@ -15,7 +15,7 @@ from node_jax import tree
 from node_jax.adjoints.parts.boundary import unsupported
 from node_jax.engine.each import Each, lift
 from node_jax.engine.ensemble import Plan, merged, merged_leaf, plan, restored
-from node_jax.lanes.linear import Recording, Steps
+from node_jax.lanes.linear import Recording, SolveMap
 from node_jax.lanes.ordered import Ordered
 from node_jax.lanes.taken import Taken, unused
 
@@ -209,7 +209,7 @@ class Nest(NamedTuple):
 class Inside(NamedTuple):
     """The map inside of the outer levels, applied to a chunk of entries at a time.
 
-    Steps of which nothing is recorded are taken again. Their history is written into buffers that go from chunk to
+    A solve of which nothing is recorded is repeated. Their history is written into buffers that go from chunk to
     chunk.
     """
 
@@ -221,7 +221,7 @@ class Inside(NamedTuple):
     def again(self) -> bool:
         """Whether the steps of a chunk are taken again."""
         steps = self.linear
-        return isinstance(steps, Steps) and steps.recorded is Recording.NEVER and not steps.with_history
+        return isinstance(steps, SolveMap) and steps.recorded is Recording.NEVER and not steps.with_history
 
     def buffers(self, chunks: Ordered) -> Any:
         """Return buffers for the history of a chunk."""

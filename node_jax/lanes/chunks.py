@@ -1,7 +1,8 @@
 """The derivative of an ensemble that went through a queue: a linear map, applied chunk by chunk.
 
-The number of steps of every solve is known by then. Solves with about equal numbers form a chunk, which is solved again
-in lockstep with what its derivative needs. Only inputs and outputs are stored, and every adjoint works.
+The number of trials of every solve is known by then. Solves with about equal numbers form a chunk, which is solved
+again in lockstep with what its derivative needs. Only inputs and outputs are stored. Every adjoint works but `Direct`,
+which JAX transposes as it stands.
 """
 
 import math
@@ -24,7 +25,7 @@ from node_jax.types import PyTree
 
 
 class Chunks(NamedTuple):
-    """The linear map of the steps that were taken, with residuals, tangents and results of `Steps` without history.
+    """The linear map of the steps that were taken, with residuals, tangents and results of `SolveMap` without history.
 
     `solve(call, leaves)` returns the flat outcome of a solve, and JAX can differentiate it.
     """

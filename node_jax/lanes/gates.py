@@ -1,7 +1,8 @@
 """Identities around a derivative, whose transposes decide which cotangents of lanes count.
 
-`Guard` stands at the outputs of every derivative. `Gate`, at the inputs, and `Asked`, at the outputs, stand around code
-that JAX transposes itself; the adjoints that pull cotangents back on their own do the same in `parts/boundary.py`.
+`Guard` stands at the outputs of a derivative, unless it goes through chunks, whose solves have their own. `Gate`, at
+the inputs, and `Asked`, at the outputs, stand around code that JAX transposes itself. The adjoints that pull cotangents
+back on their own set aside lanes in `adjoints/parts/boundary.py`.
 """
 
 from collections.abc import Sequence
@@ -10,12 +11,12 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from node_jax import axes, tree
-from node_jax.lanes.linear import Steps
+from node_jax.lanes.linear import SolveMap
 
 SHARED = 64  # largest size of a shared leaf that is broadcast to all lanes
 
 
-def with_own(steps: Steps, residuals: Sequence, dots: list) -> tuple[Steps, list, list]:
+def with_own(steps: SolveMap, residuals: Sequence, dots: list) -> tuple[SolveMap, list, list]:
     """Broadcast small shared leaves to the lanes, so that the gate can stop what single lanes contribute."""
     call, moving = steps.call, steps.wanted.moving
     count = len(moving)
@@ -55,7 +56,8 @@ class Gate(NamedTuple):
     """The identity, except that cotangents of inputs that no lane used become zero, even if they are NaN.
 
     Residuals say which lanes succeeded and which took a step. A lane that failed counts only if its outputs have
-    nonzero cotangents, and those of lost outputs are NaN. `Asked` passes this on, as the cotangent of a last tangent.
+    nonzero cotangents, and those of lost outputs are NaN. `Gate` takes and returns one more tangent, zero for each
+    lane, which ends in `Asked`. Its cotangent is how `Asked` tells the gate which lanes have nonzero cotangents.
     """
 
     masks: tuple

@@ -2,7 +2,9 @@
 
 A map has `push(residuals, dots)` and `pull(residuals, bars)` on flat lists; a cotangent that is zero is None. Its
 attributes say whether it takes steps (`solves`), whether tangents of outputs may be NaN on purpose (`loses`), whether
-recorded states are among its results (`with_history`), and which map is inside (`linear`).
+recorded states are among its results (`with_history`), and which map is inside (`linear`). A map that takes steps has
+`results(residuals)`, the outputs that have tangents, and `outcome(residuals)`; `within(moving)` returns it for use
+inside an outer derivative, and `over(residuals, lanes)` for that many times as many lanes.
 """
 
 import enum
@@ -87,7 +89,7 @@ class Call(NamedTuple):
         return outcome, history.opened()
 
     def width(self, leaves, lanes: int = 1) -> int | float:
-        """Return the largest number of lanes that step together in a derivative of `lanes` times as many lanes.
+        """Return how many lanes step together at most in a derivative of this call, mapped over `lanes` entries.
 
         On an accelerator its memory decides, by what the adjoint stores for each lane.
         """
@@ -166,7 +168,7 @@ class Wanted(NamedTuple):
         return each.replace(**self.longer(len(each.leaves))._asdict())
 
 
-class Steps(NamedTuple):
+class SolveMap(NamedTuple):
     """The linear map of the steps that were taken.
 
     Residuals are the leaves of the inputs and the flat outputs of the solve. It maps tangents of the moving leaves to
@@ -178,7 +180,7 @@ class Steps(NamedTuple):
     wanted: Wanted
     with_history: bool
     solve: Callable
-    recorded: Recording  # NEVER: the residuals hold no history, and the solve is repeated to record one
+    recorded: Recording  # whether the residuals hold a history; NEVER: the solve is repeated to record one
 
     linear = None
     solves = True
@@ -228,12 +230,12 @@ class Steps(NamedTuple):
         pulled = call.adjoint.backward(each, outcome, history, bar)
         return self._spoiled(history, tree.picked(pulled, each.moving))
 
-    def within(self, moving: Sequence[bool]) -> "Steps":
+    def within(self, moving: Sequence[bool]) -> "SolveMap":
         """Add the leaves that move in an outer derivative; leaves are the first arguments."""
         shifted = tuple(a or b for a, b in zip(self.wanted.shifted, moving, strict=False))
         return self._replace(wanted=self.wanted._replace(shifted=shifted))
 
-    def over(self, residuals, lanes: int) -> "Steps":
+    def over(self, residuals, lanes: int) -> "SolveMap":
         """Return the map for `lanes` times as many lanes; `residuals` are those of one entry."""
         if self.recorded is Recording.IF_KEPT and not self.call.keeps(residuals[: len(self.wanted.moving)], lanes):
             return self._replace(recorded=Recording.NEVER)

@@ -19,7 +19,7 @@ from node_jax.jaxprs import equations
 from node_jax.lanes.applied import Applied, Derivative, Mapped, innermost, one_entry
 from node_jax.lanes.chunks import Chunks
 from node_jax.lanes.gates import Asked, Gate, Guard, with_own
-from node_jax.lanes.linear import Call, Recording, Steps, Wanted, recorder_of
+from node_jax.lanes.linear import Call, Recording, SolveMap, Wanted, recorder_of
 from node_jax.types import PyTree
 
 solve_p = Primitive("odesolve")
@@ -140,7 +140,7 @@ def _jvp(primals, tangents, *, recording, **params):
     flat = solve_p.bind(*primals, recording=recording, **params)
     outcome, history = call.open(primals, flat)
     recorded = recording if call.adjoint.records else Recording.ALWAYS
-    steps = Steps(call, Wanted(moving, moving), not inner, _solve_recorded, recorded)
+    steps = SolveMap(call, Wanted(moving, moving), not inner, _solve_recorded, recorded)
     residuals = [*primals, *flat]
     dots = tree.picked(tangents, moving)
     results, structure = jax.tree.flatten(steps.results(residuals))
@@ -181,7 +181,7 @@ def _tangents(outs: Sequence, outcome: Outcome, moved: tuple, history: PyTree = 
     return [ad.Zero(jax.typeof(x).to_tangent_aval()) if t is _FIXED else t for x, t in zip(outs, dots, strict=True)]
 
 
-def _gated(steps: Steps, residuals: Sequence, outcome: Outcome, dots: list, results: list) -> list:
+def _gated(steps: SolveMap, residuals: Sequence, outcome: Outcome, dots: list, results: list) -> list:
     """Push tangents through code that JAX transposes itself, with a gate for lanes that failed or took no step."""
     steps, residuals, dots = with_own(steps, residuals, dots)
     asked = jnp.zeros(outcome.ok.shape, jnp.float32)
@@ -208,7 +208,7 @@ def _bind(linear, residuals: Sequence, dots: Sequence, results: Sequence) -> lis
 
 
 def _transpose(bars, *args, fn: Applied, avals):
-    """Pull cotangents back: over steps by a primitive, whose transpose is refused by name; else by plain code."""
+    """Pull cotangents back: over steps by a primitive, of which a further derivative has a rule; else by plain code."""
     residuals, dots, known = args[: fn.count], args[fn.count :], _known(bars)
     pull, some = fn._replace(zeros=tuple(not yes for yes in known)), tree.picked(bars, known)
     if one_entry(fn.linear).solves:

@@ -10,12 +10,12 @@ from node_jax.adjoints.parts.boundary import Cotangents
 from node_jax.engine.each import Each
 from node_jax.engine.lane import Outcome
 from node_jax.engine.lockstep import integrate
-from node_jax.lanes.linear import Recording, Steps, ends_of, filled
+from node_jax.lanes.linear import Recording, SolveMap, ends_of, filled
 from node_jax.lanes.ordered import repeated
 from node_jax.types import PyTree
 
 
-def unused(steps: Steps, part: Each) -> PyTree:
+def unused(steps: SolveMap, part: Each) -> PyTree:
     """Return the empty buffers of a history for a chunk."""
     each = _whole(steps, part)
     z, t = each(lambda inputs, _: (inputs.z0, inputs.t0))()
@@ -25,14 +25,14 @@ def unused(steps: Steps, part: Each) -> PyTree:
 class Taken(NamedTuple):
     """The entries of a chunk after they were solved again."""
 
-    before: Steps  # the map without history
+    before: SolveMap  # the map without history
     part: Each
     each: Each  # of all lanes of all entries
     outcome: Outcome
     history: Any
 
     @classmethod
-    def of(cls, steps: Steps, one: Sequence, part: Each, used: PyTree) -> "Taken":
+    def of(cls, steps: SolveMap, one: Sequence, part: Each, used: PyTree) -> "Taken":
         """Solve the entries again and record over the buffers `used`; `one` has the residual shapes of one entry."""
         count = len(steps.wanted.moving)
         each = repeated(_whole(steps, part), steps.outcome([*one[:count], *part.leaves[count:]]))
@@ -46,7 +46,7 @@ class Taken(NamedTuple):
         found = self.before.call.adjoint.backward(each, self.outcome, self.history, bar)
         return tree.picked(found, each.moving)
 
-    def steps(self) -> Steps:
+    def steps(self) -> SolveMap:
         """Return the linear map, whose residuals hold the history now."""
         call, ends = self.before.call, len(self.each.leaves) - len(self.before.wanted.moving)
         call = call._replace(problem=self.each.problem, masks=(*call.masks, *[(True,) * len(call.lanes)] * ends))
@@ -65,7 +65,7 @@ class Taken(NamedTuple):
         )
 
 
-def _whole(steps: Steps, part: Each) -> Each:
+def _whole(steps: SolveMap, part: Each) -> Each:
     """Return the engine of all lanes of a chunk: the axes of its entries, then those of the call."""
     call = steps.call
     leaves = part.leaves[: len(call.masks)]

@@ -108,7 +108,7 @@ class Dense(_EveryStep):
 
     def constant(self, rows_bar, z0):
         """Return the cotangent of the constant term of the first polynomial, which is `z0`."""
-        return tree.row(rows_bar.q[0], 0)
+        return tree.entry(rows_bar.q[0], 0)
 
     def ends(self, rows):
         """Return the end times of the steps, NaN after the last."""

@@ -32,7 +32,10 @@ def unsupported(adjoint: Any, what: str) -> Exception:
 
 
 def moving_times(each: Each) -> Inputs:
-    """Say which times move relative to the nodes: none if the nodes are functions of the times."""
+    """Say for each leaf whether its derivative enters at the ends of the solve, where nodes are constants.
+
+    It does for `t0`, `t1` and output times, unless the nodes are functions of them.
+    """
     shifted = [False] * len(each.leaves) if each.inputs.steps.exact_times else each.shifted
     return each.problem.unflatten(shifted)
 
@@ -107,7 +110,8 @@ def arrive(
     """Return the outputs of one lane at `t1` and the output times, from the states at nodes, which are constants.
 
     Node and time are equal. Between them lies a step of size zero of a method of order 4, whose derivatives up to the
-    4th are those of the flow. With `sign=-1` the step goes from the times to the nodes. Where a time was not reached,
+    4th are those of the flow. With `sign=-1` the step goes from the times to the nodes: the arguments are the outputs,
+    and the states at nodes are returned. Where a time was not reached,
     the step is taken at the start of the solve, since the field might not be finite, and the result is not used.
     """
     (z1, rows), got = rest
@@ -131,14 +135,14 @@ class Ends(NamedTuple):
 
     each: Each  # in which donors replace lanes that are not alive
     outcome: Outcome
-    lane: Contribution
+    contribution: Contribution
     moves: Inputs
 
     @classmethod
     def of(cls, each: Each, outcome: Outcome, bar: Cotangents, moves: Inputs) -> tuple[Any, ...]:
         """Return the ends, and the cotangents without those of lost outputs."""
-        bar, lane = each(_split)((outcome, bar))
-        return cls(with_donors(each, lane.alive), outcome, lane, moves), bar
+        bar, contribution = each(_split)((outcome, bar))
+        return cls(with_donors(each, contribution.alive), outcome, contribution, moves), bar
 
     def pull_arrival(self, bar: Cotangents) -> tuple[list[Any], Cotangents]:
         """Pull cotangents of the outputs back; return those of the leaves and those at the nodes."""
@@ -165,18 +169,18 @@ class Ends(NamedTuple):
     def total(self, late: list[Any], along: list[Any], early: list[Any]) -> list[Any]:
         """Sum the cotangents of the leaves that move; return None for the others.
 
-        `along` holds those from the steps, None for a leaf without. Entries that only lanes without a contribution use
-        get exactly zero, and entries that a lane with a poison uses get NaN.
+        `late` are those from the end of the solve and `early` those from its start, of the moving leaves. `along` holds
+        those from the steps for all leaves, None for a leaf without. Entries that no lane uses that is alive and has a
+        nonzero cotangent get exactly zero, and entries that a lane with a poison uses get NaN.
         """
-        counts = self.lane.alive & self.lane.asked
-        ends, result = iter(tree.add(late, early)), []
-        for mask, moves, more in zip(self.each.masks, self.each.moving, along, strict=True):
-            g = next(ends) if moves else None
-            if g is not None:
-                g = g if more is None else g + more.astype(g.dtype)
-                g = axes.contributed(g, counts, self.lane.poison, mask)
-            result.append(g)
-        return result
+        counts, poison = self.contribution.alive & self.contribution.asked, self.contribution.poison
+
+        def one(g, more, mask):
+            g = g if more is None else g + more.astype(g.dtype)
+            return axes.contributed(g, counts, poison, mask)
+
+        ends = self.each.of_all(tree.add(late, early))
+        return [None if g is None else one(g, *rest) for g, *rest in zip(ends, along, self.each.masks, strict=True)]
 
 
 def _with_constant(inputs: Inputs, rest: tuple[Outcome, Cotangents, PyTree]) -> PyTree:

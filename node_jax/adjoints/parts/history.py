@@ -154,7 +154,7 @@ class Slots(NamedTuple):
 
 
 def recorder_of(
-    adjoint, each: Each, memory: int | None = 0, checkpoints=None, states: bool = False, timed: bool = False
+    adjoint, each: Each, memory: int | None = None, checkpoints=None, states: bool = False, timed: bool = False
 ) -> Slots:
     """Return the recorder of a solve: of step sizes, and of states if `states`.
 
@@ -174,5 +174,5 @@ def recorder_of(
 def _thin(slots: PyTree, full: jax.Array, stride: jax.Array, count: int) -> tuple[PyTree, jax.Array]:
     """Drop every second state and double the stride, if the slots are full and more steps may come."""
     # a loop of no turns instead of a conditional (docs/performance.md, Loops)
-    slots = lax.fori_loop(0, jnp.where(full, count // 2, 0), lambda j, s: tree.put(s, tree.row(s, 2 * j), j), slots)
+    slots = lax.fori_loop(0, jnp.where(full, count // 2, 0), lambda j, s: tree.put(s, tree.entry(s, 2 * j), j), slots)
     return slots, jnp.where(full, 2 * stride, stride)

@@ -116,4 +116,4 @@ def _polynomials(problem: Problem, inputs: Inputs, saved: Interpolant, count: ja
 def at_time(sign: jax.Array, seen: Observations, t: jax.Array) -> tuple[jax.Array, PyTree, PyTree]:
     """Return whether `t` is an output time, the state saved there and its cotangent."""
     i = jnp.minimum(jnp.searchsorted(sign * seen.ts, sign * t), seen.ts.shape[0] - 1)
-    return seen.ts[i] == t, tree.row(seen.zs, i), tree.row(seen.bars, i)
+    return seen.ts[i] == t, tree.entry(seen.zs, i), tree.entry(seen.bars, i)

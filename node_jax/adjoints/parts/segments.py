@@ -9,7 +9,7 @@ from jax import lax
 
 from node_jax import tree
 from node_jax.adjoints.parts.history import History, Slots, buffers
-from node_jax.adjoints.parts.transition import Lane, Row, retake
+from node_jax.adjoints.parts.transition import AllLanes, RecordedStep, retake
 from node_jax.engine.each import Each
 from node_jax.engine.loops import down, down_rows
 from node_jax.types import PyTree
@@ -30,32 +30,32 @@ class Stack(NamedTuple):
 
     def popped(self, step: jax.Array) -> "Stack":
         """Return the stack without its last entry, if `step` starts there."""
-        return self._replace(count=self.count - ((self.count > 0) & (tree.row(self.steps, self.count - 1) == step)))
+        return self._replace(count=self.count - ((self.count > 0) & (tree.entry(self.steps, self.count - 1) == step)))
 
 
-def go_back(each: Each, history: History, lane: Lane, recorder: Slots, undo: Callable, carry: PyTree) -> PyTree:
+def go_back(each: Each, history: History, lanes: AllLanes, recorder: Slots, undo: Callable, carry: PyTree) -> PyTree:
     """Run `undo(i, row, carry)` for every recorded step, from the last to the first."""
     recorder = recorder.of(history)
-    if not recorder.thinned(lane.z0):
-        return down_rows(history.n, Row(history.h, history.t, history.z), undo, carry)
-    sizes = buffers(recorder.limit, recorder.count(lane.z0))
+    if not recorder.thinned(lanes.z0):
+        return down_rows(history.n, RecordedStep(history.h, history.t, history.z), undo, carry)
+    sizes = buffers(recorder.limit, recorder.count(lanes.z0))
     kept, numbers = (history.t, history.z), jnp.zeros(sum(sizes) + 1, jnp.int32)
-    empty = Stack(tree.buffer(tree.row(kept, 0), len(numbers)), numbers, numbers, jnp.zeros((), jnp.int32))
+    empty = Stack(tree.buffer(tree.entry(kept, 0), len(numbers)), numbers, numbers, jnp.zeros((), jnp.int32))
 
     def row(i, state):
-        return Row(tree.row(history.h, i), *state)
+        return RecordedStep(tree.entry(history.h, i), *state)
 
     def nearest(i, stack: Stack):
-        """Return the last kept state before step `i`, the step that starts there, and its depth in the stack."""
+        """Return the last kept state before step `i`, the step there, and how often its segment was divided."""
         slot, last = i // history.stride, stack.count - 1
         found = stack.count > 0
-        state = lax.cond(found, lambda: tree.row(stack.rows, last), lambda: tree.row(kept, slot))
-        step = jnp.where(found, tree.row(stack.steps, last), slot * history.stride)
-        return state, step, jnp.where(found, tree.row(stack.depths, last), 0)
+        state = lax.cond(found, lambda: tree.entry(stack.rows, last), lambda: tree.entry(kept, slot))
+        step = jnp.where(found, tree.entry(stack.steps, last), slot * history.stride)
+        return state, step, jnp.where(found, tree.entry(stack.depths, last), 0)
 
-    def part(first, i, depth):
+    def spacing(first, i, depth):
         """Return the number of steps between states to be kept on the way from step `first` to `i`."""
-        size = tree.row(jnp.array(sizes, jnp.int32), jnp.minimum(depth, len(sizes) - 1))
+        size = tree.entry(jnp.array(sizes, jnp.int32), jnp.minimum(depth, len(sizes) - 1))
         return (i - first + size) // size
 
     def restored(i, stack: Stack):
@@ -63,8 +63,8 @@ def go_back(each: Each, history: History, lane: Lane, recorder: Slots, undo: Cal
 
         def further(s):
             state, at, first, depth, stack = s
-            state, at = retake(each, lane, at, row(at, state), lane.accepted)[2:], at + 1
-            length = part(first, i, depth)
+            state, at = retake(each, lanes, at, row(at, state), lanes.accepted)[2:], at + 1
+            length = spacing(first, i, depth)
             due = (at - first) % length == 0
             stack = stack.pushed(state, at, depth + 1, due)
             closer = due & (i - at < length)

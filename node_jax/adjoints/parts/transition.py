@@ -17,15 +17,15 @@ from node_jax.events import cross
 from node_jax.types import Inputs, PyTree, Time, Trial
 
 
-class Lane(NamedTuple):
-    """What all transitions share: the first state and time, where idle lanes stand, and the steps of each lane."""
+class AllLanes(NamedTuple):
+    """What all transitions share: first state and time of every lane, where idle ones stand, and its steps."""
 
     z0: PyTree
     t0: jax.Array
     accepted: jax.Array
 
 
-class Row(NamedTuple):
+class RecordedStep(NamedTuple):
     """What was recorded of one step: its size (None if prescribed), and the time and state at its start."""
 
     h: Any
@@ -51,14 +51,14 @@ class Retraced(NamedTuple):
     h: jax.Array
 
 
-def start_of(lane: Lane, i: jax.Array, row: Row) -> tuple[jax.Array, Start]:
+def start_of(lanes: AllLanes, i: jax.Array, row: RecordedStep) -> tuple[jax.Array, Start]:
     """Say which lanes took recorded step `i`, and its start; idle lanes stand at `z0`, where the pullback is finite."""
-    index = jnp.full_like(lane.accepted, i)
-    h = jnp.zeros_like(lane.t0) if row.h is None else row.h
-    active = index < lane.accepted if row.h is None else (h != 0) & (lane.accepted > 0)
-    high = lane.t0 if row.t.high is None else jnp.where(active, row.t.high, lane.t0)
+    index = jnp.full_like(lanes.accepted, i)
+    h = jnp.zeros_like(lanes.t0) if row.h is None else row.h
+    active = index < lanes.accepted if row.h is None else (h != 0) & (lanes.accepted > 0)
+    high = lanes.t0 if row.t.high is None else jnp.where(active, row.t.high, lanes.t0)
     t = Time(high, jnp.zeros_like(high) if row.t.low is None else jnp.where(active, row.t.low, 0.0))
-    return active, Start(jnp.where(active, index, 0), t, jnp.where(active, h, 0.0), tree.where(active, row.z, lane.z0))
+    return active, Start(jnp.where(active, index, 0), t, jnp.where(active, h, 0.0), tree.where(active, row.z, lanes.z0))
 
 
 def times_of(inputs: Inputs, start: Start) -> tuple[jax.Array, jax.Array]:
@@ -79,9 +79,11 @@ def retrace(problem: Problem, inputs: Inputs, start: Start, dense: bool = False)
     return Retraced(z1, states, t, h)
 
 
-def retake(each: Each, lane: Lane, i: jax.Array, row: Row, index: jax.Array) -> tuple[Start, Trial, Time, PyTree]:
+def retake(
+    each: Each, lanes: AllLanes, i: jax.Array, row: RecordedStep, index: jax.Array
+) -> tuple[Start, Trial, Time, PyTree]:
     """Take recorded transition `i` of all lanes again; return its start, the trial, and time and state after it."""
-    active, start = start_of(lane, i, row)
+    active, start = start_of(lanes, i, row)
     y = each(lambda inputs, start: retrace(each.problem, inputs, start))(start)
     t = start.t._replace(high=y.t)
     end = each(_end)((start.index, t, y.h))
