@@ -69,7 +69,7 @@ class Applied(NamedTuple):
             return self
         nest = Nest.of(self._replace(linear=Mapped(self.linear, tuple(dims[: self.count]), size)))
         one = [nest.one_entry(x, i) for i, x in enumerate(args[: nest.count])]
-        return rebuilt(self, lambda steps: steps.over(one, math.prod(nest.lanes)))
+        return rebuilt(self, lambda solve_map: solve_map.over(one, math.prod(nest.lanes)))
 
 
 class Derivative(NamedTuple):
@@ -125,7 +125,7 @@ class Nest(NamedTuple):
     tangents have the axis.
     """
 
-    steps: Any  # the innermost map
+    solve_map: Any  # the innermost map
     levels: list[Mapped]
     outer: int
     count: int  # residuals of the innermost map, which come first
@@ -133,11 +133,11 @@ class Nest(NamedTuple):
     @classmethod
     def of(cls, linear) -> "Nest":
         """Collect the levels of a map."""
-        *around, steps = chain(linear)
+        *around, solve_map = chain(linear)
         levels = [level for level in around if isinstance(level, Mapped)]
         last = around[-1]
         count = last.count if isinstance(last, Applied) else len(last.dims)
-        return cls(steps, levels, len(chain(linear)) - len(chain(one_entry(linear))), count)
+        return cls(solve_map, levels, len(chain(linear)) - len(chain(one_entry(linear))), count)
 
     @property
     def own(self) -> list[bool]:
@@ -164,9 +164,9 @@ class Nest(NamedTuple):
     def planned(self, residuals: Sequence) -> Plan | None:
         """Plan the chunks in which the entries of the outer levels go; None if all go together."""
         lanes = sum(self.own[: self.outer])
-        if not (lanes and self.steps.solves):
+        if not (lanes and self.solve_map.solves):
             return None
-        call = self.steps.call
+        call = self.solve_map.call
         masks = [(*self.mask(i), *mask) for i, mask in enumerate(call.masks)]
         limit = call.width([self.one_entry(x, i) for i, x in enumerate(residuals[: len(masks)])], math.prod(self.lanes))
         return plan(Each(call.problem, residuals[: len(masks)], masks, [*self.lanes, *call.lanes]), limit, lanes)
@@ -179,7 +179,7 @@ class Nest(NamedTuple):
         places = [[level.dims[i] for level in levels] for i in range(len(residuals))]
         masks = [tuple(d is not None for d in tree.picked(dims, own)) for dims in places]
         leaves = [_lanes_last(x, dims, own) for x, dims in zip(residuals, places, strict=True)]
-        each = merged(Each(self.steps.call.problem, leaves, masks, lanes), planned)
+        each = merged(Each(self.solve_map.call.problem, leaves, masks, lanes), planned)
         one = [self.one_entry(x, i) for i, x in enumerate(residuals[: self.count])]
         chunks = Ordered.of(each, self._trials(one, each), planned.width)
         inside = Inside(levels[-1].linear, one, tree.picked(levels, [not yes for yes in own]))
@@ -199,8 +199,8 @@ class Nest(NamedTuple):
 
     def _trials(self, one: Sequence, each: Each) -> jax.Array:
         """Return the number of trials of every entry; `one` holds the shapes of the residuals of one entry."""
-        leaves = len(self.steps.call.masks)
-        stats = self.steps.outcome([*one[:leaves], *range(leaves, self.count)]).stats
+        leaves = len(self.solve_map.call.masks)
+        stats = self.solve_map.outcome([*one[:leaves], *range(leaves, self.count)]).stats
         counts = [stats.accepted, stats.rejected]
         total = lift(lambda some, _: jnp.max(some[0] + some[1]), [each.masks[i] for i in counts], each.lanes)
         return total([each.leaves[i] for i in counts], ())
@@ -220,8 +220,8 @@ class Inside(NamedTuple):
     @property
     def again(self) -> bool:
         """Whether the steps of a chunk are taken again."""
-        steps = self.linear
-        return isinstance(steps, SolveMap) and steps.recorded is Recording.NEVER and not steps.with_history
+        solve_map = self.linear
+        return isinstance(solve_map, SolveMap) and solve_map.recorded is Recording.NEVER and not solve_map.with_history
 
     def buffers(self, chunks: Ordered) -> Any:
         """Return buffers for the history of a chunk."""
@@ -235,7 +235,7 @@ class Inside(NamedTuple):
         moving = tree.picked(part.masks[: len(self.linear.wanted.moving)], self.linear.wanted.moving)
         if way == "pull" and not self.others and all(map(all, moving)):
             return taken.history, taken.pulled(some)
-        part, linear = taken.residuals(), taken.steps()
+        part, linear = taken.residuals(), taken.solve_map()
         return taken.history, _applied(part, getattr(self._mapped(linear, len(part.leaves)), way), some)
 
     def _mapped(self, linear: Any, shared: int | None = None) -> Any:

@@ -16,9 +16,9 @@ from node_jax.lanes.linear import SolveMap
 SHARED = 64  # largest size of a shared leaf that is broadcast to all lanes
 
 
-def with_own(steps: SolveMap, residuals: Sequence, dots: list) -> tuple[SolveMap, list, list]:
+def with_own(solve_map: SolveMap, residuals: Sequence, dots: list) -> tuple[SolveMap, list, list]:
     """Broadcast small shared leaves to the lanes, so that the gate can stop what single lanes contribute."""
-    call, moving = steps.call, steps.wanted.moving
+    call, moving = solve_map.call, solve_map.wanted.moving
     count = len(moving)
 
     def own(x, mask):
@@ -32,7 +32,7 @@ def with_own(steps: SolveMap, residuals: Sequence, dots: list) -> tuple[SolveMap
     leaves = [own(x, mask) if yes else x for x, mask, yes in zip(leaves, call.masks, small, strict=True)]
     pairs = zip(dots, tree.picked(call.masks, moving), tree.picked(small, moving), strict=True)
     dots = [own(t, mask) if yes else t for t, mask, yes in pairs]
-    return steps._replace(call=call._replace(masks=tuple(masks))), [*leaves, *residuals[count:]], dots
+    return solve_map._replace(call=call._replace(masks=tuple(masks))), [*leaves, *residuals[count:]], dots
 
 
 class Guard(NamedTuple):

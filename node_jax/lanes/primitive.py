@@ -129,6 +129,7 @@ def _has_lanes(call: Call, leaves: Sequence, recording: Recording) -> list[bool]
 
 
 def _jvp(primals, tangents, *, recording, **params):
+    """Differentiate a solve: it is taken and recorded, and tangents are pushed along its steps."""
     call = Call(**params)
     _refuse_symbolic(*call.lanes)
     moving = _known(tangents)
@@ -140,20 +141,26 @@ def _jvp(primals, tangents, *, recording, **params):
     flat = solve_p.bind(*primals, recording=recording, **params)
     outcome, history = call.open(primals, flat)
     recorded = recording if call.adjoint.records else Recording.ALWAYS
-    steps = SolveMap(call, Wanted(moving, moving), not inner, _solve_recorded, recorded)
-    residuals = [*primals, *flat]
-    dots = tree.picked(tangents, moving)
-    results, structure = jax.tree.flatten(steps.results(residuals))
-    if call.adjoint.plain and not any(placement.axes(jax.typeof(x)) for x in primals):
-        pushed = _gated(steps, residuals, outcome, dots, results)
-    else:
-        pushed = _bind(steps, residuals, dots, results)
-    count = len(jax.tree.leaves(steps.results(residuals)[:2]))
-    guarded = _bind(Guard(), [jnp.isnan(x) for x in results[:count]], pushed[:count], results[:count])
-    z1, rows, states = jax.tree.unflatten(structure, [*guarded, *pushed[count:]])
+    solve_map = SolveMap(call, Wanted(moving, moving), not inner, _solve_recorded, recorded)
+    z1, rows, states = _pushed(solve_map, primals, flat, tree.picked(tangents, moving))
+    if inner:
+        outs = jax.tree.leaves(outcome)
+        return outs, _tangents(outs, outcome, (z1, rows))
+    return flat, _tangents(flat, outcome, (z1, rows), history.closed(), states)
 
-    outs = jax.tree.leaves(outcome) if inner else flat
-    return outs, _tangents(outs, outcome, (z1, rows), () if inner else history.closed(), states)
+
+def _pushed(solve_map: SolveMap, leaves: Sequence, flat: Sequence, dots: list) -> tuple:
+    """Return the tangents of the state at `t1` and the rows, NaN where these are lost, and of the recorded states."""
+    residuals = [*leaves, *flat]
+    ended = solve_map.results(residuals)
+    results, structure = jax.tree.flatten(ended)
+    count = len(jax.tree.leaves(ended[:2]))
+    if solve_map.call.adjoint.plain and not any(placement.axes(jax.typeof(x)) for x in leaves):
+        pushed = _gated(solve_map, residuals, dots, results)
+    else:
+        pushed = _bind(solve_map, residuals, dots, results)
+    guarded = _bind(Guard(), [jnp.isnan(x) for x in results[:count]], pushed[:count], results[:count])
+    return jax.tree.unflatten(structure, [*guarded, *pushed[count:]])
 
 
 def _jvp_of_chunks(primals, tangents, chunks: Chunks):
@@ -181,14 +188,15 @@ def _tangents(outs: Sequence, outcome: Outcome, moved: tuple, history: PyTree = 
     return [ad.Zero(jax.typeof(x).to_tangent_aval()) if t is _FIXED else t for x, t in zip(outs, dots, strict=True)]
 
 
-def _gated(steps: SolveMap, residuals: Sequence, outcome: Outcome, dots: list, results: list) -> list:
+def _gated(solve_map: SolveMap, residuals: Sequence, dots: list, results: list) -> list:
     """Push tangents through code that JAX transposes itself, with a gate for lanes that failed or took no step."""
-    steps, residuals, dots = with_own(steps, residuals, dots)
+    outcome = solve_map.outcome(residuals)
+    solve_map, residuals, dots = with_own(solve_map, residuals, dots)
     asked = jnp.zeros(outcome.ok.shape, jnp.float32)
-    gate = Gate(tuple(tree.picked(steps.call.masks, steps.wanted.moving)))
+    gate = Gate(tuple(tree.picked(solve_map.call.masks, solve_map.wanted.moving)))
     *dots, passed = _bind(gate, [outcome.ok, outcome.stats.accepted > 0], [*dots, asked], [*dots, asked])
-    pushed = steps.push(residuals, dots)
-    return _bind(Asked(len(steps.call.lanes)), [asked], [*pushed, passed], results)
+    pushed = solve_map.push(residuals, dots)
+    return _bind(Asked(len(solve_map.call.lanes)), [asked], [*pushed, passed], results)
 
 
 def _known(tangents) -> tuple[bool, ...]:

@@ -15,11 +15,11 @@ from node_jax.lanes.ordered import repeated
 from node_jax.types import PyTree
 
 
-def unused(steps: SolveMap, part: Each) -> PyTree:
+def unused(solve_map: SolveMap, part: Each) -> PyTree:
     """Return the empty buffers of a history for a chunk."""
-    each = _whole(steps, part)
+    each = _whole(solve_map, part)
     z, t = each(lambda inputs, _: (inputs.z0, inputs.t0))()
-    return steps.call.adjoint.recorder(each).blank(z, t)
+    return solve_map.call.adjoint.recorder(each).blank(z, t)
 
 
 class Taken(NamedTuple):
@@ -32,11 +32,11 @@ class Taken(NamedTuple):
     history: Any
 
     @classmethod
-    def of(cls, steps: SolveMap, one: Sequence, part: Each, used: PyTree) -> "Taken":
+    def of(cls, solve_map: SolveMap, one: Sequence, part: Each, used: PyTree) -> "Taken":
         """Solve the entries again and record over the buffers `used`; `one` has the residual shapes of one entry."""
-        count = len(steps.wanted.moving)
-        each = repeated(_whole(steps, part), steps.outcome([*one[:count], *part.leaves[count:]]))
-        return cls(steps, part, each, *integrate(each, steps.call.adjoint.recorder(each), used))
+        count = len(solve_map.wanted.moving)
+        each = repeated(_whole(solve_map, part), solve_map.outcome([*one[:count], *part.leaves[count:]]))
+        return cls(solve_map, part, each, *integrate(each, solve_map.call.adjoint.recorder(each), used))
 
     def pulled(self, bars: Sequence) -> list:
         """Pull cotangents back through all entries as one ensemble, if they share no moving leaf."""
@@ -46,7 +46,7 @@ class Taken(NamedTuple):
         found = self.before.call.adjoint.backward(each, self.outcome, self.history, bar)
         return tree.picked(found, each.moving)
 
-    def steps(self) -> SolveMap:
+    def solve_map(self) -> SolveMap:
         """Return the linear map, whose residuals hold the history now."""
         call, ends = self.before.call, len(self.each.leaves) - len(self.before.wanted.moving)
         call = call._replace(problem=self.each.problem, masks=(*call.masks, *[(True,) * len(call.lanes)] * ends))
@@ -65,9 +65,9 @@ class Taken(NamedTuple):
         )
 
 
-def _whole(steps: SolveMap, part: Each) -> Each:
+def _whole(solve_map: SolveMap, part: Each) -> Each:
     """Return the engine of all lanes of a chunk: the axes of its entries, then those of the call."""
-    call = steps.call
+    call = solve_map.call
     leaves = part.leaves[: len(call.masks)]
     masks = [(*own, *mask) for own, mask in zip(part.masks, call.masks, strict=False)]
     return Each(call.problem, leaves, masks, (*part.lanes, *call.lanes))
