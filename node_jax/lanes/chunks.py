@@ -19,7 +19,7 @@ from node_jax.engine.each import Each
 from node_jax.engine.ensemble import Plan, merged, merged_leaf, merged_values, on_cpu, restored
 from node_jax.engine.lane import Outcome
 from node_jax.engine.lockstep import integrate
-from node_jax.lanes.linear import Call, Recording, ends_of
+from node_jax.lanes.linear import Call, Recording, ends_of, filled
 from node_jax.lanes.ordered import Ordered, repeated
 from node_jax.types import PyTree
 
@@ -67,9 +67,7 @@ class Chunks(NamedTuple):
     def pull(self, residuals, bars) -> list:
         """Pull cotangents through every chunk; those of shared leaves are summed over chunks."""
         ensemble, outcome = self._ordered(residuals)
-        wanted = jax.tree.leaves(self.results(residuals))
-        bars = [jnp.zeros_like(x) if g is None else g for g, x in zip(bars, wanted, strict=True)]
-        bars = self._merged(bars)
+        bars = self._merged(filled(bars, jax.tree.leaves(self.results(residuals))))
         own = [mask[0] for mask in tree.picked(ensemble.each.masks, self.moving)]
         shared = [not yes for yes in own]
 
@@ -86,10 +84,9 @@ class Chunks(NamedTuple):
 
         zeros = tree.full_like(tree.picked(tree.picked(ensemble.each.leaves, self.moving), shared), 0.0)
         (total, _), rows = lax.scan(chunk, (zeros, self._history(ensemble)), ensemble.chunks)
-        pulled = tree.replaced(own, own, self._restored(ensemble.joined(rows)))
-        pulled = tree.replaced(pulled, shared, total)
+        apart, total = iter(self._restored(ensemble.joined(rows))), iter(total)
         masks = tree.picked(self.call.masks, self.moving)
-        return [axes.sum_missing(g, m) if yes else g for g, m, yes in zip(pulled, masks, own, strict=True)]
+        return [axes.sum_missing(next(apart), m) if yes else next(total) for m, yes in zip(masks, own, strict=True)]
 
     def within(self, moving: Sequence[bool]) -> "Chunks":
         """Return the map for use inside an outer derivative."""
