@@ -1,6 +1,7 @@
 """The pullback of one recorded transition."""
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -80,30 +81,35 @@ def _dot(a: PyTree, b: PyTree) -> jax.Array:
 
 def _is_small(each: Each) -> bool:
     """Whether a lane has few components, all real and of one dtype, and forward mode applies to the field."""
+    timed = _moves_in_time(each.problem, each.inputs)
+
+    def moved(inputs, _):
+        return (tree.picked(jax.tree.leaves(inputs), each.moving), inputs.z0), inputs.t0 if timed else ()
+
+    counted, t0 = jax.eval_shape(each(moved))
+    size = sum(math.prod(x.shape[: x.ndim - len(each.lanes)]) for x in jax.tree.leaves(counted))
+    dtypes = {x.dtype for x in jax.tree.leaves((counted, t0))}
+    real = len(dtypes) == 1 and jnp.issubdtype(dtypes.pop(), jnp.floating)
+    return 0 < size <= SMALL and real and _pushes(each)
+
+
+def _pushes(each: Each) -> bool:
+    """Whether the field has a derivative in forward mode, under `vmap` too, where some functions are refused."""
     problem, moving = each.problem, _moving_theta(each)
+    timed = _moves_in_time(problem, each.inputs)
 
-    def sizes(inputs, _):
-        counted = (tree.picked(jax.tree.leaves(inputs), each.moving), inputs.z0)
-        timed = _moves_in_time(problem, inputs)
-        dtypes = {x.dtype for x in jax.tree.leaves((counted, inputs.t0 if timed else ()))}
-        small = 0 < sum(x.size for x in jax.tree.leaves(counted)) <= SMALL
-        result.append(small and len(dtypes) == 1 and not jnp.iscomplexobj(jax.tree.leaves(counted)[0]))
-        if result[-1]:
-            point = (inputs.z0, tree.picked(inputs.theta, moving), inputs.t0 if timed else ())
+    def pushed(inputs, _):
+        def at(z, some, time):
+            return problem.field(z, time if timed else inputs.t0, tree.replaced(inputs.theta, moving, some))
 
-            def at(z, some, time):
-                return problem.field(z, time if timed else inputs.t0, tree.replaced(inputs.theta, moving, some))
+        point = (inputs.z0, tree.picked(inputs.theta, moving), inputs.t0 if timed else ())
+        return jax.vmap(lambda push: jax.jvp(at, point, push))(jax.tree.map(lambda x: x[None], point))
 
-            pushes = jax.tree.map(lambda x: x[None], point)
-            try:  # under `vmap`, as some functions are refused only there
-                jax.vmap(lambda push: jax.jvp(at, point, push))(pushes)
-            except TypeError:  # a custom_vjp
-                result[-1] = False
-        return jnp.array(0)
-
-    result: list[bool] = []
-    jax.eval_shape(lambda: each(sizes)())
-    return result[-1]
+    try:
+        jax.eval_shape(each(pushed))
+    except TypeError:  # a custom_vjp
+        return False
+    return True
 
 
 def _moving_theta(each: Each) -> list[bool]:
