@@ -2,6 +2,7 @@
 
 import jax
 from jax.core import ShapedArray, Tracer
+from jax.experimental import jet
 from jax.experimental.checkify import Error
 from jax.experimental.xla_metadata import set_xla_metadata
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Primitive, find_top_trace, jaxpr_as_fun
@@ -37,6 +38,7 @@ __all__ = [
     "error_checks",
     "find_top_trace",
     "jaxpr_as_fun",
+    "jet",
     "mlir",
     "pe",
     "set_xla_metadata",

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from node_jax.compat import Primitive, ad, batching, mlir
+from node_jax.checks import without_order
+from node_jax.compat import Primitive, ad, batching, jet, mlir
 from node_jax.jaxprs import evaluated, low, opened
 from node_jax.types import VectorField
 
@@ -54,7 +55,8 @@ def _without_high(*args, jaxpr, constants):
 
 
 def _lower(primitive: Primitive, fn: Callable) -> None:
-    mlir.register_lowering(primitive, mlir.lower_fun(fn, multiple_results=primitive.multiple_results))
+    lowered = mlir.lower_fun(fn, multiple_results=primitive.multiple_results)
+    mlir.register_lowering(primitive, without_order(lowered))
 
 
 whole_p = Primitive("whole")
@@ -83,6 +85,7 @@ once_p.def_abstract_eval(lambda x: x)
 _lower(once_p, lambda x: x)
 batching.primitive_batchers[once_p] = _batch_once
 ad.deflinear2(once_p, _transpose_once)
+jet.deflinear(once_p)
 
 once: Callable[[Any], Any] = functools.partial(jax.tree.map, once_p.bind)
 """Return the values unchanged, to be computed once instead of in each operation that reads them."""

@@ -18,6 +18,7 @@ import numpy as np
 from jax import lax
 
 from node_jax import marks
+from node_jax.checks import without_order
 from node_jax.compat import Primitive, mlir, set_xla_metadata, xla_version
 from node_jax.jaxprs import equations, is_product
 from node_jax.marks import once_p, whole_p
@@ -87,7 +88,7 @@ def _lower(primitive: Primitive, plain: Callable, on_cpu: Callable) -> None:
         chosen = lowered if _divides(ctx.module_context.axis_context) else called
         return chosen(ctx, *args, **params)
 
-    mlir.register_lowering(primitive, rule, platform="cpu")
+    mlir.register_lowering(primitive, without_order(rule), platform="cpu")
 
 
 _lower(whole_p, marks.plain, _whole)

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental import jet
 from parts import Doubling, Rosenbrock, RunningMaximum, Truncated
 
 import node_jax as nj
@@ -454,3 +455,26 @@ def test_every_name_for_extending_is_what_it_says():
 def test_the_page_about_extending_shows_the_part_that_is_tested(part):
     page = pathlib.Path(__file__).parents[2].joinpath("docs", "extending.md").read_text()
     assert inspect.getsource(part) in page
+
+
+@dataclasses.dataclass(frozen=True)
+class Taylor(extending.MethodDefaults):
+    """The Taylor method of order 2, with the second derivative of the solution from `jet`."""
+
+    order: int = 2
+
+    def step(self, field, t, z, h, theta, memory):
+        slope = field(z, t, theta)
+        _, (bend,) = jet.jet(lambda z: field(z, t, theta), (z,), ((slope,),))
+        more = h * h / 2 * bend
+        return extending.Step(z + h * slope + more, (more,), (), memory, work=jnp.int32(2))
+
+
+@pytest.mark.parametrize("field", [lambda z, t, p: -p * z, lambda z, t, p: -p * jnp.eye(8, dtype=z.dtype) @ z])
+def test_method_takes_taylor_series_of_the_field(field):
+    def end(p):
+        return nj.odesolve(field, jnp.ones(8), 0.0, 1.0, p, method=Taylor(), steps=nj.Adaptive(1e-4, 1e-6)).z1.sum()
+
+    rates = jnp.array([0.1, 0.5])
+    np.testing.assert_allclose(jax.vmap(end)(rates), 8 * jnp.exp(-rates), rtol=1e-3)
+    np.testing.assert_allclose(jax.vmap(jax.grad(end))(rates), -8 * jnp.exp(-rates), rtol=1e-3)
