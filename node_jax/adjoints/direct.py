@@ -139,6 +139,9 @@ def _read(inside: Each, ended: tuple[Outcome, PyTree], history: History, starts:
         def at(time, written):
             i = jnp.searchsorted(taken, jnp.minimum(lax.stop_gradient(sign * time), final))
             start = tree.entry(starts, i)
+            t0 = lax.stop_gradient(inputs.t0)  # where nothing was written, the field might not be finite at `start.t`
+            still = Start(start.index, Time(t0, jnp.zeros_like(t0)), jnp.zeros_like(start.h), inputs.z0)
+            start = tree.where(written, start, still)
             y = retrace(problem, inputs, start)
             left = jnp.where(written, (time - y.t) - start.t.low, 0.0)
             h = proper(y.h)
