@@ -549,3 +549,16 @@ def test_memory_is_estimated_by_compiling():
     assert found["Backsolve()"].law == 0
     for estimate in found.values():
         assert estimate.law <= estimate.compiled <= estimate.law + 200_000
+
+
+def only_before_zero(z, t, rate):
+    return rate * jnp.sqrt(-t) * z
+
+
+@pytest.mark.parametrize("adjoint", [nj.Direct(), nj.Checkpointed()])
+def test_solve_over_no_time_reads_the_field_nowhere_else(adjoint):
+    def saved(rate):
+        save = nj.SaveAt(jnp.array([-1.0]))
+        return nj.odesolve(only_before_zero, 1.0, -1.0, -1.0, rate, save=save, adjoint=adjoint).zs[0]
+
+    assert jax.grad(saved)(0.2) == 0.0
